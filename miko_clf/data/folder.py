@@ -1,0 +1,236 @@
+"""A data folder: recognised by the files in it, and read one split at a time."""
+
+import hashlib
+import importlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from miko_clf.data.adapters import harmeme
+from miko_clf.data.imagefolder import image_folder
+from miko_clf.data.images import decodable
+from miko_clf.data.layout import SPLIT_NAMES, UNSPLIT, Layout, divided, in_order, one_split
+from miko_clf.data.post import Post
+from miko_clf.data.read import Entry, SkipReport, refuse
+from miko_clf.data.row import post_of
+from miko_clf.data.table import SUFFIXES, Row, check_file, json_object, rows
+from miko_clf.errors import PostError, nearest
+
+_KINDS = (
+    "train, val and test files (.jsonl, .csv or .parquet), one such file, a folder saved by "
+    "datasets, pictures in class folders or beside a metadata file, or the HarMeme layout"
+)
+
+
+class DataFolder:
+    """The splits of a data folder. Reading one split opens no file of another."""
+
+    def __init__(
+        self, path: Path, layout: Layout, label_map: Mapping[str, str], report: SkipReport | None
+    ) -> None:
+        self.path = path
+        self.kind = layout.kind
+        self.splits = tuple(layout.sources)
+        self._sources = layout.sources
+        self._label_map = label_map
+        self._report = report
+        self._places: dict[str, dict[str, str]] = {}
+        self._fingerprints: dict[str, str] = {}
+
+    def read(self, split: str) -> list[Post]:
+        """Return the posts of a split, every image decoded once to see that it can be.
+
+        Raises PostError for a split that is not there, a bad post (unless reports are kept), and
+        an id that stands in another split read before.
+        """
+        split = self._known(split)
+        self._places.pop(split, None)
+        found = list(self._apart(split, self._sources[split](self._report)))
+        found = decodable(found, self._report)
+        if not found:
+            raise PostError(f"{self.path}: split {split!r} holds no post that can be used")
+        self._places[split] = {entry.post.id: entry.where for entry in found}
+        posts = [_relabelled(entry.post, self._label_map) for entry in found]
+        self._fingerprints[split] = _fingerprint(posts)
+        return posts
+
+    def fingerprint(self, split: str) -> str:
+        """Return the SHA-256 of what the posts of a split say, in order, reading it if need be.
+
+        An image counts by its file name and size, or by its bytes where a file embeds them.
+        """
+        split = self._known(split)
+        if split not in self._fingerprints:
+            self.read(split)
+        return self._fingerprints[split]
+
+    def _known(self, split: str) -> str:
+        name = SPLIT_NAMES.get(split, split)
+        if name in self._sources:
+            return name
+        line = f"{self.path}: there is no split {split!r}; there is {', '.join(self.splits)}"
+        if UNSPLIT in self._sources:
+            line += "; a split seed makes train, val and test of it"
+        raise PostError(line + nearest(split, self.splits))
+
+    def _apart(self, split: str, found: Iterable[Entry]) -> Iterator[Entry]:
+        """Refuse the posts whose id another split holds."""
+        for entry in found:
+            other = next((s for s, ids in self._places.items() if entry.post.id in ids), None)
+            if other is None:
+                yield entry
+                continue
+            place = self._places[other][entry.post.id]
+            line = f"id {entry.post.id!r} stands in {other} too, at {place}"
+            refuse(entry.where, line, self._report)
+
+
+def open_folder(
+    path: Path,
+    *,
+    label_map: Mapping[str, str] | None = None,
+    split_seed: int | None = None,
+    report: SkipReport | None = None,
+) -> DataFolder:
+    """Return the data folder at a path, which may also be one file with a `split` column.
+
+    `label_map` renames or merges labels. `split_seed` makes train, val and test (80/10/10, by
+    group) where posts stand unsplit, and is of no effect elsewhere. Raises PostError.
+    """
+    renamed = dict(label_map or {})
+    try:
+        layout = _recognised(path, renamed, split_seed)
+    except OSError as error:
+        raise PostError(f"{path}: cannot be read: {error.strerror}") from error
+    return DataFolder(path, layout, renamed, report)
+
+
+def labels(posts: Iterable[Post]) -> tuple[str, ...]:
+    """Return the sorted class names; PostError where some posts hold one and others a list."""
+    found: set[str] = set()
+    kinds: dict[type, str] = {}
+    for post in posts:
+        if post.label is not None:
+            kinds.setdefault(type(post.label), post.id)
+            found.update((post.label,) if isinstance(post.label, str) else post.label)
+    if len(kinds) > 1:
+        raise PostError(
+            f"post {kinds[tuple]!r} has a list of labels and post {kinds[str]!r} one name; "
+            "a task is one or the other"
+        )
+    return tuple(sorted(found))
+
+
+def _recognised(path: Path, label_map: Mapping[str, str], split_seed: int | None) -> Layout:
+    if not path.is_dir():
+        check_file(path)
+        return _one_file(path, split_seed)
+    layout = (
+        harmeme(path, label_map)
+        or _split_files(path)
+        or _only_file(path, split_seed)
+        or _saved(path, split_seed)
+        or image_folder(path, split_seed)
+    )
+    if layout is None:
+        raise PostError(f"{path}: is not a data folder; it may hold {_KINDS}")
+    return layout
+
+
+def _split_files(path: Path) -> Layout | None:
+    """Return the layout if the folder holds files named by split, all of one kind."""
+    found: dict[str, Path] = {}
+    for name, split in SPLIT_NAMES.items():
+        for suffix in SUFFIXES:
+            file = path / f"{name}{suffix}"
+            if not file.is_file():
+                continue
+            if split in found:
+                raise PostError(f"{path}: holds {found[split].name} and {file.name}; keep one")
+            found[split] = file
+    kinds = {file.suffix: file.name for file in found.values()}
+    if len(kinds) > 1:
+        raise PostError(f"{path}: holds {' and '.join(kinds.values())}; splits must be of one kind")
+    sources = {
+        split: one_split(partial(rows, file), partial(post_of, folder=path))
+        for split, file in found.items()
+    }
+    return Layout(next(iter(kinds))[1:], in_order(sources)) if kinds else None
+
+
+def _only_file(path: Path, split_seed: int | None) -> Layout | None:
+    files = [file for file in path.iterdir() if file.suffix in SUFFIXES and file.is_file()]
+    files = [file for file in files if file.stem != "metadata"]
+    return _one_file(files[0], split_seed) if len(files) == 1 else None
+
+
+def _one_file(file: Path, split_seed: int | None) -> Layout:
+    build = partial(post_of, folder=file.parent)
+    sources = divided(str(file), partial(rows, file), build, split_seed)
+    return Layout(file.suffix.lower()[1:], sources)
+
+
+def _saved(path: Path, split_seed: int | None) -> Layout | None:
+    """Return the layout if `datasets` saved this folder, as one dataset or as one for a split."""
+    if (path / "dataset_dict.json").is_file():
+        names = [str(name) for name in _dataset_names(path / "dataset_dict.json")]
+        parts = {SPLIT_NAMES[name]: name for name in names if name in SPLIT_NAMES}
+        if not parts:
+            raise PostError(
+                f"{path}: its datasets are {str(names)[:200]}; train, val or test is needed"
+            )
+        build = partial(post_of, folder=path)
+        tables = {split: partial(_saved_rows, path / name, name) for split, name in parts.items()}
+        sources = {split: one_split(table, build) for split, table in tables.items()}
+        return Layout("datasets", in_order(sources))
+    if (path / "state.json").is_file() and (path / "dataset_info.json").is_file():
+        table = partial(_saved_rows, path, "row")
+        build = partial(post_of, folder=path)
+        return Layout("datasets", divided(str(path), table, build, split_seed))
+    return None
+
+
+def _dataset_names(file: Path) -> list[Any]:
+    try:
+        names = json_object(file.read_text(encoding="utf-8", errors="replace")).get("splits")
+    except PostError as error:
+        raise PostError(f"{file}: {error}") from None
+    if not isinstance(names, list):
+        raise PostError(f"{file}: splits must be a list")
+    return names
+
+
+def _saved_rows(path: Path, prefix: str) -> Iterator[Row]:
+    try:
+        reader = importlib.import_module("miko_clf.data.hf")
+    except ModuleNotFoundError as error:
+        if error.name != "datasets":
+            raise
+        raise PostError(
+            f"{path}: reading a datasets folder needs: pip install 'miko-clf[train]'"
+        ) from error
+    table: Iterator[Row] = reader.saved_rows(path, prefix)
+    return table
+
+
+def _relabelled(post: Post, label_map: Mapping[str, str]) -> Post:
+    if post.label is None or not label_map:
+        return post
+    if isinstance(post.label, str):
+        return post.model_copy(update={"label": label_map.get(post.label, post.label)})
+    names = dict.fromkeys(label_map.get(name, name) for name in post.label)
+    return post.model_copy(update={"label": tuple(names)})
+
+
+def _fingerprint(posts: Iterable[Post]) -> str:
+    content = hashlib.sha256()
+    for post in posts:
+        fields = post.model_dump(mode="json", exclude={"image"})
+        if isinstance(post.image, Path):
+            fields["image"] = [post.image.name, post.image.stat().st_size]
+        elif post.image is not None:
+            fields["image"] = hashlib.sha256(post.image).hexdigest()
+        content.update(json.dumps(fields, sort_keys=True).encode() + b"\n")
+    return content.hexdigest()

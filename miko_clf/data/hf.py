@@ -1,0 +1,63 @@
+"""The rows of a folder that `datasets` saved; imported only where such a folder is met."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from miko_clf.data.row import KEYS, check_keys
+from miko_clf.data.table import Row
+from miko_clf.errors import PostError
+
+
+def saved_rows(path: Path, prefix: str) -> Iterator[Row]:
+    """Yield the rows of one saved Dataset, class numbers as names and images as encoded bytes.
+
+    Where there is no `id` column, `prefix` and the row number make one.
+    """
+    table = _loaded(path)
+    try:
+        check_keys((*table.column_names, "id"))
+    except PostError as error:
+        raise PostError(f"{path}: {error}") from None
+    table = table.select_columns([name for name in table.column_names if name in KEYS])
+    for name, feature in table.features.items():
+        if isinstance(feature, datasets.Image):
+            table = table.cast_column(name, datasets.Image(decode=False))
+    readings = {name: _reading(feature) for name, feature in table.features.items()}
+    for number, cells in enumerate(table, 1):
+        row = {name: readings[name](value) for name, value in cells.items()}
+        if "id" not in row:
+            row["id"] = f"{prefix}-{number}"
+        elif isinstance(row["id"], int):
+            row["id"] = str(row["id"])
+        yield Row(f"{path} row {number}", row)
+
+
+def _loaded(path: Path) -> datasets.Dataset:
+    try:
+        table = datasets.load_from_disk(str(path))
+    except (
+        Exception
+    ) as error:  # pyarrow's, json's and the library's own errors for a damaged folder
+        raise PostError(f"{path}: is not a readable folder of the datasets library") from error
+    if not isinstance(table, datasets.Dataset):
+        raise PostError(f"{path}: is a dictionary of datasets where one dataset is expected")
+    if not len(table):
+        raise PostError(f"{path}: holds no posts")
+    return table
+
+
+def _reading(feature: Any) -> Callable[[Any], Any]:
+    """Return what turns a stored value into ours: names for class numbers, else no change."""
+    if isinstance(feature, datasets.ClassLabel):
+        return lambda value: _class_name(feature, value)
+    inner = getattr(feature, "feature", None)
+    if isinstance(inner, datasets.ClassLabel):
+        return lambda values: values and [_class_name(inner, value) for value in values]
+    return lambda value: value
+
+
+def _class_name(feature: datasets.ClassLabel, value: int | None) -> str | None:
+    return None if value is None or value < 0 else feature.int2str(value)

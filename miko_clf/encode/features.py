@@ -1,0 +1,159 @@
+"""Token features of frozen towers, computed once and kept on disk."""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from miko_clf.encode.towers import ImageTower, TextTower
+from miko_clf.errors import EncoderError
+
+Half = NDArray[np.float16]
+CHUNK = 32  # items encoded, written and indexed at a time
+
+
+class FeatureStore:
+    """Ragged float16 features of one tower: a flat memory-mapped file and an index of it.
+
+    Keys are digests of content. Features are flushed before they are indexed, so a killed
+    writer leaves a shorter store and never a wrong one.
+    """
+
+    def __init__(self, folder: Path, width: int) -> None:
+        self.folder = folder
+        self.width = width
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in ("features.f16", "index.jsonl"):
+                (folder / name).touch()
+        except OSError as error:
+            raise EncoderError(f"cannot write the cache {folder}: {error.strerror}") from None
+        self.places: dict[str, tuple[int, int]] = {}
+        self.num_tokens = 0
+        self._load()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.places
+
+    def get(self, key: str) -> Half:
+        """Return the features of a key, (token, width)."""
+        start, length = self.places[key]
+        return self.features[start : start + length]
+
+    def append(self, rows: Mapping[str, Half]) -> None:
+        """Write features and index them, durably."""
+        start = self.num_tokens
+        with (self.folder / "features.f16").open("ab") as file:
+            file.write(np.concatenate(list(rows.values())).tobytes())
+            _flush(file)
+        with (self.folder / "index.jsonl").open("a", encoding="utf-8") as file:
+            for key, row in rows.items():
+                file.write(json.dumps([key, start, len(row)]) + "\n")
+                self.places[key] = (start, len(row))
+                start += len(row)
+            _flush(file)
+        self.num_tokens = start
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the store alone, trimmed to what is indexed; map it anew at the end."""
+        with (self.folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._load()
+            self._trim()
+            try:
+                yield
+            finally:
+                self._load()
+
+    def _load(self) -> None:
+        self.places, self.num_tokens = {}, 0
+        for line in (self.folder / "index.jsonl").read_text(encoding="utf-8").splitlines():
+            try:
+                key, start, length = json.loads(line)
+            except ValueError:
+                break  # the line a killed writer was at
+            self.places[key] = (start, length)
+            self.num_tokens = start + length
+        self.features = (
+            np.memmap(self.folder / "features.f16", dtype=np.float16, mode="r")[
+                : self.num_tokens * self.width
+            ].reshape(self.num_tokens, self.width)
+            if self.num_tokens
+            else np.empty((0, self.width), dtype=np.float16)
+        )
+
+    def _trim(self) -> None:
+        os.truncate(self.folder / "features.f16", self.num_tokens * self.width * 2)
+        index = self.folder / "index.jsonl"
+        content = index.read_bytes()
+        lines = content.splitlines(keepends=True)[: len(self.places)]
+        if len(whole := b"".join(lines)) != len(content):
+            os.truncate(index, len(whole))
+
+
+def fill(
+    store: FeatureStore,
+    items: Mapping[str, Any],
+    num_tokens: Callable[[Any], int],
+    encode: Callable[[Sequence[Any]], list[Half]],
+    what: str,
+    by: Callable[[Any], int] | None = None,
+) -> None:
+    """Encode the items whose keys the store lacks; say first how much disk they take.
+
+    `num_tokens` is what an item will take up; items of like `by` are encoded together.
+    """
+    with store.writing():
+        missing = [key for key in items if key not in store]
+        if not missing:
+            return
+        missing.sort(key=lambda key: (by or num_tokens)(items[key]))
+        size = sum(num_tokens(items[key]) for key in missing) * store.width * 2
+        _announce(store.folder, what, len(missing), size)
+        chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
+        console = Console(stderr=True)
+        for keys in track(
+            chunks, f"Encoding {what}", console=console, disable=not console.is_terminal
+        ):
+            rows = encode([items[key] for key in keys])
+            store.append(dict(zip(keys, rows, strict=True)))
+
+
+def fingerprint(tower: ImageTower | TextTower) -> str:
+    """Return a digest of a tower's weights and of how its input is prepared."""
+    hasher = sha256()
+    for name, tensor in sorted(tower.trunk.state_dict().items()):
+        hasher.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        hasher.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+    if isinstance(tower, ImageTower):
+        hasher.update(tower.preprocess.model_dump_json().encode())
+    return hasher.hexdigest()[:20]
+
+
+def _announce(folder: Path, what: str, count: int, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise EncoderError(
+            f"the features of {count:,} {what} take {size / 1e6:,.0f} MB and {folder} has "
+            f"{free / 1e6:,.0f} MB left; free some space or name another folder by --cache"
+        )
+    Console(stderr=True).print(
+        f"features of {count:,} {what}: {size / 1e6:,.1f} MB in {folder}", highlight=False
+    )
+
+
+def _flush(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())

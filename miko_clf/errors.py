@@ -1,0 +1,38 @@
+"""Errors that the person at the keyboard can fix; the command line prints each as one line."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class MikoError(Exception):
+    """Something the user gave cannot be used; the message says what, what is allowed, and where."""
+
+
+class PostError(MikoError):
+    """A post, or the file it stands in, cannot be read."""
+
+
+class RecipeError(MikoError):
+    """A recipe is unknown or holds a value that it may not."""
+
+
+class EncoderError(MikoError):
+    """A pretrained tower cannot be found or has no shape we can use."""
+
+
+class BundleError(MikoError):
+    """A bundle is incomplete, was changed after it was written, or cannot be written."""
+
+
+class ExportError(MikoError):
+    """The exported graph does not agree with the model it came from."""
+
+
+class DeviceError(MikoError):
+    """The device or execution provider that was asked for is not the one in use."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` for the closest known word, or an empty string."""
+    close = get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,132 @@
+"""Bootstrap intervals: how far a metric would move on other rows of the same kind."""
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import stats
+
+from miko_clf import metrics
+
+_log = logging.getLogger(__name__)
+
+
+class Interval(NamedTuple):
+    """A metric on the rows as they are, and the interval that the bootstrap puts around it."""
+
+    value: float
+    low: float
+    high: float
+
+
+def _resampled(
+    statistic: Callable[[Int[np.ndarray, " row"]], Float[np.ndarray, " metric"]],
+    names: Sequence[str],
+    num_rows: int,
+    num_resamples: int,
+    seed: int,
+    level: float,
+) -> dict[str, Interval]:
+    """Return the percentile interval of each metric that `statistic` computes from row numbers."""
+    rows = np.arange(num_rows)
+    values = statistic(rows)
+    if num_rows < 2:
+        bare = zip(names, values, strict=True)
+        return {name: Interval(float(value), np.nan, np.nan) for name, value in bare}
+    with warnings.catch_warnings():
+        # scipy warns of an undefined resample; `_percentile` leaves those out and logs it
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        drawn = stats.bootstrap(
+            (rows,),
+            statistic,
+            n_resamples=num_resamples,
+            vectorized=False,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        ).bootstrap_distribution  # (metric, resample)
+    return {
+        name: _percentile(name, float(value), sample, level)
+        for name, value, sample in zip(names, values, drawn, strict=True)
+    }
+
+
+def _percentile(
+    name: str, value: float, sample: Float[np.ndarray, " resample"], level: float
+) -> Interval:
+    defined = sample[~np.isnan(sample)]
+    if len(defined) < len(sample):
+        _log.warning(
+            "%s is undefined on %d of %d resamples, which lack a class; they are left out",
+            name,
+            len(sample) - len(defined),
+            len(sample),
+        )
+    if np.isnan(value) or not len(defined):
+        return Interval(value, np.nan, np.nan)
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, float(low), float(high))
+
+
+def bootstrap(
+    probabilities: Float[np.ndarray, "row label"],
+    truth: Int[np.ndarray, " row"],
+    *,
+    positive: int | None,
+    threshold: float | None = None,
+    num_resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Interval]:
+    """Return every metric with its percentile interval over rows, all from the same resamples.
+
+    A resample on which a metric is undefined is left out of that metric, and the log says how many
+    were. The bounds are NaN where the metric is undefined on the rows themselves or there is but
+    one row. About 1.2 ms a resample for two classes and 354 rows.
+    """
+
+    def statistic(rows: Int[np.ndarray, " row"]) -> Float[np.ndarray, " metric"]:
+        scores = metrics.classification(
+            probabilities[rows], truth[rows], positive=positive, threshold=threshold
+        )
+        return np.array(list(scores.values()))
+
+    names = metrics.names_for(positive)
+    return _resampled(statistic, names, len(truth), num_resamples, seed, level)
+
+
+def paired_difference(
+    a_probabilities: Float[np.ndarray, "row label"],
+    b_probabilities: Float[np.ndarray, "row label"],
+    truth: Int[np.ndarray, " row"],
+    *,
+    positive: int | None,
+    threshold: float | tuple[float, float] | None = None,
+    num_resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+    metric: str = "macro_f1",
+) -> Interval:
+    """Return `metric` of a minus `metric` of b, both on the same rows of every resample.
+
+    `threshold` is one for both or one for each.
+    """
+    assert a_probabilities.shape == b_probabilities.shape, "a pair needs the same rows"
+    a_threshold, b_threshold = threshold if isinstance(threshold, tuple) else (threshold,) * 2
+
+    def score(
+        probabilities: Float[np.ndarray, "row label"],
+        rows: Int[np.ndarray, " row"],
+        threshold: float | None,
+    ) -> float:
+        return metrics.classification(
+            probabilities[rows], truth[rows], positive=positive, threshold=threshold, names=[metric]
+        )[metric]
+
+    def statistic(rows: Int[np.ndarray, " row"]) -> Float[np.ndarray, " metric"]:
+        difference = score(a_probabilities, rows, a_threshold)
+        return np.array([difference - score(b_probabilities, rows, b_threshold)])
+
+    return _resampled(statistic, [metric], len(truth), num_resamples, seed, level)[metric]

@@ -1,0 +1,224 @@
+"""What an evaluation found: as JSON, as a page, and as a table on the screen."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from miko_clf import manifest
+from miko_clf.evaluate.interval import Interval
+
+_WIDE = 160  # columns that a table with each interval beside its value takes
+_TITLES = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "positive_f1": "F1 ({positive})",
+    "auroc": "AUROC",
+    "average_precision": "AP",
+    "ece": "ECE",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One system on one arm (`with`, `without`, `student`, or a control)."""
+
+    system: str
+    arm: str
+    rows: int
+    metrics: Mapping[str, Interval]
+    threshold: float | None = None
+    note: str = ""
+
+
+class Difference(NamedTuple):
+    """`metric` of `a` minus `metric` of `b` on the same rows."""
+
+    a: str
+    b: str
+    metric: str
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Report:
+    """Rows of one split of one data set, the differences between them, and how they came about."""
+
+    rows: Sequence[Row]
+    data: str
+    fingerprint: str
+    split: str
+    counts: Mapping[str, int]  # rows of each class
+    positive: str | None
+    versions: Mapping[str, str]
+    command: str
+    seconds: float
+    differences: Sequence[Difference] = field(default=())
+    num_resamples: int = 1000
+    level: float = 0.95
+
+
+def write(report: Report, folder: Path) -> None:
+    """Write `report.json` (an undefined figure is null) and `report.md`, each whole or not at all.
+
+    Raises `BundleError` where the folder cannot be written.
+    """
+    manifest.write_json(folder / "report.json", _strict(asdict(report)))
+    manifest.write_text(folder / "report.md", _page(report))
+
+
+def print_table(report: Report, console: Console | None = None) -> None:
+    """Print the rows, then in words what the differences show.
+
+    Below 160 columns the intervals stand under their values, and below 100 the metrics take two
+    tables or more. Without a `console` it goes to standard output, 160 columns wide where that is
+    not a terminal.
+    """
+    if console is None:
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=_WIDE)
+    metrics = _metrics(report)
+    stacked = console.width < _WIDE
+    fit = max(1, (console.width - 22) // 13) if stacked else len(metrics)
+    for start in range(0, len(metrics), fit):
+        console.print(_table(report, metrics[start : start + fit], stacked=stacked))
+    remarks = [f"{row.system} {row.arm}: {row.note}" for row in report.rows if row.note]
+    verdicts = [verdict(each, report.positive) for each in report.differences]
+    for line in [*remarks, *verdicts, _meaning(report)]:
+        console.print(line, markup=False, highlight=False)
+
+
+def verdict(difference: Difference, positive: str | None) -> str:
+    """Return in words what a paired difference shows, with its figures."""
+    a, b, metric, interval = difference
+    title = _TITLES[metric].format(positive=positive)
+    shown = f"{a} - {b} = {_figures(interval, signed=True)}"
+    if any(map(math.isnan, interval)):
+        return f"`{a}` and `{b}` cannot be compared in {title}: the difference is undefined."
+    if interval.low <= 0 <= interval.high:
+        return (
+            f"No evidence that `{a}` and `{b}` differ in {title}: {shown}; the interval contains 0."
+        )
+    way = "higher" if interval.low > 0 else "lower"
+    return f"`{a}` is {way} than `{b}` in {title}: {shown}; the interval excludes 0."
+
+
+def _figures(interval: Interval, *, signed: bool = False) -> str:
+    """Return `value [low, high]` with enough decimals that only an exact 0 reads as 0."""
+    value, low, high = interval
+    if math.isnan(value):
+        return "undefined"
+    if math.isnan(low) or math.isnan(high):
+        return f"{_number(value, 3, signed)} [undefined]"
+    decimals = next(
+        (count for count in range(3, 10) if all(round(each, count) for each in interval if each)),
+        None,
+    )
+    value_text, low_text, high_text = (_number(each, decimals, signed) for each in interval)
+    return f"{value_text} [{low_text}, {high_text}]"
+
+
+def _number(value: float, decimals: int | None, signed: bool) -> str:
+    """Return `value` with that many decimals, or, for None, with a power of ten."""
+    form = ".1e" if decimals is None else f".{decimals}f"
+    return f"{value + 0.0:{'+' if signed and value else ''}{form}}"  # + 0.0 turns -0 into 0
+
+
+def _metrics(report: Report) -> list[str]:
+    return [name for name in _TITLES if any(name in row.metrics for row in report.rows)]
+
+
+def _titles(report: Report, metrics: Sequence[str]) -> list[str]:
+    return [_TITLES[name].format(positive=report.positive) for name in metrics]
+
+
+def _threshold(row: Row) -> str:
+    return "" if row.threshold is None else f"{row.threshold:.3f}"
+
+
+def _table(report: Report, metrics: Sequence[str], *, stacked: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0 if stacked else 1, 0, 0))
+    table.add_column("system\narm" if stacked else "system", overflow="fold")
+    if not stacked:
+        table.add_column("arm", no_wrap=True)
+    for title in ["rows\nthresh."] if stacked else ["rows", "threshold"]:
+        table.add_column(title, justify="right", no_wrap=True)
+    for title in _titles(report, metrics):
+        table.add_column(escape(title.replace(" ", "\n", 1)), justify="right", no_wrap=True)
+    for row in report.rows:
+        cells = [_compact(row.metrics.get(name), stacked) for name in metrics]
+        lead = [escape(row.system), escape(row.arm), str(row.rows), _threshold(row)]
+        if stacked:
+            lead = ["\n".join(lead[:2]), "\n".join(lead[2:])]
+        table.add_row(*lead, *cells)
+    return table
+
+
+def _compact(interval: Interval | None, stacked: bool) -> str:
+    if interval is None:
+        return ""
+    figures = re.sub(r"\b0\.", ".", _figures(interval))
+    value, _, bounds = figures.partition(" ")
+    return escape(f"{value}\n{bounds}" if stacked else figures)
+
+
+def _meaning(report: Report) -> str:
+    counts = ", ".join(f"{count} {name}" for name, count in report.counts.items())
+    return (
+        f"Rows: split {report.split} of {report.data} ({counts}). Each figure is the metric on "
+        f"those rows and, in brackets, the {100 * report.level:g} % percentile interval of "
+        f"{report.num_resamples} bootstrap resamples of them: the chance in which rows were drawn, "
+        "not the chance in training. ECE is of the confidence of the most probable class; on "
+        "resamples it comes out a little high."
+    )
+
+
+def _page(report: Report) -> str:
+    metrics = _metrics(report)
+    heads = ["system", "arm", "rows", *_titles(report, metrics), "threshold", "note"]
+    lines = [_cells(heads), _cells(["---"] * len(heads))]
+    for row in report.rows:
+        figures = [_figures(row.metrics[name]) if name in row.metrics else "" for name in metrics]
+        cells = [row.system, row.arm, str(row.rows), *figures, _threshold(row), row.note]
+        lines.append(_cells(cells))
+    facts = {
+        "data": f"{report.data}, fingerprint `{report.fingerprint}`",
+        "command": f"`{report.command}`",
+        "seconds": f"{report.seconds:.1f}",
+        "versions": ", ".join(f"{name} {version}" for name, version in report.versions.items()),
+    }
+    verdicts = [f"- {verdict(each, report.positive)}" for each in report.differences]
+    parts = [
+        f"# Report on {report.data}, split {report.split}",
+        "\n".join(lines),
+        _meaning(report),
+        "\n".join(verdicts),
+        "\n".join(f"- {name}: {fact}" for name, fact in facts.items()),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _cells(cells: Sequence[str]) -> str:
+    safe = (re.sub(r"\s+", " ", cell).replace("|", r"\|") for cell in cells)
+    return f"| {' | '.join(safe)} |"
+
+
+def _strict(value: Any) -> Any:
+    """Return `value` with intervals and differences as objects, and NaN and infinity as null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Interval | Difference):
+        return _strict(value._asdict())
+    if isinstance(value, Mapping):
+        return {key: _strict(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(each) for each in value]
+    return value

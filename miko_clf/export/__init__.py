@@ -1,0 +1,1 @@
+"""Export: a trained classifier as ONNX graphs that were compared with it, row by row."""

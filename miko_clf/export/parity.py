@@ -1,0 +1,147 @@
+"""The graphs against the model they came from, over every pattern of missing inputs."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor
+
+from miko_clf.data.collate import Preparation
+from miko_clf.data.post import RELATIONS
+from miko_clf.errors import ExportError
+from miko_clf.export.graphs import DIMS, Part, inputs
+from miko_clf.fuse.classifier import Batch, MikoClassifier
+from miko_clf.train.infer import take_away
+
+TOLERANCE = 1e-4  # of a logit, in float32
+TEXTS = ("text", "description", "rationale")
+MISSING = {
+    "all inputs": (),
+    "no image": ("image",),
+    "no text": TEXTS,
+    "no intention": ("intention",),
+    "image only": (*TEXTS, "intention"),
+    "text only": ("image", "intention"),
+}
+BATCHES = (1, 3, 8)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the graphs are from torch: rows compared, and the largest difference of a logit."""
+
+    rows: int
+    single: float
+    split: float
+    attention: int
+
+    def line(self) -> str:
+        """Return the finding in one line."""
+        return (
+            f"parity: {self.rows} rows (missing inputs x batch x length), largest difference of "
+            f"a logit {self.single:.1e} (one graph) and {self.split:.1e} (split graphs), "
+            f"allowed {TOLERANCE:.0e}; {self.attention} Attention operators"
+        )
+
+
+class Graphs:
+    """The written graphs of one folder in ONNX Runtime, on the CPU."""
+
+    def __init__(self, folder: Path, found: list[Part]) -> None:
+        self.sessions = {
+            part.name: onnxruntime.InferenceSession(
+                folder / f"{part.name}.onnx", providers=["CPUExecutionProvider"]
+            )
+            for part in found
+        }
+
+    def whole(self, batch: Batch) -> np.ndarray:
+        """Return the logits of the single graph."""
+        return self._run("model", batch)
+
+    def split(self, batch: Batch) -> np.ndarray:
+        """Return the logits of the head over the states of the towers' graphs."""
+        states = dict(batch)
+        if "pixels" in batch:
+            states["image_states"] = self._tensor("image", {"pixels": batch["pixels"]})
+        for key in [key for key in batch if key.endswith("_ids")]:
+            name = key.removesuffix("_ids")
+            ids, mask = batch[key], batch[f"{name}_mask"]
+            flat = {"ids": ids.flatten(0, -2), "mask": mask.flatten(0, -2)}
+            states[f"{name}_states"] = self._tensor("text", flat).unflatten(0, ids.shape[:-1])
+        return self._run("head", states)
+
+    def _tensor(self, name: str, batch: Batch) -> Tensor:
+        return torch.from_numpy(self._run(name, batch))
+
+    def _run(self, name: str, batch: Batch) -> np.ndarray:
+        session = self.sessions[name]
+        feed = {each.name: batch[each.name].numpy() for each in session.get_inputs()}
+        result: np.ndarray = session.run(None, feed)[0]
+        return result
+
+
+def compare(
+    model: MikoClassifier, graphs: Graphs, preparation: Preparation, attention: int
+) -> Parity:
+    """Return how far the graphs are from the model.
+
+    Raises `ExportError` naming the first row past the tolerance, or not a number.
+    """
+    rows, worst = 0, {"one graph": 0.0, "split graphs": 0.0}
+    for row, batch in cases(model, preparation):
+        with torch.inference_mode():
+            wanted = model(batch).logits.numpy()
+        for kind, run in (("one graph", graphs.whole), ("split graphs", graphs.split)):
+            difference = float(np.abs(run(batch) - wanted).max())
+            if not difference <= TOLERANCE:  # also where it is not a number
+                raise ExportError(
+                    f"the exported model ({kind}) differs from torch by {difference:.2g} at "
+                    f"{row}; at most {TOLERANCE:.0e} is allowed, so nothing was written"
+                )
+            worst[kind] = max(worst[kind], difference)
+        rows += 1
+    return Parity(rows, worst["one graph"], worst["split graphs"], attention)
+
+
+def cases(model: MikoClassifier, preparation: Preparation) -> Iterator[tuple[str, Batch]]:
+    """Yield each pattern of missing inputs x batch x length, and random posts of that form."""
+    random = torch.Generator().manual_seed(0)
+    lengths = (1, 2, preparation.max_length)
+    for (pattern, gone), size, length in product(MISSING.items(), BATCHES, lengths):
+        batch = example(model, preparation, size, length, random)
+        yield f"{pattern}, batch {size}, length {length}", take_away(batch, gone)
+
+
+def example(
+    model: MikoClassifier,
+    preparation: Preparation,
+    size: int,
+    length: int,
+    random: torch.Generator,
+) -> Batch:
+    """Return random posts: texts of up to `length` tokens, some intentions and slots absent."""
+    sizes = {"batch": size, "intention": max(2, min(length, len(RELATIONS)))}
+    sizes["intention_word"] = min(length, preparation.intention_length)
+    vocabulary = model.text_tower.words.tokenizer.get_vocab_size()
+    batch: Batch = {}
+    for name in inputs(preparation):
+        shape = [sizes.get(dim, length) for dim in DIMS[name] if dim]
+        if name == "pixels" and preparation.image:
+            image = (3, preparation.image.height, preparation.image.width)
+            pixels = torch.randint(0, 256, (size, *image), generator=random)
+            batch[name] = pixels.to(torch.uint8)
+        elif name.endswith("_ids"):
+            batch[name] = torch.randint(0, vocabulary, shape, generator=random)
+        elif name.endswith("_mask"):
+            ends = torch.randint(1, shape[-1] + 1, shape[:-1], generator=random)
+            batch[name] = torch.arange(shape[-1]) < ends[..., None]
+        elif name == "relation":
+            batch[name] = torch.randint(0, len(RELATIONS), shape, generator=random)
+        else:
+            batch[name] = torch.rand(shape, generator=random) < 0.8
+    return batch

@@ -1,0 +1,79 @@
+"""A small decoder that writes the rationale while the fusion learns, and is dropped at export."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from miko_clf.encode.attention import Attention, FeedForward
+
+IGNORED = -100
+
+
+class DecoderLayer(nn.Module):
+    """Words attend to the words before them, then to the fused tokens."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.own = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
+        self.own_norm = nn.LayerNorm(width)
+        self.cross = Attention(width, heads, dropout)
+        self.cross_norm = nn.LayerNorm(width)
+        self.feed_forward = FeedForward(width, dropout)
+
+    def forward(
+        self,
+        words: Float[Tensor, "post word width"],
+        tokens: Float[Tensor, "post token width"],
+        present: Bool[Tensor, "post token"],
+    ) -> Float[Tensor, "post word width"]:
+        """Return the words one layer on."""
+        length = words.shape[1]
+        later = torch.ones(length, length, dtype=torch.bool, device=words.device).triu(1)
+        normed = self.own_norm(words)
+        read, _ = self.own(normed, normed, normed, attn_mask=later, need_weights=False)
+        words = words + read
+        words = words + self.cross(self.cross_norm(words), tokens, present)
+        moved: Tensor = words + self.feed_forward(words)
+        return moved
+
+
+class Decoder(nn.Module):
+    """Causal language model over the text tower's vocabulary, reading fused tokens."""
+
+    def __init__(
+        self, vocabulary: int, max_length: int, width: int, heads: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.word = nn.Embedding(vocabulary, width)
+        nn.init.normal_(self.word.weight, std=0.02)
+        self.position = nn.Parameter(torch.randn(max_length, width) * 0.02)
+        self.layers = nn.ModuleList(DecoderLayer(width, heads, dropout) for _ in range(2))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(
+        self,
+        ids: Int[Tensor, "post word"],
+        tokens: Float[Tensor, "post token width"],
+        present: Bool[Tensor, "post token"],
+    ) -> Float[Tensor, "post word vocabulary"]:
+        """Return the logits of the word after each word; output and input embeddings are tied."""
+        words = self.word(ids) + self.position[: ids.shape[1]]
+        for layer in self.layers:
+            words = layer(words, tokens, present)
+        return functional.linear(self.norm(words), self.word.weight)
+
+    def loss(
+        self,
+        ids: Int[Tensor, "post word"],
+        mask: Bool[Tensor, "post word"],
+        tokens: Float[Tensor, "post token width"],
+        present: Bool[Tensor, "post token"],
+    ) -> Float[Tensor, ""]:
+        """Return the mean cross-entropy of the words that are present, zero where none is."""
+        logits = self(ids[:, :-1], tokens, present)
+        target = ids[:, 1:].masked_fill(~mask[:, 1:], IGNORED)
+        total = functional.cross_entropy(
+            logits.flatten(0, 1), target.flatten(), ignore_index=IGNORED, reduction="sum"
+        )
+        return total / mask[:, 1:].sum().clamp(min=1)

@@ -1,0 +1,158 @@
+"""What a folder holds, file by file, and files that are never half-written."""
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from miko_clf.errors import BundleError
+
+NAME = "manifest.json"
+
+
+def digest(path: Path) -> str:
+    """Return the sha256 of a file's bytes in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def aside(path: Path) -> Iterator[Path]:
+    """Give a path beside `path` to write a file or fill a folder at; on success it becomes `path`.
+
+    Contents are flushed to disk before the rename. On any exception nothing is left and
+    what stood at `path` before stands there still. A folder at `path` is replaced whole.
+    Raises `BundleError` where the place cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield beside
+        _flush(beside)
+        if path.is_dir() and beside.is_dir():
+            shutil.rmtree(path)
+        os.replace(beside, path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        place = error.filename or path
+        raise BundleError(f"cannot write {path}: {error.strerror or error} ({place})") from error
+    finally:
+        _discard(beside)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file, or leave what was there."""
+    with aside(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a whole JSON file, or leave what was there; NaN is refused."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def write(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write the manifest of a folder: `facts`, and the sha256 of every file in it."""
+    files = {
+        path.relative_to(folder).as_posix(): digest(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != NAME and not path.name.startswith(".")
+    }
+    write_json(folder / NAME, {**facts, "files": files})
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a folder, after every file was found unchanged.
+
+    Raises `BundleError` naming the first file that is missing or whose bytes changed.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        files = manifest["files"]
+    except FileNotFoundError:
+        raise BundleError(f"{folder}: not a bundle, it holds no {NAME}") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise BundleError(f"{folder / NAME}: not a readable manifest") from None
+    for name, expected in files.items():
+        _verify(folder, name, expected)
+    return manifest
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder, made if need be, against other processes; raises `BundleError` if one has it.
+
+    The lock lies beside the folder and goes with the process that holds it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = folder.with_name(folder.name + ".lock").open("w")
+    except OSError as error:
+        raise BundleError(f"cannot write {folder}: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BundleError(f"{folder}: another process is working there") from None
+        try:
+            yield
+        finally:
+            Path(lock.name).unlink(missing_ok=True)
+
+
+def clear(folder: Path) -> None:
+    """Empty a folder."""
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that results depend on."""
+    found = {"python": platform.python_version()}
+    for name in ("miko-clf", "torch", "transformers", "timm", "open_clip_torch", "pillow"):
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def _verify(folder: Path, name: str, expected: str) -> None:
+    path = folder / name
+    if ".." in Path(name).parts or Path(name).is_absolute() or path.is_symlink():
+        raise BundleError(f"{folder / NAME}: file name {name!r} leaves the bundle")
+    if not path.is_file():
+        raise BundleError(f"{folder}: file {name} is missing")
+    if digest(path) != expected:
+        raise BundleError(f"{folder}: file {name} was changed after it was written (sha256)")
+
+
+def _flush(path: Path) -> None:
+    for file in [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]:
+        handle = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _flush_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _discard(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

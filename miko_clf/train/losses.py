@@ -1,0 +1,68 @@
+"""Losses beyond cross-entropy, and what training takes away from a batch."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional
+
+from miko_clf.fuse.classifier import Batch
+from miko_clf.recipe import Recipe
+
+TEMPERATURE = 0.07  # of the contrast between posts (van den Oord et al., 2018; CLIP's start)
+
+
+def alignment(
+    guess: Float[Tensor, "post slot width"],
+    target: Float[Tensor, "post slot width"],
+    present: Bool[Tensor, "post slot"],
+) -> Float[Tensor, ""]:
+    """Return how far the slots' guesses are from the teacher's text, zero where none is given.
+
+    For each slot, cross-entropy of finding a post's own text among those of the batch, by
+    cosine. The target gets no gradient.
+    """
+    guess = functional.normalize(guess.float(), dim=-1).transpose(0, 1)  # (slot, post, width)
+    target = functional.normalize(target.detach().float(), dim=-1).transpose(0, 1)
+    here = present.T  # (slot, post)
+    scores = guess @ target.transpose(1, 2) / TEMPERATURE  # (slot, post, post)
+    scores = scores.masked_fill(~here[:, None, :], -torch.inf)
+    own = torch.diagonal(scores, dim1=1, dim2=2)
+    every = scores.masked_fill(~here.any(1)[:, None, None], 0.0).logsumexp(-1)
+    loss = torch.where(here, every - own, 0.0)
+    return loss.sum() / here.sum().clamp(min=1)
+
+
+def class_weights(labels: Sequence[int], num_labels: int) -> Float[Tensor, " label"]:
+    """Return n / (classes * n_class) for each class (King and Zeng, 2001)."""
+    counts = np.bincount(labels, minlength=num_labels).clip(min=1)
+    return torch.tensor(len(labels) / (num_labels * counts), dtype=torch.float32)
+
+
+def vary(batch: Batch, recipe: Recipe, random: np.random.Generator) -> Batch:
+    """Return the batch with inputs taken away at random, so that absence is learned.
+
+    Each post may lose its intentions, its image and each text, and where it has no
+    intentions the slots; a post never loses its image and its text together.
+    """
+    varied, num_posts = dict(batch), len(batch["label"])
+
+    def chance(rate: float) -> Tensor:
+        return torch.from_numpy(random.random(num_posts) < rate).to(batch["label"].device)
+
+    rate = recipe.fusion.modality_dropout
+    for name in recipe.content_texts:
+        varied[f"{name}_mask"] = batch[f"{name}_mask"] & ~chance(rate)[:, None]
+    if "image_present" in batch:
+        has_text = torch.zeros_like(batch["image_present"])
+        if "text_mask" in varied:
+            has_text = varied["text_mask"].any(1)
+        varied["image_present"] = batch["image_present"] & ~(chance(rate) & has_text)
+    if "intention_mask" in batch:
+        gone = chance(recipe.intention.dropout)[:, None, None]
+        varied["intention_mask"] = batch["intention_mask"] & ~gone
+    if "student" in batch:
+        varied["student"] = batch["student"] & ~chance(recipe.fusion.slot_dropout)
+    return varied
