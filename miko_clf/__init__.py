@@ -1,13 +1,14 @@
 """Multimodal post classifiers that read what the author intends."""
 
 from importlib import import_module, metadata
+from operator import attrgetter
 from typing import Any
 
 _HOMES = {
-    "fit": "miko_clf.pipeline",
-    "compare": "miko_clf.evaluate.compare",
-    "score": "miko_clf.serve.shards",
-    "load": "miko_clf.serve.engine",
+    "fit": ("miko_clf.pipeline", "fit"),
+    "compare": ("miko_clf.evaluate.compare", "compare"),
+    "score": ("miko_clf.serve.shards", "score"),
+    "load": ("miko_clf.serve.engine", "Engine.open"),
 }
 __all__ = ["__version__", "compare", "fit", "load", "score"]
 
@@ -18,7 +19,8 @@ def __getattr__(name: str) -> Any:
         return metadata.version("miko-clf")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    module, found = _HOMES[name]
+    return attrgetter(found)(import_module(module))
 
 
 def __dir__() -> list[str]:

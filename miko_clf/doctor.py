@@ -1,8 +1,10 @@
 """What this machine has for training and serving, what is missing, and what mends it."""
 
+import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import sys
 from importlib import import_module, metadata
@@ -20,12 +22,14 @@ _IDENTITY = bytes.fromhex(
     "0801620f0a0179120a0a08080112040a02080142040a00100d"
 )
 
+State = Literal["ok", "missing", "broken"]
+
 
 class Finding(NamedTuple):
     """One thing that was looked at; `mend` is the command, or the step, that changes it."""
 
     what: str
-    state: Literal["ok", "missing", "broken"]
+    state: State
     detail: str
     mend: str = ""
 
@@ -59,11 +63,19 @@ def page(findings: list[Finding]) -> str:
     return "\n".join(lines)
 
 
+def as_json(findings: list[Finding]) -> str:
+    """Return the findings as JSON; `healthy` says that nothing is broken."""
+    healthy = all(each.state != "broken" for each in findings)
+    found = {"healthy": healthy, "findings": [each._asdict() for each in findings]}
+    return json.dumps(found, indent=2)
+
+
 def _program() -> Finding:
     python = f"Python {platform.python_version()} at {sys.executable}"
     version = _version("miko-clf")
     if version is None:
-        return Finding("miko-clf", "broken", f"not installed in {python}", "pip install miko-clf")
+        mend = "pip install . (in the project's folder)"
+        return Finding("miko-clf", "broken", f"not installed in {python}", mend)
     return Finding("miko-clf", "ok", f"{version}, {python}")
 
 
@@ -89,21 +101,22 @@ def _extra(extra: str, lines: list[str]) -> Finding:
         marker = re.search(r"extra == ['\"](.+?)['\"]", line)
         if (marker[1] if marker else "base") != extra:
             continue
-        name = re.match(r"[\w.-]+", line)[0]  # type: ignore[index]
+        requirement = line.partition(";")[0].strip()
+        name = re.split(r"[^\w.-]", requirement)[0]
         version = _version(name)
         if version is None:
             absent.append(name)
-        else:
+        elif _allowed(version, requirement):
             there.append(f"{name} {version}")
-            if not _allowed(version, line.partition(";")[0]):
-                old.append(f"{name} {version} (needs {line.partition(';')[0].strip()})")
-    mend = (
-        f"pip install --upgrade 'miko-clf[{extra}]'" if extra != "base" else "pip install miko-clf"
-    )
-    if old or (absent and extra == "base"):
-        return Finding(extra, "broken", ", ".join(old + [f"no {name}" for name in absent]), mend)
+        else:
+            old.append(requirement)
+    if old:
+        detail = f"not the version that is needed: {', '.join(old)}"
+        return Finding(extra, "broken", detail, f"pip install {shlex.join(old)}")
     if absent:
-        return Finding(extra, "missing", "no " + ", ".join(absent), mend)
+        state: State = "broken" if extra == "base" else "missing"
+        mend = "pip install " + ("miko-clf" if extra == "base" else f"'miko-clf[{extra}]'")
+        return Finding(extra, state, f"no {', '.join(absent)}", mend)
     return Finding(extra, "ok", ", ".join(there))
 
 

@@ -152,7 +152,5 @@ def _flush_folder(path: Path) -> None:
 
 
 def _discard(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+    with suppress(OSError):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -65,10 +65,14 @@ class Fusion(Section):
     """Channels of a fused token."""
     layers: int = Field(default=2, gt=0)
     """Fusion layers."""
+    latents: int = Field(default=0, ge=0)
+    """Learned tokens that look at the content in its stead; 0 lets the content itself be fused."""
     heads: int = Field(default=4, gt=0)
     """Attention heads."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout in every block."""
+    input_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout of the towers' features."""
     modality_dropout: float = Field(default=0.05, ge=0, lt=1)
     """Chance that a training post loses its image, and likewise each of its texts."""
     reader: bool = True
@@ -113,6 +117,8 @@ class Optimiser(Section):
     """Shape of the fall to zero."""
     clip: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient."""
+    average: float = Field(default=0.0, ge=0, lt=1)
+    """Decay of a moving average of the weights, which is what is kept; 0 keeps the weights."""
 
 
 class Early(Section):

@@ -10,6 +10,7 @@ from huggingface_hub import hf_hub_download
 from jaxtyping import Bool, Float, Int
 from tokenizers import Tokenizer
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import CLIPTokenizer
 
 from miko_clf.data.pixels import Preprocess
@@ -45,12 +46,15 @@ class TextTrunk(nn.Module):
         super().__init__()
         self.text = model.text
         self.text.output_tokens = True
+        self.context: int = model.context_length
 
     def forward(
         self, ids: Int[Tensor, "text word"], present: Bool[Tensor, "text word"]
     ) -> Float[Tensor, "text word channel"]:
-        """Return the tokens."""
-        tokens: Tensor = self.text(ids)[1]
+        """Return the tokens; the trunk takes its full context, which is cut off again."""
+        length = ids.shape[1]
+        whole = functional.pad(ids, (0, self.context - length))
+        tokens: Tensor = self.text(whole)[1][:, :length]
         return tokens
 
 

@@ -54,7 +54,7 @@ def image_tower(name: str) -> ImageTower:
 
 def rebuild_image(plan: Plan) -> ImageTower:
     """Return the tower that a plan describes, with untrained weights."""
-    model = timm.create_model(plan["architecture"], num_classes=0, **plan["model_args"])
+    model = timm.create_model(plan["architecture"], **{**plan["model_args"], "num_classes": 0})
     return ImageTower(TimmTrunk(model), Preprocess(**plan["preprocess"]), plan)
 
 

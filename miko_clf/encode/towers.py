@@ -37,7 +37,7 @@ class ImageTower(nn.Module):
 
     def forward(
         self, pixels: UInt8[Tensor, "image 3 height width"]
-    ) -> Float[Tensor, "image token width"]:
+    ) -> Float[Tensor, "image token channel"]:
         """Return one token a patch or grid cell; pixels are normalised here."""
         tokens: Tensor = self.trunk((pixels.float() / 255 - self.mean) / self.std)
         return tokens

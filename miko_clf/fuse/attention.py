@@ -46,6 +46,27 @@ class GatedReader(nn.Module):
         return content + torch.tanh(self.gate) * read
 
 
+class Look(nn.Module):
+    """Latent tokens look at the content (Jaegle et al., Perceiver IO, 2022)."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.attention = Attention(width, heads, dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        latents: Float[Tensor, "post latent width"],
+        content: Float[Tensor, "post token width"],
+        present: Bool[Tensor, "post token"],
+    ) -> Float[Tensor, "post latent width"]:
+        """Return the latents, moved by what they saw."""
+        seen = self.attention(self.norm(latents), content, present)
+        moved: Tensor = latents + self.dropout(seen)
+        return moved
+
+
 class FusionLayer(nn.Module):
     """Content attends to itself, then reads intentions, then is transformed token by token."""
 

@@ -65,8 +65,10 @@ def _fusion(recipe: Recipe, image: ImageTower | None, text: TextTower, num_label
         num_labels=num_labels,
         width=fusion.width,
         layers=fusion.layers,
+        latents=fusion.latents,
         heads=fusion.heads,
         dropout=fusion.dropout,
+        input_dropout=fusion.input_dropout,
         reader=fusion.reader,
         slot_layers=fusion.slot_layers if fusion.slots else 0,
     )

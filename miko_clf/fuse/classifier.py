@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from miko_clf.data.post import RELATIONS
 from miko_clf.encode.towers import ImageTower, TextTower
-from miko_clf.fuse.attention import FusionLayer, NullToken, QueryLayer
+from miko_clf.fuse.attention import FusionLayer, Look, NullToken, QueryLayer
 from miko_clf.fuse.decoder import Decoder
 
 # Arrays of `data.collate` as tensors, and `*_states` where a tower has already run.
@@ -68,8 +68,10 @@ class Fusion(nn.Module):
         num_labels: int,
         width: int,
         layers: int,
+        latents: int,
         heads: int,
         dropout: float,
+        input_dropout: float,
         reader: bool,
         slot_layers: int,
     ) -> None:
@@ -77,22 +79,27 @@ class Fusion(nn.Module):
         self.content_texts = content_texts
         self.reads_intentions = reads_intentions
         if image_width is not None:
-            self.image = _projection(image_width, width)
+            self.image = _projection(image_width, width, input_dropout)
             self.position = nn.Parameter(torch.randn(num_image_tokens, width) * 0.02)
         self.reads_images = image_width is not None
-        self.text = _projection(text_width, width)
+        self.text = _projection(text_width, width, input_dropout)
         self.kind = nn.ParameterDict(
             {name: nn.Parameter(torch.randn(width) * 0.02) for name in content_texts}
         )
         self.null = NullToken(width)
         self.slots = Slots(width, text_width, heads, slot_layers, dropout) if slot_layers else None
         if reader:
-            self.intention = _projection(text_width, width)
+            self.intention = _projection(text_width, width, input_dropout)
             self.relation = nn.Parameter(torch.randn(NUM_SLOTS, width) * 0.02)
             self.intention_null = NullToken(width)
         self.has_reader = reader
         self.layers = nn.ModuleList(
             FusionLayer(width, heads, dropout, reader) for _ in range(layers)
+        )
+        if latents:
+            self.latents = nn.Parameter(torch.randn(latents, width) * 0.02)
+        self.looks = nn.ModuleList(
+            Look(width, heads, dropout) for _ in range(layers if latents else 0)
         )
         self.pool = QueryLayer(width, heads, dropout)
         self.pool_query = nn.Parameter(torch.randn(1, width) * 0.02)
@@ -105,12 +112,25 @@ class Fusion(nn.Module):
         content, present = self._content(states)
         guess = self.slots(content, present) if self.slots is not None else None
         memory = self._memory(states, guess, content.shape[0]) if self.has_reader else None
-        tokens = content
-        for layer in self.layers if not guess_only else ():
-            tokens = layer(tokens, present, memory)
+        if guess_only:
+            return Fused(content, present, guess, content[:, 0])
+        tokens, here = self._fuse(content, present, memory)
         query = self.pool_query.expand(tokens.shape[0], -1, -1)
-        pooled = self.pool(query, tokens, present)[:, 0]  # (post, width)
-        return Fused(tokens, present, guess, self.head(pooled))
+        pooled = self.pool(query, tokens, here)[:, 0]  # (post, width)
+        return Fused(tokens, here, guess, self.head(pooled))
+
+    def _fuse(
+        self, content: Tensor, present: Tensor, memory: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        tokens, here = content, present
+        if self.looks:
+            tokens = self.latents.expand(content.shape[0], -1, -1)
+            here = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        for place, layer in enumerate(self.layers):
+            if self.looks:
+                tokens = self.looks[place](tokens, content, present)
+            tokens = layer(tokens, here, memory)
+        return tokens, here
 
     def _content(self, states: Batch) -> tuple[Tensor, Tensor]:
         tokens, present = [], []
@@ -201,5 +221,10 @@ class MikoClassifier(nn.Module):
         return states.reshape(shape)
 
 
-def _projection(width_in: int, width: int) -> nn.Sequential:
-    return nn.Sequential(nn.LayerNorm(width_in), nn.Linear(width_in, width), nn.LayerNorm(width))
+def _projection(width_in: int, width: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.LayerNorm(width_in),
+        nn.Dropout(dropout),
+        nn.Linear(width_in, width),
+        nn.LayerNorm(width),
+    )

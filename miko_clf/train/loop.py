@@ -18,6 +18,7 @@ from miko_clf.errors import MikoError
 from miko_clf.fuse.classifier import Batch, MikoClassifier
 from miko_clf.recipe import Recipe
 from miko_clf.train import checkpoint, optim
+from miko_clf.train.average import Average
 from miko_clf.train.bar import Bar
 from miko_clf.train.checkpoint import Progress
 from miko_clf.train.feed import Feed
@@ -91,8 +92,8 @@ class _Training:
         self.model, self.optimiser, self.schedule, self.loader = self.accelerator.prepare(
             model, optimiser, schedule, loader
         )
-        self.progress = Progress()
-        self.accelerator.register_for_checkpointing(self.progress)
+        self.progress, self.average = Progress(), Average(model, rates.average)
+        self.accelerator.register_for_checkpointing(self.progress, self.average)
         checkpoint.keep_frozen_out(self.accelerator)
         checkpoint.restore(self.accelerator, folder)
         checkpoint.trim(settings.metrics, stage.name, self.progress.step)
@@ -147,20 +148,22 @@ class _Training:
         self.optimiser.step()
         self.schedule.step()
         self.optimiser.zero_grad(set_to_none=True)
+        self.average.update()
         self.progress.step += 1
         return float(loss.detach())
 
     def _validate(self, bar: Bar) -> None:
         progress, early = self.progress, self.stage.settings.early
         model = self.accelerator.unwrap_model(self.model)
-        measured = self.stage.validate(model, self.val)
-        value = measured[early.metric]
-        signed = -value if early.metric == "loss" else value
         progress.epoch += 1
-        if progress.best is None or signed > progress.best:
-            progress.best, progress.best_epoch = signed, progress.epoch
-            if self.accelerator.is_main_process:
-                checkpoint.save_best(model, self.folder)
+        with self.average.applied():
+            measured = self.stage.validate(model, self.val)
+            value = measured[early.metric]
+            signed = -value if early.metric == "loss" else value
+            if progress.best is None or signed > progress.best:
+                progress.best, progress.best_epoch = signed, progress.epoch
+                if self.accelerator.is_main_process:
+                    checkpoint.save_best(model, self.folder)
         waited = progress.epoch - progress.best_epoch
         progress.finished = waited >= early.patience or progress.epoch >= self.stage.settings.epochs
         self._log({"validation": dict(measured)})

@@ -15,7 +15,7 @@ DECAY: dict[str, Decay] = {
     "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
     "constant": lambda done: 1.0,
 }
-EMBEDDINGS = ("position", "relation", "queries", "query", "token", "word.weight")
+EMBEDDINGS = ("latents", "position", "relation", "queries", "query", "token", "word.weight")
 
 
 def optimiser(model: nn.Module, settings: Optimiser, pretrained: tuple[str, ...]) -> AdamW:
@@ -35,7 +35,8 @@ def optimiser(model: nn.Module, settings: Optimiser, pretrained: tuple[str, ...]
         [
             {"params": parameters, "lr": rate, "weight_decay": decay}
             for (rate, decay), parameters in groups.items()
-        ]
+        ],
+        fused=True,
     )
 
 

@@ -1,0 +1,67 @@
+# `make demo` and `make test` each set everything up by themselves; `make help` lists the rest.
+
+PYTHON ?= python3
+EXTRA ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+BIN := .venv/bin
+STAMP := .venv/.installed
+WORLD := runs/world
+POSTS := $(WORLD)/sarcasm
+DEMO := runs/demo
+NEEDED := import sys; sys.exit(sys.version_info < (3, 11))
+FREE_PORT := import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c '$(NEEDED)' || { \
+	  echo "miko_clf needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1);"; \
+	  echo "name another: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "== making .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv .venv || { \
+	  echo "the venv module is missing; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@echo "== installing uv, which installs the rest"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	@echo "== installing miko_clf[train,serve,$(EXTRA),dev]: about 6 GB, a few minutes"
+	@$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt \
+	  -e '.[train,serve,$(EXTRA),dev]'
+	@touch $@
+
+demo: $(STAMP)  ## train on the demo world, compare, export, serve and ask
+	@echo "== writing the demo world to $(WORLD)"
+	@$(BIN)/python -m miko_clf world $(WORLD)
+	@echo "== training models/tiny.yaml: a few minutes; once stopped, make demo goes on"
+	@$(BIN)/python train.py models/tiny.yaml --data $(POSTS) --out $(DEMO) --overwrite
+	@echo "== comparing what it scores with and without intentions"
+	@$(BIN)/python evaluate.py $(DEMO) --data $(POSTS) --split test
+	@echo "== exporting it to ONNX"
+	@$(BIN)/miko-clf export $(DEMO)
+	@echo "== serving it and asking about one post"
+	@port=$$($(BIN)/python -c '$(FREE_PORT)') || exit 1; \
+	$(BIN)/miko-clf serve $(DEMO) --port $$port & server=$$!; \
+	trap 'kill $$server 2>/dev/null; wait $$server' EXIT; \
+	$(BIN)/miko-clf ask http://127.0.0.1:$$port $(POSTS)/test.jsonl --wait 60
+
+test: lint  ## format, lint, import contracts, types, tests with coverage
+	@echo "== running the tests"
+	@$(BIN)/pytest --cov=miko_clf --cov-fail-under=85
+
+lint: $(STAMP)  ## what make test checks before the tests
+	@echo "== checking format, style, imports and types"
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/mypy
+
+format: $(STAMP)  ## put the code in the project's format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean:  ## delete what the tools wrote; .venv and runs stay
+	@rm -rf build dist *.egg-info .coverage .coverage.* htmlcov .mypy_cache .pytest_cache
+	@rm -rf .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

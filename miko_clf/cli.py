@@ -1,0 +1,298 @@
+"""The command line: what each command calls, and one line for every error."""
+
+import errno
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import Namespace
+
+from miko_clf import options
+from miko_clf.errors import MikoError, nearest
+from miko_clf.options import COMMANDS, UsageError
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def main() -> None:
+    """Run `miko-clf COMMAND ...` and exit: 0, 1 for an error, 2 for wrong usage, 130 if stopped."""
+    words = sys.argv[1:]
+    if words and words[0] in COMMANDS:
+        run(words[0], f"miko-clf {words[0]}", words[1:])
+        return
+    wide = max(map(len, COMMANDS))
+    lines = [f"  {name:{wide}}  {command.line}" for name, command in COMMANDS.items()]
+    parser = options.Parser(
+        prog="miko-clf",
+        usage="miko-clf COMMAND ...\n       miko-clf COMMAND --help",
+        description="Train, compare, export and serve multimodal post classifiers.",
+        epilog="\n".join(["commands:", *lines, "", "example:", "  miko-clf doctor"]),
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    parser.add_argument("command", metavar="COMMAND", nargs="?", help="one of the commands below")
+    given = parser.parse_args(words)
+    if given.version:
+        from miko_clf import __version__
+
+        print(f"miko-clf {__version__}")
+        return
+    fault = f"no command called {given.command!r}" if given.command else "a command is needed"
+    hint = nearest(given.command or "", COMMANDS)
+    parser.error(f"{fault}; choose from {', '.join(COMMANDS)}{hint}")
+
+
+def run(name: str, prog: str, words: Sequence[str] | None = None) -> None:
+    """Run one command on words, by default those of this process, and exit as `main` does."""
+    words = sys.argv[1:] if words is None else words
+    command = COMMANDS[name]
+    parser = options.Parser(
+        prog=prog,
+        usage=f"{prog} {command.usage}",
+        description=f"{command.line}.",
+        epilog=f"example:\n  {prog} {command.example}",
+    )
+    command.add(parser)
+    if name == "fit":
+        from miko_clf.recipe import Recipe
+
+        options.recipe_keys(parser, Recipe)
+    given = parser.parse_args(list(words))
+    try:
+        _in_one_line(name, given, shlex.join([*prog.split(), *words]))
+    except UsageError as error:
+        parser.error(str(error))
+
+
+def _in_one_line(name: str, given: Namespace, line: str) -> None:
+    """Act; what a person can fix becomes one line on stderr, all else keeps its traceback."""
+    try:
+        _ACTS[name](given, line)
+        sys.stdout.flush()
+    except MikoError as error:
+        _stop(f"error: {error}")
+    except KeyboardInterrupt as error:
+        _stop(str(error) or "stopped", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        extra = COMMANDS[name].extra
+        if not extra or str(error.name).startswith("miko_clf"):
+            raise
+        _stop(f"error: {error.name} is not installed; pip install 'miko-clf[{extra}]'")
+    except OSError as error:
+        if error.filename is None and error.errno not in _DISK_FULL:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        _stop(f"error: {place}{error.strerror}")
+
+
+def _stop(text: str, code: int = 1) -> NoReturn:
+    print("miko-clf:", " ".join(text.splitlines()), file=sys.stderr)
+    sys.exit(code)
+
+
+def _fit(given: Namespace, line: str) -> None:
+    from miko_clf import recipe as recipes
+
+    recipe = recipes.load(given.source, _overrides(given))
+    if given.print_config:
+        print(recipes.dump(recipe), end="")
+        return
+    _needed(given, "data", "out")
+    _check_trackers(given.tracker)
+    data, skipped = _open(given)
+    from miko_clf import pipeline
+    from miko_clf.train.loop import StoppedError
+
+    plan = pipeline.Plan(
+        given.out,
+        cache=_cache(given),
+        positive=given.positive,
+        overwrite=given.overwrite,
+        minutes=given.minutes,
+        trackers=tuple(given.tracker),
+    )
+    try:
+        pipeline.fit(recipe, data, plan)
+    except StoppedError as error:
+        raise KeyboardInterrupt(str(error)) from None
+    _tell_skipped(skipped, given.out.with_name(f"{given.out.name}.skipped.json"))
+    print(f"bundle: {given.out}")
+    bundle, where = shlex.quote(str(given.out)), shlex.quote(str(given.data))
+    print(f"next:   miko-clf compare {bundle} --data {where} --split test")
+    print(f"        miko-clf export {bundle}")
+
+
+def _overrides(given: Namespace) -> dict[str, Any]:
+    """Return the keys of the recipe that the command line sets, dotted, with their values."""
+    flat = vars(given.as_flat())
+    keys = {name: name.removeprefix("recipe.") for name in flat if name.startswith("recipe.")}
+    found = {key: flat[name] for name, key in keys.items()}
+    return found if given.seed is None else {**found, "seed": given.seed}
+
+
+def _check_trackers(names: Sequence[str]) -> None:
+    for name in names:
+        if name not in options.TRACKERS:
+            raise UsageError(
+                f"no tracker called {name!r}; choose from {', '.join(options.TRACKERS)}"
+            )
+        if find_spec(name) is None:
+            raise MikoError(f"tracker {name} is not installed; pip install {name}")
+
+
+def _compare(given: Namespace, line: str) -> None:
+    _needed(given, "data")
+    data, skipped = _open(given)
+    from miko_clf.evaluate.compare import compare
+    from miko_clf.evaluate.report import print_table, write
+
+    first = given.bundles[0]
+    out = given.out or first.with_name(f"{first.name}.report")
+    report = compare(
+        given.bundles,
+        data,
+        given.split,
+        cache=_cache(given),
+        num_resamples=given.resamples,
+        command=line,
+    )
+    print_table(report)
+    write(report, out)
+    _tell_skipped(skipped, out / "skipped.json")
+    print(f"report: {out / 'report.md'} and {out / 'report.json'}")
+
+
+def _needed(given: Namespace, *names: str) -> None:
+    missing = [f"--{name}" for name in names if given[name] is None]
+    if missing:
+        raise UsageError(f"the following arguments are required: {', '.join(missing)}")
+
+
+def _cache(given: Namespace) -> Path | None:
+    return None if given.no_cache else given.cache
+
+
+def _open(given: Namespace) -> tuple[Any, Any]:
+    """Return the data folder and the report of skipped posts, none where a bad post raises."""
+    from miko_clf.data.folder import open_folder
+    from miko_clf.data.read import SkipReport
+
+    report = SkipReport() if given.skip_bad else None
+    data = open_folder(
+        given.data,
+        label_map=options.label_map(given.label_map),
+        split_seed=given.split_seed,
+        report=report,
+    )
+    return data, report
+
+
+def _tell_skipped(report: Any, path: Path) -> None:
+    if report is not None and len(report):
+        report.write(path)
+        print(f"{len(report)} bad posts were passed over, see {path}", file=sys.stderr)
+
+
+def _export(given: Namespace, line: str) -> None:
+    from miko_clf.export.write import export
+
+    print(export(given.bundle).line())
+    bundle = shlex.quote(str(given.bundle))
+    print(f"next: miko-clf score {bundle} POSTS -o scores.jsonl, or miko-clf serve {bundle}")
+
+
+def _world(given: Namespace, line: str) -> None:
+    from rich.console import Console
+    from rich.progress import track
+
+    from miko_clf.data.world import write_world
+
+    def watch(pictures: Sequence[Any]) -> Iterable[Any]:
+        return track(pictures, "drawing", console=Console(stderr=True))
+
+    folder = write_world(given.out, seed=given.seed, num_posts=given.posts, progress=watch)
+    print(f"demo world: {folder}")
+    where = shlex.quote(str(folder / "sarcasm"))
+    print(f"next:       miko-clf fit tiny --data {where} --out runs/demo")
+
+
+def _recipes(given: Namespace, line: str) -> None:
+    from miko_clf import recipe as recipes
+
+    if given.name:
+        print(recipes.dump(recipes.load(given.name)), end="")
+        return
+    for name in recipes.names():
+        recipe = recipes.load(name)
+        towers = [tower for tower in (recipe.image, recipe.text) if tower]
+        shown = [f"{tower.name} ({'frozen' if tower.frozen else 'learns'})" for tower in towers]
+        slots = "student slots" if recipe.fusion.slots else "no slots"
+        epochs = f"{recipe.reasoning.epochs} reasoning + {recipe.task.epochs} task epochs"
+        print(f"{name}\n  reads   {', '.join(recipe.inputs)}")
+        print(f"  towers  {' + '.join(shown)}\n  trains  {epochs}, {slots}")
+
+
+def _doctor(given: Namespace, line: str) -> None:
+    from miko_clf import doctor
+
+    found = doctor.examine(options.cache_folder())
+    print(doctor.as_json(found) if given.json else doctor.page(found))
+    sys.exit(any(each.state == "broken" for each in found))
+
+
+def _score(given: Namespace, line: str) -> None:
+    from miko_clf.serve.shards import score
+
+    tally = score(
+        given.bundle,
+        given.posts,
+        given.out,
+        arm=given.arm,
+        provider=given.provider,
+        allow_cpu=given.allow_cpu,
+        skip_bad=given.skip_bad,
+        batch_size=given.batch_size,
+    )
+    print(f"{tally.scored} posts scored: {given.out}")
+    if tally.skipped:
+        print(f"{tally.skipped} bad posts were passed over, see {given.out}.skipped.json")
+
+
+def _serve(given: Namespace, line: str) -> None:
+    from miko_clf.serve.app import serve
+
+    serve(
+        given.bundle,
+        given.host,
+        given.port,
+        provider=given.provider,
+        allow_cpu=given.allow_cpu,
+        threads=given.threads,
+    )
+
+
+def _ask(given: Namespace, line: str) -> None:
+    from miko_clf.serve.ask import ask
+
+    answer = ask(given.url, given.posts, given.count, given.wait)
+    print(json.dumps(answer, indent=2, ensure_ascii=False))
+
+
+_ACTS: Mapping[str, Callable[[Namespace, str], None]] = {
+    "fit": _fit,
+    "compare": _compare,
+    "export": _export,
+    "score": _score,
+    "serve": _serve,
+    "ask": _ask,
+    "world": _world,
+    "recipes": _recipes,
+    "doctor": _doctor,
+}

@@ -1,0 +1,282 @@
+"""The words that each command takes, and what they mean."""
+
+import os
+from argparse import SUPPRESS, RawDescriptionHelpFormatter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args, get_origin
+
+from jsonargparse import ArgumentParser
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from miko_clf.errors import nearest
+
+TRACKERS = (
+    "aim",
+    "clearml",
+    "comet_ml",
+    "dvclive",
+    "mlflow",
+    "swanlab",
+    "tensorboard",
+    "trackio",
+    "wandb",
+)
+
+
+class UsageError(Exception):
+    """The words of a command do not go together."""
+
+
+class Parser(ArgumentParser):
+    """Whole option names only; a mistyped one is answered with the nearest."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(
+            formatter_class=RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            print_config=None,  # `fit` has one of its own, which prints a recipe
+            **settings,
+        )
+
+    def error(self, message: str, ex: Exception | None = None) -> None:
+        """Say on stderr what is wrong with the words, and exit with 2."""
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown != message:
+            message += nearest(unknown.split("=")[0].split()[0], self._option_string_actions)
+        super().error(message, ex)
+
+
+class Command(NamedTuple):
+    """What a command is for; `extra` names what to install where a library of it is missing."""
+
+    line: str
+    usage: str
+    example: str
+    add: Callable[[Parser], None]
+    extra: str = ""
+
+
+def cache_folder() -> Path:
+    """Return where features of frozen towers are kept unless a command says otherwise."""
+    chosen = os.environ.get("MIKO_CACHE")
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(chosen) if chosen else Path(home, "miko_clf", "features")
+
+
+def label_map(text: str | None) -> dict[str, str]:
+    """Return `old=new,...` as a mapping; raises `UsageError`."""
+    pairs = [pair.split("=") for pair in text.split(",")] if text else []
+    if any(len(pair) != 2 or not all(pair) for pair in pairs):
+        raise UsageError(f"--label-map {text}: old=new is needed, with commas between pairs")
+    return dict(pairs)
+
+
+def fit(parser: Parser) -> None:
+    """Add what `fit` takes, apart from the keys of the recipe."""
+    add = parser.add_argument
+    add("source", metavar="RECIPE", help="YAML file, or name of a shipped recipe")
+    _data(parser)
+    add("--out", type=Path, metavar="BUNDLE", help="bundle to write")
+    add("--overwrite", action="store_true", help="replace a bundle, or another run's checkpoints")
+    add("--seed", type=int, metavar="N", help="same as --recipe.seed")
+    add("--positive", type=str, metavar="NAME", help="positive class of two (default: the rarer)")
+    say = "minutes between checkpoints within an epoch (default: %(default)s)"
+    add("--minutes", type=PositiveFloat, default=10.0, metavar="X", help=say)
+    say = f"where else to log, may be repeated: {', '.join(TRACKERS)} (default: nowhere)"
+    add("--tracker", action="append", default=[], metavar="NAME", help=say)
+    add("--print_config", action="store_true", help="print the whole recipe as YAML and exit")
+
+
+def recipe_keys(parser: Parser, recipe: Any) -> None:
+    """Add an option for each key of the pydantic model of a recipe."""
+    about = (
+        "Keys of the recipe: a YAML value given here stands above the file's. "
+        "Defaults are those\n  of a key that the file leaves out."
+    )
+    group = parser.add_argument_group("recipe", about)
+    for key, say, shape in _keys(recipe):
+        kind = str if shape == "NAME" else Any
+        group.add_argument(f"--recipe.{key}", type=kind, default=SUPPRESS, metavar=shape, help=say)
+
+
+def compare(parser: Parser) -> None:
+    """Add what `compare` takes."""
+    add = parser.add_argument
+    add("bundles", type=Path, nargs="+", metavar="BUNDLE", help="bundles that fit has written")
+    _data(parser)
+    add("--split", type=str, default="test", metavar="S", help="rows (default: %(default)s)")
+    say = "folder of report.json and report.md (default: the first bundle's path + .report)"
+    add("--out", type=Path, metavar="DIR", help=say)
+    say = "bootstrap resamples behind each interval (default: %(default)s)"
+    add("--resamples", type=PositiveInt, default=1000, metavar="N", help=say)
+
+
+def bundle(parser: Parser) -> None:
+    """Add the one bundle that a command works on."""
+    say = "bundle that fit has written"
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help=say)
+
+
+def score(parser: Parser) -> None:
+    """Add what `score` takes."""
+    bundle(parser)
+    add = parser.add_argument
+    add("posts", type=Path, metavar="POSTS", help=".jsonl, .csv or .parquet file of posts")
+    add("-o", "--out", type=Path, required=True, metavar="OUT", help="JSONL file of scores")
+    say = "what stands for the intentions (default: those given, else the model's guess)"
+    add("--arm", choices=("with", "without", "student"), help=say)
+    say = "posts held in memory at a time (default: %(default)s)"
+    add("--batch-size", type=PositiveInt, default=256, metavar="N", help=say)
+    add("--skip-bad", action="store_true", help="pass over bad posts and list them in a file")
+    _session(parser)
+
+
+def serve(parser: Parser) -> None:
+    """Add what `serve` takes."""
+    bundle(parser)
+    add = parser.add_argument
+    add("--host", type=str, default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    say = "port to listen on, 0 for a free one (default: %(default)s)"
+    add("--port", type=NonNegativeInt, default=8000, metavar="N", help=say)
+    say = "threads that compute one batch (default: one a core)"
+    add("--threads", type=PositiveInt, metavar="N", help=say)
+    _session(parser)
+
+
+def ask(parser: Parser) -> None:
+    """Add what `ask` takes."""
+    add = parser.add_argument
+    add("url", type=str, metavar="URL", help="a running server, such as http://127.0.0.1:8000")
+    add("posts", type=Path, metavar="POSTS", help=".jsonl, .csv or .parquet file of posts")
+    say = "posts to send, from the head of the file (default: %(default)s)"
+    add("--count", type=PositiveInt, default=1, metavar="N", help=say)
+    say = "seconds in which the server may become ready (default: %(default)s)"
+    add("--wait", type=NonNegativeFloat, default=0.0, metavar="X", help=say)
+
+
+def world(parser: Parser) -> None:
+    """Add what `world` takes."""
+    add = parser.add_argument
+    add("out", type=Path, metavar="OUT", help="folder for images/, sarcasm/ and harm/")
+    add("--seed", type=NonNegativeInt, default=0, metavar="N", help="(default: %(default)s)")
+    say = "posts, a multiple of four (default: %(default)s)"
+    add("--posts", type=PositiveInt, default=3000, metavar="N", help=say)
+
+
+def recipes(parser: Parser) -> None:
+    """Add what `recipes` takes."""
+    say = "print this recipe with every default written out"
+    parser.add_argument("name", nargs="?", metavar="NAME", help=say)
+
+
+def doctor(parser: Parser) -> None:
+    """Add what `doctor` takes."""
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+
+
+def _data(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--data", type=Path, metavar="D", help="folder or file of posts")
+    say = "rename or merge labels as posts are read"
+    add("--label-map", type=str, metavar="A=B,C=B", help=say)
+    say = "make train, val and test (80/10/10, by group) of posts that stand unsplit"
+    add("--split-seed", type=int, metavar="N", help=say)
+    add("--skip-bad", action="store_true", help="pass over bad posts and list them in a file")
+    say = "folder for features of frozen towers (default: $MIKO_CACHE, here %(default)s)"
+    add("--cache", type=Path, default=cache_folder(), metavar="DIR", help=say)
+    add("--no-cache", action="store_true", help="run frozen towers again in every epoch")
+
+
+def _session(parser: Parser) -> None:
+    add = parser.add_argument
+    say = "what computes (default: %(default)s)"
+    add("--provider", choices=("cpu", "cuda"), default="cpu", help=say)
+    say = "take the CPU where cuda is asked for and not to be had"
+    add("--allow-cpu", action="store_true", help=say)
+
+
+def _keys(section: Any, given: Any = None, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yield key, help and shape of every leaf of a section, and of sections that may be null."""
+    for name, field in section.model_fields.items():
+        kinds = (field.annotation, *get_args(field.annotation))
+        inner = next((kind for kind in kinds if hasattr(kind, "model_fields")), None)
+        default = getattr(given, name, field.default)
+        if inner is None or type(None) in kinds:
+            known = "" if field.is_required() else f" (default: {_yaml(default)})"
+            say = f"{field.description}{known}".replace("%", "%%")
+            yield prefix + name, say, _shape(field.annotation)
+        if inner is not None:
+            yield from _keys(inner, default, f"{prefix}{name}.")
+
+
+def _yaml(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
+
+
+def _shape(annotation: Any) -> str:
+    options = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return "{" + ",".join(options) + "}"
+    shapes = {bool: "{true,false}", int: "N", float: "X", str: "NAME"}
+    return shapes.get(annotation, "LIST" if Ellipsis in options else "SECTION")
+
+
+COMMANDS: Mapping[str, Command] = {
+    "fit": Command(
+        "Train a recipe on a folder of posts and write a bundle",
+        "RECIPE --data D --out BUNDLE [options] [--recipe.KEY VALUE ...]",
+        "tiny --data runs/world/sarcasm --out runs/demo --recipe.fusion.layers 4",
+        fit,
+        "train",
+    ),
+    "compare": Command(
+        "Compare bundles and baselines on the same posts, each figure with its interval",
+        "BUNDLE... --data D [--split S] [options]",
+        "runs/demo --data runs/world/sarcasm --split test",
+        compare,
+        "train",
+    ),
+    "export": Command(
+        "Write a bundle's ONNX graphs, once they agree with torch",
+        "BUNDLE",
+        "runs/demo",
+        bundle,
+        "train,cpu",
+    ),
+    "score": Command(
+        "Score a file of posts with an exported bundle",
+        "BUNDLE POSTS -o OUT [options]",
+        "runs/demo posts.jsonl -o scores.jsonl",
+        score,
+        "serve,cpu",
+    ),
+    "serve": Command(
+        "Serve an exported bundle over HTTP",
+        "BUNDLE [options]",
+        "runs/demo --port 8000",
+        serve,
+        "serve,cpu",
+    ),
+    "ask": Command(
+        "Send the first posts of a file to a running server and print its answer",
+        "URL POSTS [options]",
+        "http://127.0.0.1:8000 runs/world/sarcasm/test.jsonl",
+        ask,
+    ),
+    "world": Command(
+        "Write the demo world: posts whose label is in neither the words nor the picture alone",
+        "OUT [--seed N] [--posts N]",
+        "runs/world",
+        world,
+    ),
+    "recipes": Command("List the shipped recipes, or print one", "[NAME]", "tiny", recipes),
+    "doctor": Command(
+        "Say what this machine has, what is missing and the command that mends it",
+        "[--json]",
+        "",
+        doctor,
+    ),
+}

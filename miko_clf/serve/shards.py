@@ -1,0 +1,159 @@
+"""A file of posts to a file of scores, whole or not at all."""
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+from miko_clf import manifest
+from miko_clf.data.read import Entry, SkipReport, entries, refuse
+from miko_clf.data.row import post_of
+from miko_clf.data.table import Row, rows
+from miko_clf.errors import BundleError, MikoError, PostError
+from miko_clf.serve.engine import Engine, Ready
+from miko_clf.serve.session import Provider
+
+_PATIENCE = 2.0  # seconds before progress is shown
+
+Prepared = tuple[Entry, Future[Ready]]
+
+
+class Tally(NamedTuple):
+    """How many posts were scored and how many passed over."""
+
+    scored: int
+    skipped: int
+
+
+class Count:
+    """Rows on their way, counted."""
+
+    def __init__(self, table: Iterable[Row]) -> None:
+        self.table = table
+        self.seen = 0
+
+    def __iter__(self) -> Iterator[Row]:
+        for row in self.table:
+            self.seen += 1
+            yield row
+
+
+def score(
+    bundle: Path,
+    posts: Path,
+    out: Path,
+    *,
+    arm: str | None = None,
+    provider: Provider = "cpu",
+    allow_cpu: bool = False,
+    skip_bad: bool = False,
+    batch_size: int = 256,
+) -> Tally:
+    """Write a score for each post of a .jsonl, .csv or .parquet file, in its order, as JSONL.
+
+    A post that cannot be read raises `PostError` with its file and line or, with `skip_bad`, is
+    named in `OUT.skipped.json`. On any error `out` stays as it was. `batch_size` posts are held
+    in memory at a time, twice.
+    """
+    _check_out(out, posts)
+    if batch_size < 1:
+        raise MikoError(f"batch_size is {batch_size}; it must be at least 1")
+    report = SkipReport() if skip_bad else None
+    with manifest.aside(out) as beside:
+        with beside.open("w", encoding="utf-8") as file:
+            engine = Engine.open(bundle, provider=provider, allow_cpu=allow_cpu)
+            engine.check_arm(arm)
+            table = Count(rows(posts))
+            found = entries(table, lambda cells: post_of(cells, posts.parent), report)
+            scored = 0
+            with Pace() as pace:
+                for batch in _prepared(engine, found, arm, batch_size):
+                    ready = _readable(batch, report)
+                    file.writelines(one.model_dump_json() + "\n" for one in engine.run(ready))
+                    scored += len(ready)
+                    pace.reached(scored)
+        skipped = 0 if report is None else len(report)
+        if table.seen != scored + skipped:
+            raise AssertionError(f"{table.seen} posts in, {scored} scored and {skipped} skipped")
+        if report is not None:
+            report.write(out.with_name(f"{out.name}.skipped.json"))
+    return Tally(scored, skipped)
+
+
+class Pace:
+    """Posts scored and posts a second on stderr, where that is a terminal and it takes a while."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        self.started = time.monotonic()
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("scored"),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]:.0f} posts/s"),
+            console=self.console,
+            transient=True,
+        )
+        self.task = self.progress.add_task("scored", total=None, rate=0.0)
+        self.shown = False
+
+    def __enter__(self) -> "Pace":
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if self.shown:
+            self.progress.stop()
+
+    def reached(self, scored: int) -> None:
+        """Show how many posts were scored."""
+        spent = time.monotonic() - self.started
+        if not self.shown and self.console.is_terminal and spent > _PATIENCE:
+            self.progress.start()
+            self.shown = True
+        self.progress.update(self.task, completed=scored, rate=scored / spent)
+
+
+def _check_out(out: Path, posts: Path) -> None:
+    if out.is_dir():
+        raise BundleError(f"cannot write {out}: it is a folder; name a file")
+    for above in out.parents:
+        if above.exists() and not above.is_dir():
+            raise BundleError(f"cannot write {out}: {above} is not a folder")
+    if out.exists() and posts.exists() and out.samefile(posts):
+        raise BundleError(f"cannot write {out}: the posts are read from it; name another file")
+
+
+def _prepared(
+    engine: Engine, found: Iterator[Entry], arm: str | None, size: int
+) -> Iterator[Sequence[Prepared]]:
+    """Yield batches of posts that are being decoded, each while the next one is begun."""
+    before: Sequence[Prepared] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            while batch := [
+                (entry, pool.submit(engine.prepare, entry.post, arm))
+                for entry in islice(found, size)
+            ]:
+                if before:
+                    yield before
+                before = batch
+            if before:
+                yield before
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _readable(batch: Sequence[Prepared], report: SkipReport | None) -> list[Ready]:
+    ready = []
+    for entry, future in batch:
+        try:
+            ready.append(future.result())
+        except PostError as error:
+            refuse(entry.where, str(error), report)
+    return ready

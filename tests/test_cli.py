@@ -1,0 +1,217 @@
+"""The command line: exit codes, one line for each error, help."""
+
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+from commandline import Ended, fails_in_one_line, posts, python, run
+
+from miko_clf import pipeline
+from miko_clf import recipe as recipes
+from miko_clf.options import COMMANDS
+from miko_clf.train.loop import StoppedError
+
+ROOT = Path(__file__).parent.parent
+POST = {"id": "a", "text": "what a lovely queue", "label": "sarcastic"}
+
+
+def is_wrong_usage(ended: Ended, part: str) -> None:
+    assert ended.code == 2, ended
+    assert "usage: " in ended.err
+    assert part in ended.err
+
+
+def test_an_unknown_recipe_is_one_line_that_names_the_known_ones():
+    fails_in_one_line(run("recipes", "tinny"), "'tinny'", "choose from", "did you mean 'tiny'?")
+
+
+def test_an_unknown_key_in_a_recipe_file_is_one_line_with_the_nearest_key(tmp_path: Path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: x\ninputs: [text]\ntext: {source: tiny, frozen: false, widht: 3}\n")
+    ended = run("fit", path, "--data", tmp_path, "--out", tmp_path / "out")
+    fails_in_one_line(ended, str(path), "'text.widht'", "did you mean 'width'?")
+
+
+def test_a_value_that_a_recipe_may_not_hold_is_one_line_with_the_key():
+    ended = run("fit", "tiny", "--print_config", "--recipe.fusion.layers", "many")
+    fails_in_one_line(ended, "fusion.layers", "'many'")
+
+
+def test_a_data_folder_that_is_not_there_is_one_line(tmp_path: Path):
+    ended = run("fit", "tiny", "--data", tmp_path / "no", "--out", tmp_path / "out")
+    fails_in_one_line(ended, str(tmp_path / "no"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bad_post_is_one_line_with_file_and_line(tmp_path: Path):
+    path = posts(tmp_path / "train.jsonl", POST, {"id": "b"})
+    ended = run("fit", "tiny", "--data", tmp_path, "--out", tmp_path / "out")
+    fails_in_one_line(ended, f"{path}:2")
+
+
+@pytest.mark.parametrize("command", ["compare", "export", "serve", "score"])
+def test_a_missing_bundle_is_one_line(tmp_path: Path, world: Path, command: str):
+    gone, data = tmp_path / "gone", world / "sarcasm"
+    more = {
+        "compare": ["--data", data],
+        "score": [data / "test.jsonl", "-o", tmp_path / "scores.jsonl"],
+        "serve": ["--port", 0],
+    }
+    fails_in_one_line(run(command, gone, *more.get(command, [])), str(gone), "manifest.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_that_exists_is_left_alone(tmp_path: Path, world: Path):
+    ended = run("fit", "tiny", "--data", world / "sarcasm", "--out", tmp_path)
+    fails_in_one_line(ended, str(tmp_path), "--overwrite")
+
+
+def test_an_out_path_below_a_file_is_one_line(tmp_path: Path, world: Path):
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "out"
+    ended = run("fit", "tiny", "--data", world / "sarcasm", "--out", out)
+    fails_in_one_line(ended, str(out))
+
+
+def test_a_file_that_may_not_be_read_is_one_line(monkeypatch: pytest.MonkeyPatch):
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "secret.yaml")
+
+    monkeypatch.setattr(recipes, "load", refused)
+    fails_in_one_line(run("recipes", "secret.yaml"), "secret.yaml: Permission denied")
+
+
+def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(recipes, "load", full)
+    fails_in_one_line(run("recipes", "tiny"), "No space left on device")
+
+
+def test_an_error_of_several_lines_is_printed_as_one(monkeypatch: pytest.MonkeyPatch):
+    def broken(*_: object) -> None:
+        raise recipes.RecipeError("first\nsecond")
+
+    monkeypatch.setattr(recipes, "load", broken)
+    fails_in_one_line(run("recipes", "tiny"), "first second")
+
+
+@pytest.mark.parametrize("error", [ValueError("ours"), OSError("no file named")])
+def test_an_unexpected_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, error: Exception):
+    def broken(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(recipes, "load", broken)
+    with pytest.raises(type(error), match=str(error)):
+        run("recipes", "tiny")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (KeyboardInterrupt(), "miko-clf: stopped\n"),
+        (StoppedError("stopped at step 3"), "miko-clf: stopped at step 3\n"),
+    ],
+)
+def test_a_stopped_command_says_so_and_exits_with_130(
+    world: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    line: str,
+):
+    def stopped(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(pipeline, "fit", stopped)
+    ended = run("fit", "tiny", "--data", world / "sarcasm", "--out", tmp_path / "out")
+    assert (ended.code, ended.err) == (130, line)
+
+
+def test_a_missing_library_is_one_line_that_names_the_extra():
+    ended = python(
+        "-c",
+        "import sys; sys.modules['torch'] = None; sys.argv = ['miko-clf', 'export', 'x'];"
+        "from miko_clf.cli import main; main()",
+    )
+    fails_in_one_line(ended, "torch is not installed", "pip install 'miko-clf[train,cpu]'")
+
+
+def test_a_reader_that_goes_away_leaves_no_traceback():
+    command = subprocess.Popen(
+        [sys.executable, "-m", "miko_clf", "recipes"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert command.stdout is not None
+    command.stdout.close()
+    command.stdout = None
+    assert command.communicate()[1] == ""
+    assert command.returncode == 1
+
+
+def test_no_command_is_wrong_usage():
+    is_wrong_usage(run(), "a command is needed")
+
+
+def test_a_mistyped_command_is_answered_with_the_nearest():
+    is_wrong_usage(run("exprot"), "did you mean 'export'?")
+
+
+def test_a_mistyped_option_is_answered_with_the_nearest():
+    ended = run("fit", "tiny", "--recipe.fusion.layer", "3")
+    is_wrong_usage(ended, "did you mean '--recipe.fusion.layers'?")
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["fit", "tiny", "--out", "x"], "required: --data"),
+        (["fit", "tiny", "--data", "x"], "required: --out"),
+        (["compare", "x"], "required: --data"),
+        (["score", "x", "y"], "required: out"),
+        (["fit", "tiny", "--data", "x", "--out", "y", "--seed", "soon"], '"seed"'),
+        (["fit", "tiny", "--data", "x", "--out", "y", "--minutes", "-1"], '"minutes"'),
+        (["fit", "tiny", "--data", "x", "--out", "y", "--label-map", "a"], "old=new"),
+        (["fit", "tiny", "--data", "x", "--out", "y", "--tracker", "abacus"], "'abacus'"),
+        (["fit", "tiny", "--data", "x", "--out", "y", "--over"], "unrecognized arguments: --over"),
+        (["score", "x", "y", "-o", "z", "--arm", "both"], "'both'"),
+    ],
+)
+def test_words_that_make_no_command_are_wrong_usage(words: list[str], part: str):
+    is_wrong_usage(run(*words), part)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_comes_within_a_second_and_without_torch(name: str):
+    code = (
+        f"import sys; sys.argv = ['miko-clf', {name!r}, '--help']\n"
+        "from miko_clf.cli import main\n"
+        "try:\n    main()\nfinally:\n    assert 'torch' not in sys.modules\n"
+    )
+    seconds = []
+    while len(seconds) < 5 and min(seconds, default=2) >= 1:
+        started = time.monotonic()
+        ended = python("-c", code)
+        seconds.append(time.monotonic() - started)
+    assert ended.code == 0, ended.err
+    assert ended.out.startswith(f"usage: miko-clf {name} {COMMANDS[name].usage}\n")
+    assert f"example:\n  miko-clf {name}" in ended.out
+    assert min(seconds) < 1
+
+
+def test_help_lists_every_command_and_version_is_the_packages():
+    shown = run("--help").out
+    assert [name for name, command in COMMANDS.items() if command.line not in shown] == []
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert run("--version").out == f"miko-clf {version}\n"
+
+
+def test_the_public_names_come_without_torch_until_they_need_it():
+    code = "import sys, miko_clf; miko_clf.load, miko_clf.score; assert 'torch' not in sys.modules"
+    assert python("-c", code) == Ended(0, "", "")

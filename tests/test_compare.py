@@ -1,0 +1,78 @@
+"""Comparing: the same rows for every arm, baselines beside them, thresholds from validation."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from miko_clf import bundle as bundles
+from miko_clf.data.folder import open_folder
+from miko_clf.errors import BundleError, PostError
+from miko_clf.evaluate.compare import compare
+from miko_clf.evaluate.predict import Predictor
+from miko_clf.evaluate.report import Report
+from miko_clf.serve.engine import Engine
+
+
+@pytest.fixture(scope="module")
+def report(bundle: Path, world: Path) -> Report:
+    data = open_folder(world / "sarcasm")
+    return compare([bundle], data, "test", cache=None, num_resamples=50, command="test")
+
+
+def test_every_arm_and_baseline_stands_on_the_same_rows(report: Report) -> None:
+    found = [(row.system, row.arm) for row in report.rows]
+    assert found == [
+        ("majority", "-"),
+        ("TF-IDF + logistic", "text"),
+        ("small", "with"),
+        ("small", "student"),
+        ("small", "without"),
+        ("small", "without, image only"),
+        ("small", "without, text only"),
+    ]
+    assert {row.rows for row in report.rows} == {24}
+    assert sum(report.counts.values()) == 24
+
+
+def test_every_score_has_an_interval_around_it(report: Report) -> None:
+    for row in report.rows:
+        for name, (value, low, high) in row.metrics.items():
+            assert np.isnan(value) or low <= high, (row.arm, name)
+            if name != "ece":
+                assert np.isnan(value) or low <= value <= high, (row.arm, name)
+
+
+def test_thresholds_are_those_that_validation_gave(report: Report, bundle: Path) -> None:
+    fitted = bundles.read(bundle).calibration.thresholds
+    rows = {row.arm: row.threshold for row in report.rows if row.system == "small"}
+    assert {arm: rows[arm] for arm in fitted} == dict(fitted)
+
+
+def test_arms_are_compared_with_the_one_without_intentions(report: Report) -> None:
+    pairs = {(difference.a, difference.b) for difference in report.differences}
+    assert pairs == {("small/with", "small/without"), ("small/student", "small/without")}
+
+
+def test_torch_and_the_exported_graph_give_the_same_probabilities(
+    bundle: Path, world: Path
+) -> None:
+    posts = open_folder(world / "sarcasm").read("test")
+    opened, engine = bundles.read(bundle), Engine.open(bundle, provider="cpu")
+    for arm in ("with", "student", "without"):
+        torch_says = Predictor(opened, posts, None).probabilities(arm)
+        scores = engine.score(posts, arm)
+        served = np.array([[s.probabilities[name] for name in opened.labels] for s in scores])
+        assert np.abs(torch_says - served).max() < 1e-4, arm
+
+
+def test_a_label_that_the_bundle_does_not_know_is_one_line(bundle: Path, world: Path) -> None:
+    data = open_folder(world / "harm")
+    with pytest.raises(PostError, match=r"is labelled 'harm.*the bundles know sincere, sarcastic"):
+        compare([bundle], data, "test", cache=None, num_resamples=50, command="test")
+
+
+def test_two_bundles_of_one_name_are_refused(bundle: Path, world: Path) -> None:
+    data = open_folder(world / "sarcasm")
+    with pytest.raises(BundleError, match="two bundles are called small"):
+        compare([bundle, bundle], data, "test", cache=None, num_resamples=50, command="test")

@@ -1,0 +1,132 @@
+"""The exported graphs agree with torch in every pattern of inputs, or are not written."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from miko_clf import bundle as bundles
+from miko_clf.data.collate import Preparation
+from miko_clf.data.words import Words
+from miko_clf.errors import ExportError
+from miko_clf.export import to_onnx
+from miko_clf.export.graphs import DIMS, inputs, parts
+from miko_clf.export.parity import BATCHES, MISSING, Graphs, cases, compare
+from miko_clf.export.write import export
+from miko_clf.fuse.build import rebuild
+from miko_clf.fuse.classifier import MikoClassifier
+
+
+@pytest.fixture(scope="module")
+def preparation(bundle: Path) -> Preparation:
+    return Preparation.model_validate(bundles.read(bundle).preprocess)
+
+
+@pytest.fixture(scope="module")
+def model(bundle: Path, preparation: Preparation) -> MikoClassifier:
+    opened = bundles.read(bundle)
+    words = Words.read(opened.tokenizer, preparation.pad_id)
+    return rebuild(bundle, opened.recipe, len(opened.labels), words)
+
+
+@pytest.fixture(scope="module")
+def graphs(bundle: Path, model: MikoClassifier, preparation: Preparation) -> Graphs:
+    return Graphs(bundle / "onnx", parts(model, preparation, 1.0))
+
+
+def test_a_post_without_an_image_scores_the_same_in_torch_and_onnx(
+    model: MikoClassifier, graphs: Graphs, preparation: Preparation
+) -> None:
+    rows = dict(cases(model, preparation))
+    batch = rows[f"no image, batch 3, length {preparation.max_length}"]
+    assert not batch["image_present"].any()
+    with torch.inference_mode():
+        wanted = model(batch).logits.numpy()
+    assert np.abs(graphs.whole(batch) - wanted).max() <= 1e-4
+    assert np.abs(graphs.split(batch) - wanted).max() <= 1e-4
+
+
+def test_parity_walks_over_every_pattern_batch_and_length(
+    model: MikoClassifier, preparation: Preparation, bundle: Path
+) -> None:
+    rows = [name for name, _ in cases(model, preparation)]
+    assert len(set(rows)) == len(MISSING) * len(BATCHES) * 3 == 54
+    written = json.loads((bundle / "onnx" / "parity.json").read_text())
+    assert written["rows"] == 54
+    assert written["single"] <= 1e-4
+    assert written["split"] <= 1e-4
+
+
+def test_the_graph_has_an_attention_operator_for_each_attention(bundle: Path) -> None:
+    written = json.loads((bundle / "onnx" / "parity.json").read_text())
+    graph = onnx.load(bundle / "onnx" / "model.onnx")
+    count = sum(node.op_type == "Attention" for node in graph.graph.node)
+    # text tower twice (texts, intentions), then own and cross of slots, layer and pool
+    assert count == written["attention"] == 8
+    assert graph.opset_import[0].version == 23
+
+
+def test_inputs_are_named_with_named_dimensions_and_pixels_are_bytes(
+    bundle: Path, preparation: Preparation
+) -> None:
+    graph = onnx.load(bundle / "onnx" / "model.onnx").graph
+    found = {value.name: value.type.tensor_type for value in graph.input}
+    assert list(found) == inputs(preparation)
+    assert found["pixels"].elem_type == onnx.TensorProto.UINT8
+    for name, kind in found.items():
+        dims = tuple(dim.dim_param or None for dim in kind.shape.dim)
+        assert dims == DIMS[name], name
+    assert [value.name for value in graph.output] == ["logits", "probabilities"]
+
+
+def test_probabilities_are_the_softmax_at_the_fitted_temperature(
+    bundle: Path, model: MikoClassifier, graphs: Graphs, preparation: Preparation
+) -> None:
+    _, batch = next(cases(model, preparation))
+    session = graphs.sessions["model"]
+    feed = {each.name: batch[each.name].numpy() for each in session.get_inputs()}
+    logits, probabilities = session.run(None, feed)
+    temperature = bundles.read(bundle).calibration.temperature
+    wanted = torch.softmax(torch.from_numpy(logits) / temperature, -1).numpy()
+    assert np.allclose(probabilities, wanted, atol=1e-6)
+
+
+def test_a_graph_that_differs_is_named_by_row(
+    model: MikoClassifier, graphs: Graphs, preparation: Preparation
+) -> None:
+    changed = model.fusion.head[2]
+    with torch.no_grad():
+        changed.bias += 0.01
+    try:
+        with pytest.raises(ExportError, match=r"differs from torch by 0.01 at all inputs, batch 1"):
+            compare(model, graphs, preparation, 0)
+    finally:
+        with torch.no_grad():
+            changed.bias -= 0.01
+
+
+def test_where_the_graphs_differ_nothing_is_written(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {p.name: p.stat().st_mtime_ns for p in (bundle / "onnx").iterdir()}
+    monkeypatch.setattr(to_onnx, "write", lambda *_: 0)
+    monkeypatch.setattr("miko_clf.export.write.Graphs", lambda *_: None)
+
+    def refuse(*_: object) -> None:
+        raise ExportError("differs")
+
+    monkeypatch.setattr("miko_clf.export.write.compare", refuse)
+    with pytest.raises(ExportError):
+        export(bundle)
+    assert {p.name: p.stat().st_mtime_ns for p in (bundle / "onnx").iterdir()} == before
+    assert not [p for p in bundle.iterdir() if p.name.startswith(".")]
+    bundles.read(bundle).graph("model")
+
+
+def test_a_bundle_without_graphs_says_how_to_make_them(bundle: Path) -> None:
+    opened = bundles.read(bundle)
+    with pytest.raises(Exception, match="miko-clf export"):
+        opened.graph("unknown")
