@@ -11,13 +11,13 @@ os.environ.pop("MIKO_ENCODERS", None)
 import jaxtyping
 import pytest
 
-jaxtyping.install_import_hook(["miko_clf.encode", "miko_clf.fuse"], "beartype.beartype")
+with jaxtyping.install_import_hook(["miko_clf.encode", "miko_clf.fuse"], "beartype.beartype"):
+    from miko_clf.pipeline import Plan, fit
 
 from miko_clf import recipe as recipes
 from miko_clf.data.folder import open_folder
 from miko_clf.data.world import write_world
 from miko_clf.export.write import export
-from miko_clf.pipeline import Plan, fit
 from miko_clf.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent

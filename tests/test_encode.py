@@ -1,27 +1,22 @@
 """Towers of four sources keep one contract; the cache says what the towers say."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import checkpoints
 import numpy as np
 import open_clip
 import pytest
 import timm
 import torch
 from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModel,
-    BertConfig,
-    BertModel,
-    CLIPConfig,
     CLIPImageProcessor,
     CLIPModel,
-    PreTrainedTokenizerFast,
 )
 
 from miko_clf import recipe as recipes
@@ -34,78 +29,22 @@ from miko_clf.encode.cache import ImageFeatures, TextFeatures
 from miko_clf.encode.features import FeatureStore, fingerprint
 from miko_clf.errors import EncoderError
 
-WORDS = ["[PAD]", "[UNK]", "a", "burnt", "cake", "lovely", "sunny", "beach"]
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiny random checkpoints as each library itself writes them."""
     root = tmp_path_factory.mktemp("encoders")
     torch.manual_seed(0)
-    _bert(root / "bert")
-    _clip(root / "clip")
-    _timm(root / "mobilenet")
-    _open_clip(root / "open-clip")
+    checkpoints.bert(root / "bert")
+    checkpoints.clip(root / "clip")
+    checkpoints.mobilenet(root / "mobilenet")
+    checkpoints.open_clip_dual(root / "open-clip")
     return root
 
 
 @pytest.fixture(autouse=True)
 def _listed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIKO_ENCODERS", str(folder))
-
-
-def _tokenizer(path: Path) -> None:
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, "[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_max_length=16
-    )
-    fast.save_pretrained(path)
-
-
-def _bert(path: Path) -> None:
-    config = BertConfig(
-        vocab_size=8, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=32, max_position_embeddings=16,
-    )  # fmt: skip
-    BertModel(config).save_pretrained(path)
-    _tokenizer(path)
-
-
-def _clip(path: Path) -> None:
-    half = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    half["intermediate_size"] = 32
-    config = CLIPConfig(
-        text_config={**half, "vocab_size": 8, "max_position_embeddings": 16,
-                     "bos_token_id": 6, "eos_token_id": 7},
-        vision_config={**half, "image_size": 32, "patch_size": 16},
-        projection_dim=8,
-    )  # fmt: skip
-    CLIPModel(config).save_pretrained(path)
-    processor = CLIPImageProcessor(
-        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
-    )
-    processor.save_pretrained(path)
-    _tokenizer(path)
-
-
-def _timm(path: Path) -> None:
-    path.mkdir()
-    model = timm.create_model("mobilenetv2_050", num_classes=4)
-    timm.models.save_for_hf(model, str(path), {"num_classes": 4}, safe_serialization=True)
-
-
-def _open_clip(path: Path) -> None:
-    path.mkdir()
-    config = {
-        "embed_dim": 8,
-        "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16},
-        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 64, "heads": 2,
-                     "layers": 2},
-    }  # fmt: skip
-    (path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
-    model = open_clip.create_model(f"local-dir:{path}", load_weights=False)
-    torch.save(model.state_dict(), path / "open_clip_pytorch_model.bin")
 
 
 def test_a_transformers_text_tower_gives_the_tokens_of_transformers(folder: Path) -> None:

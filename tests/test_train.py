@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT, SMALL
 
 from miko_clf import bundle as bundles
 from miko_clf import manifest
@@ -27,8 +28,6 @@ from miko_clf.train.feed import Feed
 from miko_clf.train.order import Order
 from miko_clf.train.stages import ReasoningStage, TaskStage
 
-from .conftest import ROOT, SMALL
-
 
 def test_a_run_killed_twice_ends_in_the_weights_of_an_uninterrupted_one(
     bundle: Path, world: Path, tmp_path: Path
@@ -37,7 +36,7 @@ def test_a_run_killed_twice_ends_in_the_weights_of_an_uninterrupted_one(
     overrides = [f"--recipe.{key}={value}" for key, value in SMALL.items()]
     command = [
         sys.executable, str(ROOT / "train.py"), "tiny", "--data", str(world / "sarcasm"),
-        "--out", str(out), "--minutes", "0", "--no-cache", *overrides,
+        "--out", str(out), "--minutes", "0.00001", "--no-cache", *overrides,
     ]  # fmt: skip
     for stage, step in (("reasoning", 2), ("task", 8)):
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -72,7 +71,7 @@ def _steps(out: Path) -> list[tuple]:
 def test_an_interrupt_saves_the_step_and_says_how_to_go_on(world: Path, tmp_path: Path) -> None:
     command = [
         sys.executable, str(ROOT / "train.py"), "tiny", "--data", str(world / "sarcasm"),
-        "--out", str(tmp_path / "x"), "--minutes", "0", "--no-cache",
+        "--out", str(tmp_path / "x"), "--minutes", "0.00001", "--no-cache",
         *[f"--recipe.{key}={value}" for key, value in SMALL.items()],
     ]  # fmt: skip
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

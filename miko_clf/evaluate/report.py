@@ -15,7 +15,7 @@ from rich.table import Table
 from miko_clf import manifest
 from miko_clf.evaluate.interval import Interval
 
-_WIDE = 160  # columns that a table with each interval beside its value takes
+_WIDE = 190  # columns that a table with each interval beside its value takes
 _TITLES = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
@@ -77,8 +77,8 @@ def write(report: Report, folder: Path) -> None:
 def print_table(report: Report, console: Console | None = None) -> None:
     """Print the rows, then in words what the differences show.
 
-    Below 160 columns the intervals stand under their values, and below 100 the metrics take two
-    tables or more. Without a `console` it goes to standard output, 160 columns wide where that is
+    Below 190 columns the intervals stand under their values, and below 100 the metrics take two
+    tables or more. Without a `console` it goes to standard output, 190 columns wide where that is
     not a terminal.
     """
     if console is None:
@@ -146,7 +146,8 @@ def _threshold(row: Row) -> str:
 
 def _table(report: Report, metrics: Sequence[str], *, stacked: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0 if stacked else 1, 0, 0))
-    table.add_column("system\narm" if stacked else "system", overflow="fold")
+    lead = "system\narm" if stacked else "system"
+    table.add_column(lead, overflow="fold", no_wrap=not stacked)
     if not stacked:
         table.add_column("arm", no_wrap=True)
     for title in ["rows\nthresh."] if stacked else ["rows", "threshold"]:

@@ -1,0 +1,90 @@
+"""The documents against the code: the tree, the commands, the figures."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from miko_clf import recipe as recipes
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TABLE = (ROOT / "models" / "README.md").read_text(encoding="utf-8")
+RESULTS = ROOT / "benchmarks" / "results"
+ROOMS = "data -> distil -> encode -> fuse -> train -> evaluate -> export -> serve"
+
+
+def test_the_one_sentence_stands_in_readme_folders_and_import_contract() -> None:
+    assert ROOMS in README
+    contract = (ROOT / "setup.cfg").read_text(encoding="utf-8")
+    layers = re.findall(r"^\s+\(?(?:miko_clf\.)?(\w+)\)?\s*$", contract, flags=re.M)
+    built = [room for room in ROOMS.split(" -> ") if room != "distil"]
+    order = [layer for layer in layers if layer in built]
+    assert list(reversed(order[: len(built)])) == built
+    assert all((ROOT / "miko_clf" / room / "__init__.py").exists() for room in built)
+    assert not (ROOT / "miko_clf" / "distil").exists() or "is not built yet" not in README
+
+
+def test_the_tree_is_what_is_on_disk() -> None:
+    block = re.search(r"## The tree\n\n```\n(.*?)```", README, flags=re.S)
+    assert block
+    for line in block.group(1).splitlines():
+        inside = line.startswith("  ")
+        names = line.split() if inside and line.rstrip().endswith(".py") else line.split()[:1]
+        for name in names:
+            path = (ROOT / "miko_clf" / name) if inside else ROOT / name
+            assert path.exists(), name
+    rooms = {p.parent.name for p in (ROOT / "miko_clf").glob("*/__init__.py")}
+    assert rooms <= set(re.findall(r"^  (\w+)/ ", block.group(1), flags=re.M))
+
+
+def test_every_command_in_the_readme_exists() -> None:
+    options = (ROOT / "miko_clf" / "options.py").read_text() + (
+        ROOT / "miko_clf" / "cli.py"
+    ).read_text()
+    for command in set(re.findall(r"^miko-clf (\w+)", README, flags=re.M)):
+        assert f'"{command}"' in options, command
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.M))
+    assert set(re.findall(r"^make (\w+)", README, flags=re.M)) <= targets
+
+
+def test_every_recipe_has_its_row_and_every_row_its_recipe() -> None:
+    rows = re.findall(r"^\| `([\w-]+)` \|", TABLE, flags=re.M)
+    assert sorted(rows) == recipes.names()
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_every_figure_of_the_results_table_is_the_measured_one(path: Path) -> None:
+    report = json.loads(path.read_text(encoding="utf-8"))
+    section = README.split(f"<!-- {path.stem} -->")[1].split("<!-- end -->")[0]
+    assert report["command"].split("--data")[0].strip() in section
+    rows = {(row["system"], row["arm"]): row["metrics"] for row in report["rows"]}
+    lines = [line for line in section.splitlines() if line.startswith("| ")][2:]
+    assert len(lines) == len(rows)
+    for line in lines:
+        system, arm, *cells = [cell.strip() for cell in line.strip("|").split("|")]
+        measured = rows[system, arm]
+        for name, cell in zip(("accuracy", "macro_f1", "auroc", "ece"), cells, strict=True):
+            value, low, high = measured[name]
+            assert cell == f"{value:.3f} [{low:.3f}, {high:.3f}]", (system, arm, name)
+
+
+def test_documents_speak_of_the_project_alone() -> None:
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("miko_clf/**/*.py")]:
+        if ".venv" in path.parts:
+            continue
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"(^|[\s\"'(])/(work|home|root|tmp)/", text), path
+        assert "TODO" not in text, path
+
+
+def test_files_and_functions_fit_in_the_eye() -> None:
+    for path in sorted([*ROOT.glob("miko_clf/**/*.py"), *ROOT.glob("tests/*.py")]):
+        text = path.read_text(encoding="utf-8")
+        if "tests" not in path.parts:
+            assert text.count("\n") <= 300, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 50, (path, node.name)

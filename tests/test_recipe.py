@@ -1,0 +1,135 @@
+"""Recipes: typed, closed, shipped, and each of them builds and learns."""
+
+from pathlib import Path
+
+import checkpoints
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+
+from miko_clf import recipe as recipes
+from miko_clf.data.post import Intention, Post, Rationale
+from miko_clf.errors import RecipeError
+from miko_clf.fuse.build import build, prepare
+from miko_clf.train.feed import Feed
+from miko_clf.train.infer import arms
+from miko_clf.train.losses import vary
+from miko_clf.train.stages import ReasoningStage, TaskStage
+
+POSTS = [
+    Post(
+        id=str(i),
+        text="a lovely burnt cake",
+        description="a burnt cake" if i else None,
+        label=("yes", "no")[i % 2],
+        intentions=(Intention(relation="xWant", text="a cake"),) if i > 1 else (),
+        rationale=Rationale(text="a burnt cake", saw_label=True) if i > 2 else None,
+    )
+    for i in range(4)
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny random encoders under the names that the recipes call."""
+    root = tmp_path_factory.mktemp("encoders")
+    checkpoints.bert(root / "all-MiniLM-L6-v2")
+    checkpoints.clip(root / "clip-vit-base-patch32")
+    checkpoints.mobilenet(root / "mobilenetv2_100")
+    return root
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_builds_and_learns_in_both_stages(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIKO_ENCODERS", str(folder))
+    recipe = recipes.load(name)
+    model = build(recipe, 2, ["a lovely burnt cake", "a burnt cake"])
+    feed = Feed(POSTS, ("no", "yes"), model, prepare(recipe, model), targets=recipe.fusion.slots)
+    batch = vary(feed.batch(range(4)), recipe, np.random.default_rng(0))
+    stages = [ReasoningStage(recipe)] if recipe.reasoning.epochs else []
+    for stage in [*stages, TaskStage(recipe, feed.labels, 2)]:
+        optimiser = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=0.01)
+        for _ in range(2):
+            loss = stage.loss(model, batch)
+            assert torch.isfinite(loss)
+            loss.backward()
+            optimiser.step()
+            optimiser.zero_grad()
+        assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("towers", ["mobilenet-minilm", "clip-b32"])
+def test_systems_of_a_comparison_differ_only_in_how_they_read_intentions(towers: str) -> None:
+    one, two, three = (
+        yaml.safe_load((ROOT / "models" / f"{towers}-{arm}.yaml").read_text())
+        for arm in ("without", "with", "student")
+    )
+    for other in (two, three):
+        differ = {key for key in {*one, *other} if one.get(key) != other.get(key)}
+        assert differ <= {"name", "inputs", "fusion", "reasoning"}
+        switches = {k for k in one["fusion"] if one["fusion"][k] != other["fusion"][k]}
+        assert switches <= {"reader", "slots"}
+
+
+def test_the_arms_follow_from_what_a_system_reads() -> None:
+    assert arms(recipes.load("tiny")) == ("with", "student", "without")
+    assert arms(recipes.load("mobilenet-minilm-with")) == ("with", "without")
+    assert arms(recipes.load("mobilenet-minilm-student")) == ("student", "without")
+    assert arms(recipes.load("mobilenet-minilm-without")) == ("without",)
+
+
+def test_a_dumped_recipe_is_the_same_recipe(tmp_path: Path) -> None:
+    for name in recipes.names():
+        recipe = recipes.load(name)
+        (tmp_path / "again.yaml").write_text(recipes.dump(recipe))
+        assert recipes.load(tmp_path / "again.yaml") == recipe
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"fusion": {"widht": 3}}, "unknown key 'fusion.widht'.*did you mean 'width'"),
+        ({"fusion": {"width": 10, "heads": 4}}, "width 10 is not a multiple of heads 4"),
+        ({"fusion": {"reader": False}}, "slots are read by the reader"),
+        ({"inputs": ["text"]}, "an image tower is given exactly where inputs name image"),
+        ({"inputs": ["image", "txt"]}, "inputs.1: .*'text'.*given 'txt'"),
+        ({"task": {"epochs": 0}}, "task.epochs: .*greater than 0.*given 0"),
+        ({"text": {"source": "tiny"}}, "a tower made from scratch must learn"),
+        ({"reasoning": {"epochs": 1, "align": 0.0}}, "needs align or generate above 0"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_one_line_that_names_the_key(change: dict, line: str) -> None:
+    values = yaml.safe_load((ROOT / "models" / "tiny.yaml").read_text())
+    with pytest.raises(RecipeError, match=line) as caught:
+        recipes.parse({**values, **change}, "mine.yaml")
+    assert str(caught.value).startswith("mine.yaml: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_by_an_unknown_name_names_the_nearest() -> None:
+    with pytest.raises(
+        RecipeError, match=r"no recipe called 'tinny'; choose from .*did you mean 'tiny'"
+    ):
+        recipes.load("tinny")
+
+
+@pytest.mark.parametrize("text", ["a: [", "- one\n- two\n", "\tname: x"])
+def test_yaml_that_is_no_recipe_is_one_line(text: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=r"bad\.yaml") as caught:
+        recipes.load(tmp_path / "bad.yaml")
+    assert "\n" not in str(caught.value)
+
+
+@given(st.floats(1e-7, 1e-2), st.integers(1, 500))
+def test_overrides_reach_any_depth(rate: float, epochs: int) -> None:
+    changed = recipes.load("tiny", {"task.optimiser.rate": rate, "task.epochs": epochs})
+    assert changed.task.optimiser.rate == rate
+    assert changed.task.epochs == epochs
+    assert changed.reasoning == recipes.load("tiny").reasoning
