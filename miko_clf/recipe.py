@@ -109,6 +109,8 @@ class Optimiser(Section):
     """Peak learning rate of fusion, slots, decoder and head."""
     tower_rate: float = Field(default=1e-5, gt=0)
     """Peak learning rate of towers that are not frozen."""
+    gate_factor: float = Field(default=1.0, gt=0)
+    """Gates learn at this multiple of the rate; they start at zero and have far to go."""
     weight_decay: float = Field(default=0.01, ge=0)
     """Decay of matrices; norms, biases, gates and embeddings have none."""
     warmup: float = Field(default=0.1, ge=0, lt=1)

@@ -28,6 +28,8 @@ def optimiser(model: nn.Module, settings: Optimiser, pretrained: tuple[str, ...]
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             rate = settings.tower_rate if name.startswith(pretrained) else settings.rate
+            if name.endswith("gate"):
+                rate *= settings.gate_factor
             flat = parameter.ndim < 2 or name.endswith(EMBEDDINGS)
             decay = 0.0 if flat else settings.weight_decay
             groups.setdefault((rate, decay), []).append(parameter)
