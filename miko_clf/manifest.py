@@ -36,11 +36,12 @@ def aside(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield beside
-        _flush(beside)
+        for file in _files(beside):
+            _flush(file)
         if path.is_dir() and beside.is_dir():
             shutil.rmtree(path)
         os.replace(beside, path)
-        _flush_folder(path.parent)
+        _flush(path.parent)
     except OSError as error:
         place = error.filename or path
         raise BundleError(f"cannot write {path}: {error.strerror or error} ({place})") from error
@@ -134,16 +135,11 @@ def _verify(folder: Path, name: str, expected: str) -> None:
         raise BundleError(f"{folder}: file {name} was changed after it was written (sha256)")
 
 
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+
+
 def _flush(path: Path) -> None:
-    for file in [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]:
-        handle = os.open(file, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _flush_folder(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -67,6 +67,8 @@ class Fusion(Section):
     """Fusion layers."""
     latents: int = Field(default=0, ge=0)
     """Learned tokens that look at the content in its stead; 0 lets the content itself be fused."""
+    summary: bool = False
+    """The mean token of each input goes to the head beside the fused ones."""
     heads: int = Field(default=4, gt=0)
     """Attention heads."""
     dropout: float = Field(default=0.1, ge=0, lt=1)

@@ -1,11 +1,10 @@
 """Posts from one file, in order, each checked; bad ones raise, or are reported and passed over."""
 
-import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from miko_clf import manifest
 from miko_clf.data.post import Post
 from miko_clf.data.row import post_of
 from miko_clf.data.table import Row, rows
@@ -30,14 +29,7 @@ class SkipReport:
 
     def write(self, path: Path) -> None:
         """Write a JSON list of {where, reason}; the file is there whole or not at all."""
-        found = [{"where": where, "reason": reason} for where, reason in self]
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        with draft.open("w", encoding="utf-8") as file:
-            json.dump(found, file, ensure_ascii=False, indent=2)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        manifest.write_json(path, [{"where": w, "reason": r} for w, r in self])
 
 
 class Entry(NamedTuple):

@@ -146,8 +146,8 @@ def _threshold(row: Row) -> str:
 
 def _table(report: Report, metrics: Sequence[str], *, stacked: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0 if stacked else 1, 0, 0))
-    lead = "system\narm" if stacked else "system"
-    table.add_column(lead, overflow="fold", no_wrap=not stacked)
+    first = "system\narm" if stacked else "system"
+    table.add_column(first, overflow="fold", no_wrap=not stacked)
     if not stacked:
         table.add_column("arm", no_wrap=True)
     for title in ["rows\nthresh."] if stacked else ["rows", "threshold"]:

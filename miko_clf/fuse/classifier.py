@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from miko_clf.data.post import RELATIONS
-from miko_clf.encode.towers import ImageTower, TextTower
+from miko_clf.encode.towers import ImageTower, TextTower, mean_pool
 from miko_clf.fuse.attention import FusionLayer, Look, NullToken, QueryLayer
 from miko_clf.fuse.decoder import Decoder
 
@@ -69,6 +69,7 @@ class Fusion(nn.Module):
         width: int,
         layers: int,
         latents: int,
+        summary: bool,
         heads: int,
         dropout: float,
         input_dropout: float,
@@ -103,13 +104,16 @@ class Fusion(nn.Module):
         )
         self.pool = QueryLayer(width, heads, dropout)
         self.pool_query = nn.Parameter(torch.randn(1, width) * 0.02)
+        num_parts = len(content_texts) + self.reads_images
+        self.summary = _summary(num_parts * width, width, dropout) if summary else None
         self.head = nn.Sequential(
             nn.LayerNorm(width), nn.Dropout(dropout), nn.Linear(width, num_labels)
         )
 
     def forward(self, states: Batch, guess_only: bool = False) -> Fused:
         """Return the logits of each label, and what they were pooled from."""
-        content, present = self._content(states)
+        parts = self._parts(states)
+        content, present = self.null(*parts, parts[0][0].shape[0])
         guess = self.slots(content, present) if self.slots is not None else None
         memory = self._memory(states, guess, content.shape[0]) if self.has_reader else None
         if guess_only:
@@ -117,6 +121,8 @@ class Fusion(nn.Module):
         tokens, here = self._fuse(content, present, memory)
         query = self.pool_query.expand(tokens.shape[0], -1, -1)
         pooled = self.pool(query, tokens, here)[:, 0]  # (post, width)
+        if self.summary is not None:
+            pooled = pooled + self.summary(_means(*parts))
         return Fused(tokens, here, guess, self.head(pooled))
 
     def _fuse(
@@ -132,7 +138,7 @@ class Fusion(nn.Module):
             tokens = layer(tokens, here, memory)
         return tokens, here
 
-    def _content(self, states: Batch) -> tuple[Tensor, Tensor]:
+    def _parts(self, states: Batch) -> tuple[list[Tensor], list[Tensor]]:
         tokens, present = [], []
         if self.reads_images:
             image = self.image(states["image_states"]) + self.position
@@ -141,7 +147,7 @@ class Fusion(nn.Module):
         for name in self.content_texts:
             tokens.append(self.text(states[f"{name}_states"]) + self.kind[name])
             present.append(states[f"{name}_mask"])
-        return self.null(tokens, present, tokens[0].shape[0])
+        return tokens, present
 
     def _memory(self, states: Batch, guess: Tensor | None, num_posts: int) -> tuple[Tensor, Tensor]:
         tokens, present, given = [], [], None
@@ -219,6 +225,16 @@ class MikoClassifier(nn.Module):
         if here.any():
             states = states.index_put((here,), self.text_tower(ids[here], mask[here]))
         return states.reshape(shape)
+
+
+def _summary(width_in: int, width: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width_in, width), nn.GELU(), nn.Dropout(dropout))
+
+
+def _means(tokens: list[Tensor], present: list[Tensor]) -> Float[Tensor, "post joined"]:
+    """Return the mean token of each part, side by side; zeros where a part is absent."""
+    pooled = [mean_pool(part, here) for part, here in zip(tokens, present, strict=True)]
+    return torch.cat(pooled, dim=-1)
 
 
 def _projection(width_in: int, width: int, dropout: float) -> nn.Sequential:
