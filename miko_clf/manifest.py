@@ -33,15 +33,17 @@ def aside(path: Path) -> Iterator[Path]:
     Raises `BundleError` where the place cannot be written.
     """
     beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    before = beside.with_name(f"{beside.name}.before")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield beside
         for file in _files(beside):
             _flush(file)
         if path.is_dir() and beside.is_dir():
-            shutil.rmtree(path)
+            os.rename(path, before)
         os.replace(beside, path)
         _flush(path.parent)
+        _discard(before)
     except OSError as error:
         place = error.filename or path
         raise BundleError(f"cannot write {path}: {error.strerror or error} ({place})") from error

@@ -67,14 +67,12 @@ class Fusion(Section):
     """Fusion layers."""
     latents: int = Field(default=0, ge=0)
     """Learned tokens that look at the content in its stead; 0 lets the content itself be fused."""
-    summary: bool = False
-    """The mean token of each input goes to the head beside the fused ones."""
     heads: int = Field(default=4, gt=0)
     """Attention heads."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout in every block."""
     input_dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout of the towers' features."""
+    """Dropout of whole features of the towers, over all tokens of a post."""
     modality_dropout: float = Field(default=0.05, ge=0, lt=1)
     """Chance that a training post loses its image, and likewise each of its texts."""
     reader: bool = True

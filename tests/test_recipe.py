@@ -72,7 +72,8 @@ def test_systems_of_a_comparison_differ_only_in_how_they_read_intentions(towers:
     )
     for other in (two, three):
         differ = {key for key in {*one, *other} if one.get(key) != other.get(key)}
-        assert differ <= {"name", "inputs", "fusion", "reasoning"}
+        assert differ <= {"name", "inputs", "fusion", "reasoning", "task"}
+        assert {**other["task"], "align": 0} == {**one["task"], "align": 0}
         switches = {k for k in one["fusion"] if one["fusion"][k] != other["fusion"][k]}
         assert switches <= {"reader", "slots"}
 

@@ -66,7 +66,6 @@ def _fusion(recipe: Recipe, image: ImageTower | None, text: TextTower, num_label
         width=fusion.width,
         layers=fusion.layers,
         latents=fusion.latents,
-        summary=fusion.summary,
         heads=fusion.heads,
         dropout=fusion.dropout,
         input_dropout=fusion.input_dropout,

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from miko_clf.data.post import RELATIONS
-from miko_clf.encode.towers import ImageTower, TextTower, mean_pool
+from miko_clf.encode.towers import ImageTower, TextTower
 from miko_clf.fuse.attention import FusionLayer, Look, NullToken, QueryLayer
 from miko_clf.fuse.decoder import Decoder
 
@@ -30,6 +30,22 @@ class Fused(NamedTuple):
     guess: Tensor | None
     logits: Tensor
     writing: Tensor | None = None
+
+
+class FeatureDropout(nn.Module):
+    """Dropout of whole features, the same ones for all tokens of a post (Gal, 2016)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, states: Float[Tensor, "post *token channel"]) -> Tensor:
+        """Return the states, in training with features at zero and the rest scaled up."""
+        if not self.training or not self.rate:
+            return states
+        shape = (states.shape[0], *[1] * (states.ndim - 2), states.shape[-1])
+        kept = torch.rand(shape, device=states.device) >= self.rate
+        return states * (kept / (1 - self.rate))
 
 
 class Slots(nn.Module):
@@ -69,7 +85,6 @@ class Fusion(nn.Module):
         width: int,
         layers: int,
         latents: int,
-        summary: bool,
         heads: int,
         dropout: float,
         input_dropout: float,
@@ -104,16 +119,13 @@ class Fusion(nn.Module):
         )
         self.pool = QueryLayer(width, heads, dropout)
         self.pool_query = nn.Parameter(torch.randn(1, width) * 0.02)
-        num_parts = len(content_texts) + self.reads_images
-        self.summary = _summary(num_parts * width, width, dropout) if summary else None
         self.head = nn.Sequential(
             nn.LayerNorm(width), nn.Dropout(dropout), nn.Linear(width, num_labels)
         )
 
     def forward(self, states: Batch, guess_only: bool = False) -> Fused:
         """Return the logits of each label, and what they were pooled from."""
-        parts = self._parts(states)
-        content, present = self.null(*parts, parts[0][0].shape[0])
+        content, present = self._content(states)
         guess = self.slots(content, present) if self.slots is not None else None
         memory = self._memory(states, guess, content.shape[0]) if self.has_reader else None
         if guess_only:
@@ -121,8 +133,6 @@ class Fusion(nn.Module):
         tokens, here = self._fuse(content, present, memory)
         query = self.pool_query.expand(tokens.shape[0], -1, -1)
         pooled = self.pool(query, tokens, here)[:, 0]  # (post, width)
-        if self.summary is not None:
-            pooled = pooled + self.summary(_means(*parts))
         return Fused(tokens, here, guess, self.head(pooled))
 
     def _fuse(
@@ -138,7 +148,7 @@ class Fusion(nn.Module):
             tokens = layer(tokens, here, memory)
         return tokens, here
 
-    def _parts(self, states: Batch) -> tuple[list[Tensor], list[Tensor]]:
+    def _content(self, states: Batch) -> tuple[Tensor, Tensor]:
         tokens, present = [], []
         if self.reads_images:
             image = self.image(states["image_states"]) + self.position
@@ -147,7 +157,7 @@ class Fusion(nn.Module):
         for name in self.content_texts:
             tokens.append(self.text(states[f"{name}_states"]) + self.kind[name])
             present.append(states[f"{name}_mask"])
-        return tokens, present
+        return self.null(tokens, present, tokens[0].shape[0])
 
     def _memory(self, states: Batch, guess: Tensor | None, num_posts: int) -> tuple[Tensor, Tensor]:
         tokens, present, given = [], [], None
@@ -227,20 +237,10 @@ class MikoClassifier(nn.Module):
         return states.reshape(shape)
 
 
-def _summary(width_in: int, width: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width_in, width), nn.GELU(), nn.Dropout(dropout))
-
-
-def _means(tokens: list[Tensor], present: list[Tensor]) -> Float[Tensor, "post joined"]:
-    """Return the mean token of each part, side by side; zeros where a part is absent."""
-    pooled = [mean_pool(part, here) for part, here in zip(tokens, present, strict=True)]
-    return torch.cat(pooled, dim=-1)
-
-
 def _projection(width_in: int, width: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(
         nn.LayerNorm(width_in),
-        nn.Dropout(dropout),
+        FeatureDropout(dropout),
         nn.Linear(width_in, width),
         nn.LayerNorm(width),
     )
