@@ -212,7 +212,8 @@ class Recipe(Section):
 
 def names() -> list[str]:
     """Return the names of the recipes that the project ships, sorted."""
-    return sorted(path.name.removesuffix(".yaml") for path in _shipped() if _is_recipe(path.name))
+    files = [path.name for path in _shipped()]
+    return sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml"))
 
 
 def load(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -251,10 +252,6 @@ def _shipped() -> list[Any]:
     beside = Path(__file__).parent.parent / "models"
     inside = resources.files("miko_clf").joinpath("models")
     return list(inside.iterdir() if inside.is_dir() else beside.iterdir())
-
-
-def _is_recipe(name: str) -> bool:
-    return name.endswith(".yaml")
 
 
 def _text(recipe: str | Path) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from miko_clf.encode.cache import ImageFeatures, TextFeatures
 from miko_clf.fuse.classifier import NUM_SLOTS, Batch, MikoClassifier
 
 Rows = list[list[int]]
+KEPT = 1_000_000_000  # bytes of decoded pictures that a feed may hold
 
 
 class Feed:
@@ -46,6 +47,7 @@ class Feed:
         }
         self.intentions = self._intention_rows() if "intention" in preparation.inputs else None
         self.targets = self._target_rows(rationale_length) if targets else None
+        self.decoded: dict[int, NDArray[np.uint8]] = {}
         self.images: ImageFeatures | None = None
         self.states: TextFeatures | None = None
         if cache is not None:
@@ -80,11 +82,26 @@ class Feed:
 
     def _images(self, indices: Sequence[int]) -> dict[str, NDArray]:
         if self.images is None:
-            assert self.preparation.image is not None
-            return images([self.posts[i] for i in indices], self.preparation.image)
+            return self._pixels(indices)
         keys = [self.image_keys[i] for i in indices]
         present = np.array([key is not None for key in keys], dtype=bool)
         return {"image_states": self.images.states(keys), "image_present": present}
+
+    def _pixels(self, indices: Sequence[int]) -> dict[str, NDArray]:
+        """Return images and image_present, decoding a picture once where memory allows."""
+        assert self.preparation.image is not None
+        new = [i for i in indices if i not in self.decoded]
+        fresh = images([self.posts[i] for i in new], self.preparation.image) if new else {}
+        found = {i: self.decoded[i] for i in indices if i in self.decoded}
+        found |= dict(zip(new, fresh.get("pixels", ()), strict=True))
+        size = self.preparation.image.height * self.preparation.image.width * 3
+        if (len(self.decoded) + len(new)) * size <= KEPT:
+            self.decoded |= {i: found[i] for i in new}
+        present = [self.posts[i].image is not None for i in indices]
+        return {
+            "pixels": np.stack([found[i] for i in indices]),
+            "image_present": np.array(present, dtype=bool),
+        }
 
     def _text(self, name: str, rows: Rows) -> dict[str, NDArray]:
         ids, mask = pad(rows, self.words.pad_id)
