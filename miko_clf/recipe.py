@@ -265,9 +265,8 @@ def _text(recipe: str | Path) -> tuple[str, str]:
     for shipped in _shipped():
         if shipped.name == f"{recipe}.yaml":
             return str(recipe), shipped.read_text(encoding="utf-8")
-    known = names()
-    hint = nearest(str(recipe), known)
-    raise RecipeError(f"no recipe called {str(recipe)!r}; choose from {', '.join(known)}{hint}")
+    among = ", ".join(names()) + nearest(str(recipe), names())
+    raise RecipeError(f"no recipe called {str(recipe)!r}; choose from {among}")
 
 
 def _assign(values: dict[str, Any], key: str, value: Any, where: str) -> None:
@@ -285,9 +284,8 @@ def _first_line(error: ValidationError, where: str) -> str:
     if first["type"] == "extra_forbidden":
         section = _section(first["loc"][:-1])
         word = str(first["loc"][-1])
-        known = ", ".join(section.model_fields)
-        hint = nearest(word, section.model_fields)
-        return f"{where}: unknown key {key!r}; allowed are {known}{hint}"
+        allowed = ", ".join(section.model_fields) + nearest(word, section.model_fields)
+        return f"{where}: unknown key {key!r}; allowed are {allowed}"
     message = first["msg"].removeprefix("Value error, ").replace("\n", " ")
     given = "" if first["type"] in ("missing", "value_error") else f" (given {first['input']!r})"
     return f"{where}: {key or 'recipe'}: {message}{given}"
