@@ -33,6 +33,7 @@ SMALL = {
     "reasoning.epochs": 1,
     "reasoning.align": 0.5,
     "task.epochs": 2,
+    "task.optimiser.average": 0.8,
 }
 
 

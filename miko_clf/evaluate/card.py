@@ -137,7 +137,15 @@ def _page(
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(name)}</title>"
         "<style>body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}"
-        "figure{margin:2rem 0}svg{max-width:100%;height:auto}pre{overflow-x:auto}</style>"
+        "figure{margin:2rem 0}svg{max-width:100%;height:auto}td,th{padding:.2rem .8rem;"
+        "text-align:right;border-bottom:1px solid #ddd}</style>"
         f"<h1>{escape(name)}</h1><p>Measured on validation, which also chose the epoch, the "
-        f"temperature and the thresholds.</p><pre>{escape(table)}</pre>{figures}</html>\n"
+        f"temperature and the thresholds.</p>{_as_html(table)}{figures}</html>\n"
     )
+
+
+def _as_html(table: str) -> str:
+    """Return a Markdown table as one of HTML."""
+    head, _, *body = [line.strip("| ").split(" | ") for line in table.splitlines()]
+    rows = "".join(f"<tr>{''.join(f'<td>{escape(c)}</td>' for c in row)}</tr>" for row in body)
+    return f"<table><tr>{''.join(f'<th>{escape(c)}</th>' for c in head)}</tr>{rows}</table>"
