@@ -5,7 +5,12 @@ from difflib import get_close_matches
 
 
 class MikoError(Exception):
-    """Something the user gave cannot be used; the message says what, what is allowed, and where."""
+    """Something the user gave cannot be used; the message says what, what is allowed, and where.
+
+    `code` is what the command line exits with.
+    """
+
+    code = 1
 
 
 class PostError(MikoError):
@@ -18,6 +23,10 @@ class RecipeError(MikoError):
 
 class EncoderError(MikoError):
     """A pretrained tower cannot be found or has no shape we can use."""
+
+
+class DistilError(MikoError):
+    """An LLM, its server, or what it is asked cannot be used, or a knowledge base cannot."""
 
 
 class BundleError(MikoError):

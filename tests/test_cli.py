@@ -11,7 +11,7 @@ from commandline import Ended, fails_in_one_line, posts, python, run
 
 from miko_clf import pipeline
 from miko_clf import recipe as recipes
-from miko_clf.options import COMMANDS
+from miko_clf.cli import COMMANDS
 from miko_clf.train.loop import StoppedError
 
 ROOT = Path(__file__).parent.parent

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from commandline import fails_in_one_line, posts, python, run
 
-from miko_clf import options, pipeline
+from miko_clf import pipeline
 from miko_clf import recipe as recipes
+from miko_clf.cli import options, parser
 from miko_clf.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
@@ -17,9 +18,9 @@ POST = {"id": "a", "text": "what a lovely queue", "label": "sarcastic"}
 
 
 def test_every_leaf_of_the_recipe_is_an_option_with_help():
-    parser = options.Parser(prog="x")
+    made = parser.Parser(prog="x")
     options.recipe_keys(parser, Recipe)
-    text = " ".join(parser.format_help().split())
+    text = " ".join(made.format_help().split())
 
     def leaves(values: dict, prefix: str = "") -> Iterator[str]:
         for key, value in values.items():
@@ -115,9 +116,9 @@ def test_fit_passes_its_words_on_and_lists_what_it_skipped(
 def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/there")
     monkeypatch.delenv("MIKO_CACHE", raising=False)
-    assert options.cache_folder() == Path("/there/miko_clf/features")
+    assert parser.cache_folder() == Path("/there/miko_clf/features")
     monkeypatch.setenv("MIKO_CACHE", "/here")
-    assert options.cache_folder() == Path("/here")
+    assert parser.cache_folder() == Path("/here")
 
 
 def test_a_tracker_that_is_not_installed_is_one_line(tmp_path: Path):

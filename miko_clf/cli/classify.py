@@ -1,100 +1,18 @@
-"""The command line: what each command calls, and one line for every error."""
+"""What the commands that train, compare, export and serve call."""
 
-import errno
 import json
-import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from jsonargparse import Namespace
 
-from miko_clf import options
-from miko_clf.errors import MikoError, nearest
-from miko_clf.options import COMMANDS, UsageError
-
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-def main() -> None:
-    """Run `miko-clf COMMAND ...` and exit: 0, 1 for an error, 2 for wrong usage, 130 if stopped."""
-    words = sys.argv[1:]
-    if words and words[0] in COMMANDS:
-        run(words[0], f"miko-clf {words[0]}", words[1:])
-        return
-    wide = max(map(len, COMMANDS))
-    lines = [f"  {name:{wide}}  {command.line}" for name, command in COMMANDS.items()]
-    parser = options.Parser(
-        prog="miko-clf",
-        usage="miko-clf COMMAND ...\n       miko-clf COMMAND --help",
-        description="Train, compare, export and serve multimodal post classifiers.",
-        epilog="\n".join(["commands:", *lines, "", "example:", "  miko-clf doctor"]),
-    )
-    parser.add_argument("--version", action="store_true", help="print the version and exit")
-    parser.add_argument("command", metavar="COMMAND", nargs="?", help="one of the commands below")
-    given = parser.parse_args(words)
-    if given.version:
-        from miko_clf import __version__
-
-        print(f"miko-clf {__version__}")
-        return
-    fault = f"no command called {given.command!r}" if given.command else "a command is needed"
-    hint = nearest(given.command or "", COMMANDS)
-    parser.error(f"{fault}; choose from {', '.join(COMMANDS)}{hint}")
-
-
-def run(name: str, prog: str, words: Sequence[str] | None = None) -> None:
-    """Run one command on words, by default those of this process, and exit as `main` does."""
-    words = sys.argv[1:] if words is None else words
-    command = COMMANDS[name]
-    parser = options.Parser(
-        prog=prog,
-        usage=f"{prog} {command.usage}",
-        description=f"{command.line}.",
-        epilog=f"example:\n  {prog} {command.example}",
-    )
-    command.add(parser)
-    if name == "fit":
-        from miko_clf.recipe import Recipe
-
-        options.recipe_keys(parser, Recipe)
-    given = parser.parse_args(list(words))
-    try:
-        _in_one_line(name, given, shlex.join([*prog.split(), *words]))
-    except UsageError as error:
-        parser.error(str(error))
-
-
-def _in_one_line(name: str, given: Namespace, line: str) -> None:
-    """Act; what a person can fix becomes one line on stderr, all else keeps its traceback."""
-    try:
-        _ACTS[name](given, line)
-        sys.stdout.flush()
-    except MikoError as error:
-        _stop(f"error: {error}")
-    except KeyboardInterrupt as error:
-        _stop(str(error) or "stopped", 130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except ModuleNotFoundError as error:
-        extra = COMMANDS[name].extra
-        if not extra or str(error.name).startswith("miko_clf"):
-            raise
-        _stop(f"error: {error.name} is not installed; pip install 'miko-clf[{extra}]'")
-    except OSError as error:
-        if error.filename is None and error.errno not in _DISK_FULL:
-            raise
-        place = f"{error.filename}: " if error.filename else ""
-        _stop(f"error: {place}{error.strerror}")
-
-
-def _stop(text: str, code: int = 1) -> NoReturn:
-    print("miko-clf:", " ".join(text.splitlines()), file=sys.stderr)
-    sys.exit(code)
+from miko_clf.cli import options
+from miko_clf.cli.parser import UsageError, cache_folder, label_map, needed
+from miko_clf.errors import MikoError
 
 
 def _fit(given: Namespace, line: str) -> None:
@@ -104,7 +22,7 @@ def _fit(given: Namespace, line: str) -> None:
     if given.print_config:
         print(recipes.dump(recipe), end="")
         return
-    _needed(given, "data", "out")
+    needed(given, "data", "out")
     _check_trackers(given.tracker)
     data, skipped = _open(given)
     from miko_clf import pipeline
@@ -148,7 +66,7 @@ def _check_trackers(names: Sequence[str]) -> None:
 
 
 def _compare(given: Namespace, line: str) -> None:
-    _needed(given, "data")
+    needed(given, "data")
     data, skipped = _open(given)
     from miko_clf.evaluate.compare import compare
     from miko_clf.evaluate.report import print_table, write
@@ -169,12 +87,6 @@ def _compare(given: Namespace, line: str) -> None:
     print(f"report: {out / 'report.md'} and {out / 'report.json'}")
 
 
-def _needed(given: Namespace, *names: str) -> None:
-    missing = [f"--{name}" for name in names if given[name] is None]
-    if missing:
-        raise UsageError(f"the following arguments are required: {', '.join(missing)}")
-
-
 def _cache(given: Namespace) -> Path | None:
     return None if given.no_cache else given.cache
 
@@ -187,7 +99,7 @@ def _open(given: Namespace) -> tuple[Any, Any]:
     report = SkipReport() if given.skip_bad else None
     data = open_folder(
         given.data,
-        label_map=options.label_map(given.label_map),
+        label_map=label_map(given.label_map),
         split_seed=given.split_seed,
         report=report,
     )
@@ -242,7 +154,7 @@ def _recipes(given: Namespace, line: str) -> None:
 def _doctor(given: Namespace, line: str) -> None:
     from miko_clf import doctor
 
-    found = doctor.examine(options.cache_folder())
+    found = doctor.examine(cache_folder())
     print(doctor.as_json(found) if given.json else doctor.page(found))
     sys.exit(any(each.state == "broken" for each in found))
 
@@ -285,7 +197,7 @@ def _ask(given: Namespace, line: str) -> None:
     print(json.dumps(answer, indent=2, ensure_ascii=False))
 
 
-_ACTS: Mapping[str, Callable[[Namespace, str], None]] = {
+ACTS: Mapping[str, Callable[[Namespace, str], None]] = {
     "fit": _fit,
     "compare": _compare,
     "export": _export,

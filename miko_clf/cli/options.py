@@ -1,15 +1,13 @@
-"""The words that each command takes, and what they mean."""
+"""The words that the commands which train, compare, export and serve take."""
 
-import os
-from argparse import SUPPRESS, RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterator, Mapping
+from argparse import SUPPRESS
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
-from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from miko_clf.errors import nearest
+from miko_clf.cli.parser import Command, Parser, cache_folder
 
 TRACKERS = (
     "aim",
@@ -22,54 +20,6 @@ TRACKERS = (
     "trackio",
     "wandb",
 )
-
-
-class UsageError(Exception):
-    """The words of a command do not go together."""
-
-
-class Parser(ArgumentParser):
-    """Whole option names only; a mistyped one is answered with the nearest."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(
-            formatter_class=RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-            print_config=None,  # `fit` has one of its own, which prints a recipe
-            **settings,
-        )
-
-    def error(self, message: str, ex: Exception | None = None) -> None:
-        """Say on stderr what is wrong with the words, and exit with 2."""
-        unknown = message.removeprefix("unrecognized arguments: ")
-        if unknown != message:
-            message += nearest(unknown.split("=")[0].split()[0], self._option_string_actions)
-        super().error(message, ex)
-
-
-class Command(NamedTuple):
-    """What a command is for; `extra` names what to install where a library of it is missing."""
-
-    line: str
-    usage: str
-    example: str
-    add: Callable[[Parser], None]
-    extra: str = ""
-
-
-def cache_folder() -> Path:
-    """Return where features of frozen towers are kept unless a command says otherwise."""
-    chosen = os.environ.get("MIKO_CACHE")
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(chosen) if chosen else Path(home, "miko_clf", "features")
-
-
-def label_map(text: str | None) -> dict[str, str]:
-    """Return `old=new,...` as a mapping; raises `UsageError`."""
-    pairs = [pair.split("=") for pair in text.split(",")] if text else []
-    if any(len(pair) != 2 or not all(pair) for pair in pairs):
-        raise UsageError(f"--label-map {text}: old=new is needed, with commas between pairs")
-    return dict(pairs)
 
 
 def fit(parser: Parser) -> None:

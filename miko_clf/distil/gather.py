@@ -1,0 +1,181 @@
+"""The run: posts go in, each is walked through its task, every answer is kept as it comes."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+
+from miko_clf.data.post import Post
+from miko_clf.distil.call import Call, Reply
+from miko_clf.distil.money import Ledger
+from miko_clf.distil.shelf import Outcome, PostRow, Row, Shelf
+from miko_clf.distil.tasks import Ask
+from miko_clf.errors import MikoError
+
+_CHUNK = 64  # posts that are read, and committed, at a time
+
+Send = Callable[[Call], Awaitable[Reply]]
+Pay = Callable[[Call], Awaitable[Row]]
+Way = Callable[[Post, Ask], Awaitable[Outcome]]
+
+
+class Halted(Exception):  # noqa: N818 - a state, not an error
+    """A post could not be walked to its end, and goes on in a later run."""
+
+
+@dataclass
+class Tally:
+    """What a run has done so far. `posts` counts ends by status, `unread` are posts without one,
+    `paid` calls that were answered, `reused` answers that were there already."""
+
+    posts: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    unread: int = 0
+    paid: int = 0
+    reused: int = 0
+    prompt: int = 0
+    cached: int = 0
+    completion: int = 0
+    lost: int = 0
+
+    @property
+    def done(self) -> int:
+        """Posts that have ended."""
+        return sum(self.posts.values())
+
+    def count(self, reply: Reply) -> None:
+        """Add what came of a call."""
+        self.paid += reply.status != "failed"
+        self.prompt += reply.usage.prompt
+        self.cached += reply.usage.cached
+        self.completion += reply.usage.completion
+        self.lost += reply.lost
+
+
+class Paying:
+    """Sends a call within the budget, and keeps what came of it before anyone sees it."""
+
+    def __init__(self, shelf: Shelf, send: Send, ledger: Ledger, tally: Tally) -> None:
+        self.shelf = shelf
+        self.send = send
+        self.ledger = ledger
+        self.tally = tally
+
+    async def __call__(self, call: Call) -> Row:
+        """Return the answer, committed; raises `SpentError` where the budget has no room for it."""
+        reserved = self.ledger.reserve(call)
+        try:
+            await self.shelf.depart(call.key, reserved)
+            reply = await self.send(call)
+        except BaseException:
+            self.ledger.reserved -= reserved
+            raise
+        usd = self.ledger.settle(reserved, call, reply.usage, lost=reply.lost)
+        self.tally.count(reply)
+        return await self.shelf.keep(call, reply, usd)
+
+
+class Gathering:
+    """Takes each post its way through a task, `width` posts at a time.
+
+    An answer that the shelf holds is never asked for again, unless asking failed in an earlier
+    run. `stopping` may be set to the reason at any time: what is under way is awaited and kept,
+    nothing is begun.
+    """
+
+    def __init__(self, shelf: Shelf, pay: Pay, way: Way, tally: Tally, *, width: int) -> None:
+        self.shelf = shelf
+        self.pay = pay
+        self.way = way
+        self.tally = tally
+        self.width = width
+        self.stopping = ""
+        self._error: Exception | None = None
+        self._failed: set[bytes] = set()
+        self._pending: dict[bytes, asyncio.Task[Row]] = {}
+
+    async def run(self, posts: Iterator[tuple[Post, PostRow]]) -> Tally:
+        """Walk every post; raises the first error that ended the run, once all is kept."""
+        queue: asyncio.Queue[Post] = asyncio.Queue(self.width)
+        workers = [asyncio.create_task(self._work(queue)) for _ in range(self.width)]
+        try:
+            try:
+                await self._feed(posts, queue)
+            except MikoError as error:
+                self._stop(error)
+            await queue.join()
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+        if self._error:
+            raise self._error
+        return self.tally
+
+    async def ask(self, call: Call) -> Row:
+        """Return the answer to a call: from the shelf, from whoever asks already, or paid for."""
+        row = self.shelf.row(call.key)
+        if row is not None and (row.status != "failed" or call.key in self._failed):
+            self.tally.reused += 1
+            return row
+        if call.key not in self._pending:
+            if self.stopping or self.shelf.full:
+                self.stopping = self.stopping or "the disk is full"
+                raise Halted
+            self._pending[call.key] = asyncio.create_task(self._paid(call))
+        return await asyncio.shield(self._pending[call.key])
+
+    async def _paid(self, call: Call) -> Row:
+        try:
+            row = await self.pay(call)
+        finally:
+            del self._pending[call.key]
+        if row.status == "failed":
+            self._failed.add(call.key)
+        return row
+
+    async def _feed(
+        self, posts: Iterator[tuple[Post, PostRow]], queue: asyncio.Queue[Post]
+    ) -> None:
+        chunk: list[tuple[Post, PostRow]] = []
+        for each in posts:
+            chunk.append(each)
+            if len(chunk) == _CHUNK:
+                await self._hand_on(chunk, queue)
+                chunk = []
+            if self.stopping:
+                return
+        await self._hand_on(chunk, queue)
+
+    async def _hand_on(self, chunk: list[tuple[Post, PostRow]], queue: asyncio.Queue[Post]) -> None:
+        await self.shelf.place([row for _, row in chunk])
+        for post, _ in chunk:
+            await queue.put(post)
+
+    async def _work(self, queue: asyncio.Queue[Post]) -> None:
+        while True:
+            post = await queue.get()
+            try:
+                await self._walk(post)
+            except Halted:
+                self.tally.unread += 1
+            except Exception as error:  # kept for `run` to raise: a worker must not die of it
+                self.tally.unread += 1
+                self._stop(error)
+            finally:
+                queue.task_done()
+
+    async def _walk(self, post: Post) -> None:
+        if self.stopping:
+            raise Halted
+        outcome = await self.way(post, self.ask)
+        if not self.shelf.ended(outcome):
+            await self.shelf.conclude(outcome)
+        self.tally.posts[outcome.status] += 1
+        if outcome.status != "ok":
+            self.tally.reasons[f"{outcome.status}: {outcome.reason}"[:100]] += 1
+
+    def _stop(self, error: Exception) -> None:
+        """Begin nothing more; the first error is the one that is raised in the end."""
+        self.stopping = self.stopping or str(error)
+        self._error = self._error or error

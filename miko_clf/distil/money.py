@@ -1,0 +1,132 @@
+"""What calls cost: prices, reservations, and a budget that is never passed unknowingly."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from miko_clf.distil.answer import wire_schema
+from miko_clf.distil.call import Call, Usage
+from miko_clf.errors import DistilError, nearest
+
+_CHARS = 3.0  # characters a token, low, so that an estimate errs upwards
+PICTURE = 800  # tokens a picture, until the probe has seen what the server counts
+
+
+class SpentError(DistilError):
+    """The budget leaves no room for another call."""
+
+    code = 3
+
+
+class Price(BaseModel):
+    """Dollars for a million tokens; `batch` is the factor of the batch route."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: float = Field(ge=0)
+    cached: float | None = Field(default=None, ge=0)
+    output: float = Field(ge=0)
+    batch: float = Field(default=0.5, gt=0, le=1)
+
+    def of(self, usage: Usage, *, batch: bool = False) -> float:
+        """Return the dollars that these tokens cost."""
+        cached = self.input if self.cached is None else self.cached
+        fresh = usage.prompt - usage.cached
+        dollars = fresh * self.input + usage.cached * cached + usage.completion * self.output
+        return dollars / 1e6 * (self.batch if batch else 1.0)
+
+
+class Estimate(NamedTuple):
+    """What a run is expected to take at most."""
+
+    calls: int
+    prompt: int
+    completion: int
+    usd: float | None
+
+
+def read_prices(path: Path) -> dict[str, Price]:
+    """Return the prices in a YAML file, `model: {input: 0.1, cached: 0.01, output: 0.5}`."""
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise DistilError(f"{path}: model names with their prices are expected")
+        return {str(name): Price.model_validate(price) for name, price in found.items()}
+    except OSError as error:
+        raise DistilError(f"{path}: cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise DistilError(f"{path}: is not YAML") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        known = ", ".join(Price.model_fields)
+        raise DistilError(f"{path}: {where}: {first['msg']}; a price has {known}") from None
+
+
+class Ledger:
+    """Dollars spent and set aside, against a budget.
+
+    `spent` starts with what the knowledge base has cost before, so that a budget holds over
+    every run. Raises `DistilError` where a budget is given and a model has no price.
+    """
+
+    def __init__(
+        self,
+        prices: Mapping[str, Price],
+        models: tuple[str, ...],
+        *,
+        budget: float | None = None,
+        spent: float = 0.0,
+        batch: bool = False,
+    ) -> None:
+        self.prices = prices
+        self.budget = budget
+        self.spent = spent
+        self.reserved = 0.0
+        self.batch = batch
+        self.picture = PICTURE
+        for model in models:
+            if budget is not None and model not in prices:
+                raise DistilError(
+                    f"a budget is given and model {model!r} has no price{nearest(model, prices)}; "
+                    "name a file of prices"
+                )
+
+    def expected(self, call: Call) -> Usage:
+        """Return the tokens that a call takes at most, by its length."""
+        chars = sum(len(turn.text) for turn in call.turns) + len(str(wire_schema(call.answer)))
+        pictures = sum(turn.picture is not None for turn in call.turns)
+        return Usage(int(chars / _CHARS) + pictures * self.picture, 0, call.sampling.max_tokens)
+
+    def reserve(self, call: Call) -> float:
+        """Set aside what a call may cost, and return it; raises `SpentError` at the budget."""
+        usd = self.price(call.model, self.expected(call))
+        if self.budget is not None and self.spent + self.reserved + usd > self.budget:
+            raise SpentError(
+                f"the budget of ${self.budget:,.2f} is reached: ${self.spent:,.4f} are spent; "
+                "a higher --budget-usd goes on from here"
+            )
+        self.reserved += usd
+        return usd
+
+    def settle(self, reserved: float, call: Call, usage: Usage, *, lost: int = 0) -> float:
+        """Release a reservation, count what the call cost, and return that.
+
+        A lost answer may have been billed, and counts as much as was set aside for it.
+        """
+        self.reserved -= reserved
+        usd = self.price(call.model, usage) + lost * reserved
+        self.spent += usd
+        return usd
+
+    def price(self, model: str, usage: Usage) -> float:
+        """Return the dollars that tokens of a model cost, 0 where it has no price."""
+        price = self.prices.get(model)
+        return price.of(usage, batch=self.batch) if price else 0.0
+
+    def facts(self) -> dict[str, Any]:
+        """Return the prices in use, for the record."""
+        return {name: price.model_dump() for name, price in self.prices.items()}
