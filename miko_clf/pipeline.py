@@ -16,10 +16,11 @@ from safetensors.torch import save_file
 
 from miko_clf import bundle, manifest
 from miko_clf import recipe as recipes
-from miko_clf.data.collate import Preparation
+from miko_clf.data.collate import Preparation, input_rationale
 from miko_clf.data.folder import DataFolder, labels
 from miko_clf.data.pixels import golden_digest
 from miko_clf.data.post import Post
+from miko_clf.distil.leak import check_inputs
 from miko_clf.encode.build import write_plans
 from miko_clf.errors import BundleError, PostError
 from miko_clf.evaluate.card import write_card
@@ -38,6 +39,7 @@ class Plan:
 
     `out` is the bundle to write. `cache` is the folder of token features of frozen towers,
     none to run them in every epoch. `minutes` pass between checkpoints within an epoch.
+    `leaks` lets texts be inputs that give the label away.
     """
 
     out: Path
@@ -46,6 +48,7 @@ class Plan:
     overwrite: bool = False
     minutes: float = 10.0
     trackers: tuple[str, ...] = ()
+    leaks: bool = False
 
     @property
     def work(self) -> Path:
@@ -65,6 +68,7 @@ def fit(recipe: Recipe, data: DataFolder, plan: Plan) -> Path:
         names = label_order(train, plan.positive)
         _check_labels(val, names, data.path)
         facts = _facts(recipe, data, names, len(train), len(val))
+        facts["leaks"] = _probe_inputs(train, recipe, allow=plan.leaks)
         _continue_or_start(plan, facts)
         model = build(recipe, len(names), _texts(train)).to(_device())
         preparation = prepare(recipe, model)
@@ -104,6 +108,18 @@ def label_order(posts: Sequence[Post], positive: str | None) -> tuple[str, ...]:
     counts = Counter(post.label for post in posts)
     chosen = positive or min(names, key=lambda name: (counts[name], name))
     return tuple(sorted(names, key=lambda name: name == chosen))
+
+
+def _probe_inputs(posts: list[Post], recipe: Recipe, *, allow: bool) -> list[dict[str, Any]]:
+    """Return what the LLM's texts among the inputs give away; raises `PostError` if too much."""
+    if "rationale" in recipe.inputs:
+        for post in posts:
+            input_rationale(post)
+    found = check_inputs(posts, recipe.inputs, allow=allow)
+    for leak in found:
+        if leak.verdict != "no finding":
+            Console(stderr=True).print(f"leak probe: {leak.line()}", highlight=False)
+    return [leak.model_dump(mode="json") for leak in found]
 
 
 def _check_labels(posts: Sequence[Post], names: tuple[str, ...], where: Path) -> None:

@@ -35,6 +35,7 @@ def _fit(given: Namespace, line: str) -> None:
         overwrite=given.overwrite,
         minutes=given.minutes,
         trackers=tuple(given.tracker),
+        leaks=given.i_know_it_leaks,
     )
     try:
         pipeline.fit(recipe, data, plan)

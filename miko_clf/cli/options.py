@@ -35,6 +35,8 @@ def fit(parser: Parser) -> None:
     add("--minutes", type=PositiveFloat, default=10.0, metavar="X", help=say)
     say = f"where else to log, may be repeated: {', '.join(TRACKERS)} (default: nowhere)"
     add("--tracker", action="append", default=[], metavar="NAME", help=say)
+    say = "read a description, intentions or a rationale that give the label away all the same"
+    add("--i-know-it-leaks", action="store_true", help=say)
     add("--print_config", action="store_true", help="print the whole recipe as YAML and exit")
 
 

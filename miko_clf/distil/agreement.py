@@ -5,14 +5,12 @@ from typing import Literal
 
 import krippendorff
 import numpy as np
-from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from miko_clf.data.post import Record
 from miko_clf.errors import DistilError
 
 Level = Literal["nominal", "ordinal", "interval", "ratio"]
-Ratings = Float[np.ndarray, "rater unit"]
 Interval = tuple[float, float]
 
 
@@ -62,34 +60,36 @@ def agreement(
         "raw": raw,
         "ac1": lambda some: ac1(some, known),
     }
-    intervals = {
-        f"{name}_interval": _interval(figure, table, draws, seed)
-        for name, figure in figures.items()
-        if draws
-    }
-    return Agreement(
-        raters=len(table),
-        units=int(pairs.sum()),
-        ratings=int((~np.isnan(table)).sum()),
-        **{name: figure(table) for name, figure in figures.items()},
-        **intervals,
+    found: dict[str, object] = {name: figure(table) for name, figure in figures.items()}
+    if draws:
+        found |= {
+            f"{name}_interval": _interval(figure, table, draws, seed)
+            for name, figure in figures.items()
+        }
+    return Agreement.model_validate(
+        {
+            "raters": len(table),
+            "units": int(pairs.sum()),
+            "ratings": int((~np.isnan(table)).sum()),
+            **found,
+        }
     )
 
 
-def alpha(ratings: Ratings, level: Level = "nominal") -> float | None:
-    """Return Krippendorff's alpha (Krippendorff 2011), None where all ratings are one value."""
+def alpha(ratings: np.ndarray, level: Level = "nominal") -> float | None:
+    """Return Krippendorff's alpha of (rater, unit), None where all ratings are one value."""
     rated = ratings[:, (~np.isnan(ratings)).sum(axis=0) >= 2]
     if len(np.unique(rated[~np.isnan(rated)])) < 2:
         return None
     return round(float(krippendorff.alpha(rated, level_of_measurement=level)), 4)
 
 
-def raw(ratings: Ratings) -> float:
-    """Return the share of equal pairs of ratings of a unit, averaged over units with a pair."""
+def raw(ratings: np.ndarray) -> float:
+    """Return the share of equal pairs of ratings of a unit, the mean over units with a pair."""
     return round(_agreed(_counts(ratings, np.unique(ratings[~np.isnan(ratings)]))), 4)
 
 
-def ac1(ratings: Ratings, values: Sequence[float] | np.ndarray) -> float:
+def ac1(ratings: np.ndarray, values: Sequence[float] | np.ndarray) -> float:
     """Return Gwet's AC1 for several raters and missing ratings.
 
     Gwet, Handbook of Inter-Rater Reliability (2014), chapter 5: units with two ratings or more
@@ -112,7 +112,7 @@ def _table(ratings: ArrayLike) -> np.ndarray:
     return table
 
 
-def _counts(ratings: Ratings, values: np.ndarray) -> np.ndarray:
+def _counts(ratings: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return how many raters chose each value: (value, unit)."""
     return np.stack([(ratings == value).sum(axis=0) for value in values])
 

@@ -78,9 +78,9 @@ class Seen(Answer):
 
 
 @lru_cache(maxsize=256)
-def judgement(relations: Sequence[Relation]) -> type[Answer]:
-    """Return the model of a judge's answer: one verdict for each of the relations (a tuple)."""
-    fields: Any = dict.fromkeys(relations, (Verdict, ...))
+def judgement(keys: Sequence[str]) -> type[Answer]:
+    """Return the model of a judge's answer: one verdict for each of the keys (a tuple)."""
+    fields: Any = dict.fromkeys(keys, (Verdict, ...))
     made: type[Answer] = create_model("Judgement", __base__=Answer, **fields)
     return made
 

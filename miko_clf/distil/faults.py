@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from time import time
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import openai
 
@@ -49,17 +49,23 @@ def fault_of(error: Exception, key: str) -> Fault:
         return Fault("transient", f"connection: {said}", lost=not _unsent(cause))
     if not isinstance(error, openai.APIStatusError):  # a 200 whose body is no answer
         return Fault("transient", f"unreadable answer: {_said(str(error), key)}", lost=True)
-    status, text = error.status_code, _said(_body(error), key)
+    code = str(getattr(error, "code", "") or "")
+    text = _said(words(error.body) or error.message, key)
+    return fault_of_status(error.status_code, text, code, _wait(error.response.headers))
+
+
+def fault_of_status(status: int, text: str, code: str = "", wait: float | None = None) -> Fault:
+    """Return what an HTTP status means, with what the server said and the code that it gave."""
     reason = f"{status} {text}".strip()
-    low = f"{getattr(error, 'code', '')} {text}".lower()
+    low = f"{code} {text}".lower()
     if status in (400, 403, 422, 451) and any(word in low for word in _FILTERED):
         return Fault("refused", f"filtered: {status}", raw=text)
     if status == 402 or (status == 429 and any(word in low for word in _EMPTY_PURSE)):
         return Fault("fatal", reason)
     if status == 429:
-        return Fault("limited", reason, _wait(error.response.headers))
+        return Fault("limited", reason, wait)
     if status in (408, 409, 425) or status >= 500:
-        return Fault("transient", reason, _wait(error.response.headers))
+        return Fault("transient", reason, wait)
     if status in (401, 403, 404, 405):
         return Fault("fatal", reason)
     return Fault("failed", reason, raw=text)
@@ -80,14 +86,14 @@ def _wait(headers: Mapping[str, str]) -> float | None:
     return None
 
 
-def _body(error: openai.APIStatusError) -> str:
-    body: Any = error.body
+def words(body: object) -> str:
+    """Return what the body of an error says, with its code; empty where it says nothing."""
     if isinstance(body, Mapping):
         inner = body.get("error", body)
         message = inner.get("message") if isinstance(inner, Mapping) else None
         code = inner.get("code") if isinstance(inner, Mapping) else None
         return f"{message or inner}" + (f" ({code})" if isinstance(code, str) else "")
-    return str(body or error.message)
+    return str(body or "")
 
 
 def _said(text: str, key: str) -> str:

@@ -104,13 +104,17 @@ class Ledger:
     def reserve(self, call: Call) -> float:
         """Set aside what a call may cost, and return it; raises `SpentError` at the budget."""
         usd = self.price(call.model, self.expected(call))
+        self.hold(usd)
+        return usd
+
+    def hold(self, usd: float) -> None:
+        """Set so many dollars aside; raises `SpentError` where the budget has no room for them."""
         if self.budget is not None and self.spent + self.reserved + usd > self.budget:
             raise SpentError(
                 f"the budget of ${self.budget:,.2f} is reached: ${self.spent:,.4f} are spent; "
                 "a higher --budget-usd goes on from here"
             )
         self.reserved += usd
-        return usd
 
     def settle(self, reserved: float, call: Call, usage: Usage, *, lost: int = 0) -> float:
         """Release a reservation, count what the call cost, and return that.

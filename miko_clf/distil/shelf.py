@@ -72,7 +72,7 @@ class Outcome(NamedTuple):
 
 class PostRow(NamedTuple):
     """A post as it is kept: where it stood, its fields as JSON without the image, the image's
-    path (null where a file embedded the bytes), and the run that read it last."""
+    path (empty where its file holds the bytes, null for none), and the run that read it last."""
 
     id: str
     place: str
@@ -184,6 +184,10 @@ class Shelf:
         values = record(call, reply, usd)
         await self._writer.do(lambda db: _keep(db, values))
         return Row(call.key, reply.status, reply.reason, reply.raw, reply.finish, call.model)
+
+    async def adopt(self, calls: Sequence[tuple[Any, ...]]) -> None:
+        """Keep calls that others made, as rows of `calls`; one that is known stays as it is."""
+        await self._writer.do(lambda db: db.executemany(_KEEP, calls))
 
     async def conclude(self, outcome: Outcome) -> None:
         """Commit how a post ended, which calls answered for it, and how they were read."""

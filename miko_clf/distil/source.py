@@ -62,7 +62,8 @@ def placed(
 
 def post_row(post: Post, where: str, run: int) -> PostRow:
     """Return a post as the shelf keeps it."""
-    image = str(post.image.absolute()) if isinstance(post.image, Path) else None
+    embedded = "" if post.image is not None else None
+    image = str(post.image.absolute()) if isinstance(post.image, Path) else embedded
     fields = post.model_dump(mode="json", exclude={"image"}, exclude_defaults=True)
     return PostRow(post.id, where, json.dumps(fields, ensure_ascii=False), image, run)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -19,21 +19,23 @@ from miko_clf.distil.sieve import refuses
 from miko_clf.errors import PostError
 
 Task = Literal["intentions", "rationale", "debate"]
-Order = Literal["one-call", "per-stage", "per-relation"]
+Order = Literal["one-call", "per-stage", "per-relation", "student"]
 TASKS: tuple[Task, ...] = get_args(Task)
 ORDERS: tuple[Order, ...] = get_args(Order)
 Ask = Callable[[Call], Awaitable[Row]]
 
 # Room for an answer, and the temperature: MIKO's own .7 where ten different thoughts are wanted,
-# Mr.Harm's 0 where one sober text is.
+# Mr.Harm's 0 where one sober text is. A student says what it finds likeliest.
 _SAMPLING = {
     "describe": Sampling(300, 0.0),
     "key-information": Sampling(300, 0.0),
     "intentions": Sampling(700, 0.7),
     "one-call": Sampling(900, 0.7),
     "relation": Sampling(100, 0.7),
+    "student": Sampling(60, 0.0),
     "rationale": Sampling(350, 0.0),
     "debate": Sampling(350, 0.0),
+    "judge": Sampling(700, 0.0),
 }
 
 
@@ -44,9 +46,10 @@ class Plan:
     `vision` is the model that describes pictures; without one, `model` is shown them itself
     unless `pictures` is false. `fallbacks` are asked, in order, what another model refused.
     `labels` are the sides of a debate. `sample` numbers a fresh set of answers to old questions.
+    The order `student` is that of `distil.local`: ten short questions, and no picture.
     """
 
-    task: Task
+    task: Task | Literal["judge"]
     model: str
     order: Order = "one-call"
     vision: str | None = None
@@ -89,7 +92,8 @@ class Walk:
         text = self.post.text
         self.text = mask(text) if text and self.plan.masked else text
         self.description = self.post.description
-        image = self.post.image if self.plan.pictures else None
+        seen = self.plan.pictures and self.plan.order != "student"
+        image = self.post.image if seen else None
         self.picture: Picture | None = picture(image) if image is not None else None
         self.uses: list[tuple[str, bytes]] = []
         self.rows: dict[bytes, Row] = {}
@@ -169,6 +173,8 @@ async def walk(post: Post, plan: Plan, ask: Ask) -> Outcome:
 async def _intentions(way: Walk) -> Outcome:
     if way.plan.order == "one-call":
         return await _in_one_call(way)
+    if way.plan.order == "student":
+        return await _in_student_words(way)
     row = await _describe(way, way.plan.vision or way.plan.model)
     if row is not None and way.text is None and row.status != "ok":
         return _ended(way, row)
@@ -177,7 +183,16 @@ async def _intentions(way: Walk) -> Outcome:
     if way.plan.order == "per-stage":
         row, _ = await way.put("intentions", "intentions", answers.Ten, keys=told)
         return _ended(way, row)
-    rows = await _together(*(_relation(way, relation, told) for relation in ORDER))
+    return await _ten(way, "relation", told)
+
+
+async def _in_student_words(way: Walk) -> Outcome:
+    """Ask a student, which was taught one short question and no other."""
+    return await _ten(way, "student", None)
+
+
+async def _ten(way: Walk, name: str, keys: str | None) -> Outcome:
+    rows = await _together(*(_relation(way, relation, name, keys) for relation in ORDER))
     bad = [row for row in rows if row.status != "ok"]
     if len(bad) == len(rows):
         return _ended(way, bad[0])
@@ -210,10 +225,10 @@ async def _describe(way: Walk, model: str) -> Row | None:
     return row
 
 
-async def _relation(way: Walk, relation: Relation, keys: str | None) -> Row:
+async def _relation(way: Walk, relation: Relation, name: str, keys: str | None) -> Row:
     row, _ = await way.put(
         relation,
-        "relation",
+        name,
         answers.Intended,
         keys=keys,
         stem=STEMS[relation],
@@ -271,7 +286,7 @@ def _told(keys: Answer) -> str:
     return json.dumps(keys.model_dump(), ensure_ascii=False)
 
 
-_WAYS: dict[Task, Callable[[Walk], Awaitable[Outcome]]] = {
+_WAYS: Mapping[str, Callable[[Walk], Awaitable[Outcome]]] = {
     "intentions": _intentions,
     "rationale": _rationale,
     "debate": _debate,

@@ -10,12 +10,16 @@ import openai
 from aiolimiter import AsyncLimiter
 from openai import AsyncOpenAI
 
-from miko_clf.distil.call import Call, Reply, Usage
+from miko_clf.distil.call import Call, Reply
 from miko_clf.distil.dialect import Dialect, body
 from miko_clf.distil.faults import Fault, fault_of
 from miko_clf.distil.gate import Gate
+from miko_clf.distil.reply import reply_of
 from miko_clf.errors import DistilError, PostError
 
+# The client's own chat.completions.create turns every message and every answer through typed
+# models, which takes more of the processor than all the rest of a call.
+_ROUTE = "/chat/completions"
 KEY_NAMES = ("MIKO_API_KEY", "OPENAI_API_KEY")
 _FIRST_PAUSE = 0.5  # seconds after a transient error, doubled each time
 _LONGEST_PAUSE = 20.0
@@ -113,7 +117,7 @@ class Teacher:
             await self._pace.acquire()
         async with self.gate:
             try:
-                answer = await self.client.chat.completions.create(**sent)
+                answer = await self.client.post(_ROUTE, body=sent, cast_to=object)
             except openai.RateLimitError as error:
                 fault = fault_of(error, self._key)
                 if fault.kind == "limited":
@@ -131,44 +135,6 @@ class Teacher:
                 f"{self.server}: no answer for {silence:,.0f} seconds, last: {fault.reason}; "
                 "what was answered is kept, the same command goes on from here"
             )
-
-
-def reply_of(answer: Any, host: str) -> Reply:
-    """Return what a chat completion says, refusals by their signals, whatever it leaves out."""
-    choice = answer.choices[0] if answer.choices else None
-    message = choice.message if choice else None
-    finish = (choice.finish_reason if choice else None) or ""
-    raw = (message.content if message else None) or ""
-    refusal = getattr(message, "refusal", None)
-    reply = Reply(
-        raw=raw or refusal or "",
-        finish=finish,
-        usage=usage_of(answer),
-        model=answer.model or "",
-        request=str(answer.id or ""),
-        host=host,
-    )
-    if refusal:
-        return reply._replace(status="refused", reason="refusal")
-    if finish in ("content_filter", "refusal"):
-        return reply._replace(status="refused", reason=finish)
-    if choice is None:  # some gateways drop a blocked candidate and say so elsewhere, or nowhere
-        return reply._replace(status="refused", reason="no choices", raw=_rest(answer))
-    return reply
-
-
-def usage_of(answer: Any) -> Usage:
-    """Return the tokens that a server counted, zeros where it did not."""
-    usage = answer.usage
-    if usage is None:
-        return Usage()
-    details = getattr(usage, "prompt_tokens_details", None)
-    cached = getattr(details, "cached_tokens", None) or 0
-    return Usage(usage.prompt_tokens or 0, cached, usage.completion_tokens or 0)
-
-
-def _rest(answer: Any) -> str:
-    return str(answer.model_dump_json(exclude={"usage"}))[:2000]
 
 
 def _pause(failures: int) -> float:
