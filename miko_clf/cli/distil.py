@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
@@ -15,7 +16,7 @@ def _distil(given: Namespace, line: str) -> None:
     from miko_clf.distil.tasks import Plan
 
     report = SkipReport() if given.skip_bad else None
-    near, model = _near(given)
+    is_near, model = near(given)
     plan = Plan(
         given.task,
         model,
@@ -24,22 +25,23 @@ def _distil(given: Namespace, line: str) -> None:
         fallbacks=tuple(given.fallback),
         labels=tuple(part for part in (given.labels or "").split(",") if part),
         pictures=not given.no_pictures,
-        masked=not (near or given.keep_names),
+        masked=not (is_near or given.keep_names),
         sample=given.sample,
         temperature=given.temperature,
         top_p=given.top_p,
         seed=given.seed,
         max_tokens=given.max_tokens,
     )
-    tally = gather(given.posts, given.kb, plan, _sender(given), _terms(given), report=report)
+    tally = gather(given.posts, given.kb, plan, sender(given), terms(given), report=report)
     if given.dry_run:
         return
-    _tell(tally, report, given)
+    tell(tally)
+    tell_skipped(report, given.kb)
     kb = shlex.quote(str(given.kb))
     print(f"next: miko-clf kb stats {kb}, then miko-clf kb export {kb} posts.jsonl")
 
 
-def _near(given: Namespace) -> tuple[bool, str]:
+def near(given: Namespace) -> tuple[bool, str]:
     """Return whether the server is on this network, and the name of the model."""
     from miko_clf.distil.privacy import is_near
 
@@ -48,12 +50,11 @@ def _near(given: Namespace) -> tuple[bool, str]:
     return is_near(given.server), given.model or given.server
 
 
-def _sender(given: Namespace) -> Any:
+def sender(given: Namespace) -> Any:
+    """Return whatever answers calls: a server, or a student in a folder."""
     from miko_clf.distil.teacher import Teacher
 
     if given.server.startswith("local:"):
-        from pathlib import Path
-
         from miko_clf.distil.local import Local
 
         return Local(Path(given.server.removeprefix("local:")))
@@ -67,7 +68,8 @@ def _sender(given: Namespace) -> Any:
     )
 
 
-def _terms(given: Namespace) -> Any:
+def terms(given: Namespace) -> Any:
+    """Return the terms of a run; what a command does not take is as if it was not given."""
     from miko_clf.distil.money import read_prices
     from miko_clf.distil.run import Terms
 
@@ -75,14 +77,15 @@ def _terms(given: Namespace) -> Any:
         prices=read_prices(given.prices) if given.prices else {},
         budget=given.budget_usd,
         width=given.in_flight,
-        splits=tuple(given.split),
-        limit=given.limit,
+        splits=tuple(given.get("split", ())),
+        limit=given.get("limit"),
         probe=not given.no_probe,
-        dry=given.dry_run,
+        dry=given.get("dry_run", False),
     )
 
 
-def _tell(tally: Any, report: Any, given: Namespace) -> None:
+def tell(tally: Any) -> None:
+    """Print what a run did."""
     ends = ", ".join(f"{count:,} {status}" for status, count in sorted(tally.posts.items()))
     print(f"{tally.done:,} posts: {ends or 'none'}")
     for reason, count in tally.reasons.most_common(5):
@@ -93,8 +96,12 @@ def _tell(tally: Any, report: Any, given: Namespace) -> None:
         f"{tally.lost:,} lost on the way), {tally.prompt:,} prompt tokens{cached}, "
         f"{tally.completion:,} completion tokens"
     )
+
+
+def tell_skipped(report: Any, beside: Path) -> None:
+    """Write which posts were passed over beside a file, and say so."""
     if report is not None and len(report):
-        path = given.kb.with_name(f"{given.kb.name}.skipped.json")
+        path = beside.with_name(f"{beside.name}.skipped.json")
         report.write(path)
         print(f"{len(report)} bad posts were passed over, see {path}")
 

@@ -21,7 +21,7 @@ def distil(parser: Parser) -> None:
         "the label holds, written knowing it), or debate (one rationale a label, made without it)"
     )
     add("--task", choices=TASKS, default="intentions", help=f"{say} (default: %(default)s)")
-    _server(parser)
+    asked(parser)
     say = "model that describes the pictures (default: --model is shown them itself)"
     add("--vision-model", type=str, metavar="NAME", help=say)
     add("--no-pictures", action="store_true", help="send no picture")
@@ -40,7 +40,7 @@ def distil(parser: Parser) -> None:
     _batch(parser)
 
 
-def _server(parser: Parser) -> None:
+def asked(parser: Parser) -> None:
     """Add what a server is asked with, shared by all commands that ask one."""
     add = parser.add_argument
     say = "an OpenAI-compatible server, such as http://127.0.0.1:8000/v1, or local:DIR of a student"

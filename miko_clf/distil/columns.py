@@ -39,8 +39,10 @@ _INTENTION = {
     "typicality": _NUMBER,
     "provenance": PROVENANCE,
 }
-_KEYS = {name: _TEXT for name in ("concept", "action", "object", "emotion")}
-_KEYS["keywords"] = pa.list_(_TEXT)
+_KEYS = {
+    **dict.fromkeys(("concept", "action", "object", "emotion"), _TEXT),
+    "keywords": pa.list_(_TEXT),
+}
 _REASON = {"text": _TEXT, "saw_label": pa.bool_(), "provenance": PROVENANCE}
 KNOWLEDGE: Mapping[str, pa.DataType] = {
     "description": _TEXT,

@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple
 
 import openai
 
+from miko_clf.distil.reply import sound
+
 Kind = Literal["limited", "transient", "refused", "failed", "fatal"]
 
 _FILTERED = (
@@ -41,7 +43,7 @@ class Fault(NamedTuple):
 
 def fault_of(error: Exception, key: str) -> Fault:
     """Return what an error of the client means; `key` is taken out of what the server says."""
-    if isinstance(error, openai.APITimeoutError):
+    if isinstance(error, openai.APITimeoutError | TimeoutError):
         return Fault("transient", "no answer within the deadline", lost=True)
     if isinstance(error, openai.APIConnectionError):
         cause = error.__cause__ or error
@@ -100,4 +102,4 @@ def _said(text: str, key: str) -> str:
     """Return a server's words in one short line, without the key."""
     if len(key) > 4:
         text = text.replace(key, "[key]")
-    return " ".join(text.split())[:300]
+    return sound(" ".join(text.split())[:300])

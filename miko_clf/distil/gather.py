@@ -43,6 +43,11 @@ class Tally:
         """Posts that have ended."""
         return sum(self.posts.values())
 
+    def explain(self, reason: str) -> None:
+        """Count a reason; past the first thousand, which may each be another, all are one."""
+        known = reason in self.reasons or len(self.reasons) < 1000
+        self.reasons[reason if known else "other"] += 1
+
     def count(self, reply: Reply) -> None:
         """Add what came of a call."""
         self.paid += reply.status != "failed"
@@ -60,6 +65,7 @@ class Paying:
         self.send = send
         self.ledger = ledger
         self.tally = tally
+        self._lost: Counter[bytes] = Counter()
 
     async def __call__(self, call: Call) -> Row:
         """Return the answer, committed; raises `SpentError` where the budget has no room for it."""
@@ -67,12 +73,31 @@ class Paying:
         try:
             await self.shelf.depart(call.key, reserved)
             reply = await self.send(call)
-        except BaseException:
-            self.ledger.reserved -= reserved
+        except BaseException as error:
+            self.ledger.release(reserved)
+            if isinstance(error, MikoError):  # it was turned down, and will not be billed
+                await self._land(call.key, reserved)
             raise
-        usd = self.ledger.settle(reserved, call, reply.usage, lost=reply.lost)
+        known = self._lost.pop(call.key, 0)
+        usd = self.ledger.settle(reserved, call, reply.usage, lost=reply.lost - known)
         self.tally.count(reply)
-        return await self.shelf.keep(call, reply, usd)
+        return await self.shelf.keep(call, reply, usd + known * reserved)
+
+    async def again(self, call: Call) -> None:
+        """Count an answer that was lost as billed, before the call is sent once more.
+
+        Raises `SpentError` where the budget has no room for that.
+        """
+        self._lost[call.key] += 1
+        usd = self.ledger.lose(call)
+        await self.shelf.depart(call.key, usd * (self._lost[call.key] + 1))
+
+    async def _land(self, key: bytes, reserved: float) -> None:
+        """Keep on record what a call that has ended unanswered may have cost before."""
+        if known := self._lost.pop(key, 0):
+            await self.shelf.depart(key, reserved * known)
+        else:
+            await self.shelf.land(key)
 
 
 class Gathering:
@@ -173,7 +198,7 @@ class Gathering:
             await self.shelf.conclude(outcome)
         self.tally.posts[outcome.status] += 1
         if outcome.status != "ok":
-            self.tally.reasons[f"{outcome.status}: {outcome.reason}"[:100]] += 1
+            self.tally.explain(f"{outcome.status}: {outcome.reason}"[:100])
 
     def _stop(self, error: Exception) -> None:
         """Begin nothing more; the first error is the one that is raised in the end."""

@@ -125,6 +125,7 @@ def _filled(
 def _intentions(
     db: sqlite3.Connection, choice: Choice, source: Joined | None, made: Exported
 ) -> Iterator[dict[str, Any]]:
+    each: Iterator[Known]
     if source:
         each = (one for _, one in _found(db, choice, source, made) if one)
     else:

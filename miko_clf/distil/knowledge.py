@@ -10,13 +10,12 @@ from typing import Any, Literal, NamedTuple
 
 from miko_clf.data.post import RELATIONS, Intention, KeyInformation, Post, Rationale, Relation
 from miko_clf.distil.kept import Ended, Kept, chosen, ends, kept, provenance
+from miko_clf.distil.marks import Mark, marks
 from miko_clf.distil.relations import sentence
 from miko_clf.distil.sieve import EMPTY, faults
 from miko_clf.distil.told import Told, argued, described, told, unsound
 from miko_clf.errors import DistilError
 
-RANKS = ("human", "critic", "llm")
-"""Whose score counts: people before a trained critic before an LLM."""
 LEFT_OUT = ("left out", "not judged", "not plausible enough")
 """Why an intention is absent that was written and is sound: the choice leaves it out."""
 
@@ -51,7 +50,7 @@ class Known(NamedTuple):
     `post` is as its file has it; an image that only its file holds is b"". `intentions` are whole
     sentences in the order of RELATIONS. `absent` says why a relation that was asked for, or
     another text, is not there. `ends` are by task, `sample` is that of the intentions, `models`
-    are those that answered.
+    are those that answered. `marks` are the scores that count, by relation, absent ones too.
     """
 
     post: Post
@@ -63,6 +62,7 @@ class Known(NamedTuple):
     ends: Mapping[str, Ended]
     sample: int | None
     models: tuple[str, ...]
+    marks: Mapping[str, Mark]
 
     def fields(self) -> dict[str, Any]:
         """Return the fields of a post that the knowledge base answers for.
@@ -128,8 +128,6 @@ def _known(db: sqlite3.Connection, row: tuple[str, str, str | None], choice: Cho
     name, record, image = row
     post = Post.model_validate({**json.loads(record), "image": _image(image)})
     found = chosen(ends(db, name), choice.sample)
-    if choice.rationale:
-        found.pop("debate" if choice.rationale == "rationale" else "rationale", None)
     calls = [
         call
         for call in kept(db, name)
@@ -141,23 +139,22 @@ def _known(db: sqlite3.Connection, row: tuple[str, str, str | None], choice: Cho
     absent = dict(said.absent)
     description = _description(said, calls, post, absent)
     rationale = None
-    if task := next((task for task in ("rationale", "debate") if task in found), None):
+    wanted = (choice.rationale,) if choice.rationale else ("rationale", "debate")
+    if task := next((task for task in wanted if task in found), None):
         rationale, fault = argued(by_task.get(task, []), post)
         absent |= {task: fault} if fault else {}
-    sample = end.sample if end else None
-    marks = _marks(db, name, sample)
-    intentions = _sieved(said, post, description, choice, marks, absent)
-    models = tuple(dict.fromkeys(call.answered_by or call.model for call in calls))
+    scores = marks(db, name, end.sample) if end else {}
     return Known(
-        post,
-        description,
-        said.key_information,
-        intentions,
-        rationale,
-        absent,
-        found,
-        sample,
-        models,
+        post=post,
+        description=description,
+        key_information=said.key_information,
+        intentions=_sieved(said, post, description, choice, scores, absent),
+        rationale=rationale,
+        absent=absent,
+        ends=found,
+        sample=end.sample if end else None,
+        models=tuple(dict.fromkeys(call.answered_by or call.model for call in calls)),
+        marks=scores,
     )
 
 
@@ -182,7 +179,7 @@ def _sieved(
     post: Post,
     description: str | None,
     choice: Choice,
-    marks: Mapping[str, dict[str, Any]],
+    scores: Mapping[str, Mark],
     absent: dict[str, str],
 ) -> tuple[Intention, ...]:
     """Return the intentions that are sound and wanted; why another is neither goes to `absent`."""
@@ -191,10 +188,15 @@ def _sieved(
     for name in (name for name in RELATIONS if name in said.completions):
         completion, call = said.completions[name]
         if text := sentence(name, completion):
-            mark = marks.get(name, {})
-            source = {**sources[id(call)], **mark.get("by", {})}
-            score = {key: mark[key] for key in ("plausibility", "typicality") if key in mark}
-            made.append(Intention(relation=name, text=text, provenance=source, **score))
+            mark = scores.get(name, Mark())
+            one = Intention(
+                relation=name,
+                text=text,
+                plausibility=mark.plausibility,
+                typicality=mark.typicality,
+                provenance={**sources[id(call)], **mark.by},
+            )
+            made.append(one)
         else:
             absent[name] = EMPTY
     shown = post.model_copy(update={"description": description or post.description})
@@ -212,33 +214,6 @@ def _unwanted(one: Intention, choice: Choice) -> str:
     if one.plausibility is None:
         return LEFT_OUT[1]
     return LEFT_OUT[2] if one.plausibility < choice.min_plausibility else ""
-
-
-def _marks(db: sqlite3.Connection, name: str, sample: int | None) -> dict[str, dict[str, Any]]:
-    """Return by relation the scores that count, and by whom: the mean over the best kind."""
-    say = (
-        "SELECT relation, judge, plausibility, typicality FROM scores "
-        "WHERE post = ? AND sample = ? ORDER BY relation, judge"
-    )
-    found: dict[str, dict[str, Any]] = {}
-    rows = db.execute(say, (name, sample)).fetchall()
-    for relation, each in groupby(rows, key=lambda row: row[0]):
-        judged = list(each)
-        mark: dict[str, Any] = {"by": {}}
-        for column, question in ((2, "plausibility"), (3, "typicality")):
-            given = {row[1]: row[column] for row in judged if row[column] is not None}
-            if best := best_of(given):
-                mark[question] = sum(best.values()) / len(best)
-                mark["by"][f"{question}_by"] = ", ".join(best)
-        found[relation] = mark
-    return found
-
-
-def best_of(given: Mapping[str, float]) -> dict[str, float]:
-    """Return of scores by judge those of the kind that counts most."""
-    kinds = {judge.partition(":")[0] for judge in given}
-    best = next((kind for kind in RANKS if kind in kinds), None)
-    return {judge: score for judge, score in given.items() if judge.partition(":")[0] == best}
 
 
 def _image(image: str | None) -> Path | bytes | None:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from miko_clf.data.post import RELATIONS, KeyInformation, Relation
@@ -24,6 +25,7 @@ class Placed(NamedTuple):
     odd: tuple[str, ...]
 
 
+@lru_cache(maxsize=1024)
 def placed(raw: str) -> Placed:
     """Return what each relation is told by an answer of numbered sentences.
 
@@ -62,7 +64,7 @@ def sentences(raw: str) -> list[tuple[int, str]]:
         lines.pop()
     text = "\n".join(lines)
     heads = list(_HEAD.finditer(text))
-    ends = [head.start() for head in heads[1:]] + [len(text)]
+    ends = [*(head.start() for head in heads), len(text)][1:]
     return [
         (int(head[1]), " ".join(text[head.end() : end].split()))
         for head, end in zip(heads, ends, strict=True)

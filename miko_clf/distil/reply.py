@@ -18,17 +18,21 @@ def reply_of(answer: Any, host: str) -> Reply:
     choice = choices[0] if isinstance(choices, list) and choices else None
     reply = Reply(
         usage=_usage(answer.get("usage")),
-        model=str(answer.get("model") or ""),
-        request=str(answer.get("id") or ""),
+        model=sound(answer.get("model")),
+        request=sound(answer.get("id")),
         host=host,
     )
-    if not isinstance(choice, Mapping):  # some gateways drop a blocked candidate and say no more
-        rest = json.dumps({**answer, "usage": None})[:2000]
+    if not isinstance(choice, Mapping):
+        if answer.get("error"):  # some gateways report an outage behind them with status 200
+            raise ValueError(f"no chat completion: {str(answer['error'])[:100]}")
+        rest = json.dumps({**answer, "usage": None})[:2000]  # others drop a blocked candidate
         return reply._replace(status="refused", reason="no choices", raw=rest)
-    message = choice.get("message") or {}
-    refusal = message.get("refusal")
-    finish = str(choice.get("finish_reason") or "")
-    reply = reply._replace(raw=_text(message.get("content")) or refusal or "", finish=finish)
+    message = choice.get("message")
+    if not isinstance(message, Mapping):
+        raise ValueError(f"no message in a chat completion: {str(choice)[:100]}")
+    refusal = sound(message.get("refusal"))
+    finish = sound(choice.get("finish_reason"))
+    reply = reply._replace(raw=_text(message.get("content")) or refusal, finish=finish)
     if refusal:
         return reply._replace(status="refused", reason="refusal")
     if finish in ("content_filter", "refusal"):
@@ -36,11 +40,18 @@ def reply_of(answer: Any, host: str) -> Reply:
     return reply
 
 
+def sound(text: Any) -> str:
+    """Return a text that can be kept: half a surrogate pair, as a cut leaves it, becomes `?`."""
+    return str(text or "").encode(errors="replace").decode()
+
+
 def _text(content: Any) -> str:
     """Return the text of a message, which some servers give in parts."""
     if isinstance(content, list):
-        return "".join(str(part.get("text") or "") for part in content if isinstance(part, Mapping))
-    return str(content or "")
+        content = "".join(
+            str(part.get("text") or "") for part in content if isinstance(part, Mapping)
+        )
+    return sound(content)
 
 
 def _usage(usage: Any) -> Usage:

@@ -94,7 +94,7 @@ async def _gather(
             total = _total(found, terms.limit)
             if terms.probe and isinstance(sender, Teacher):
                 await acquaint(sender, plan, shelf, ledger, first)
-            _say((await estimate(first, way, ledger, plan.models, total)).line())
+            say((await estimate(first, way, ledger, plan.models, total)).line())
             if terms.dry:
                 return Tally()
             return await attend(
@@ -129,7 +129,10 @@ async def attend(
     `pay` stands in for sending, as the batch route does.
     """
     tally = Tally()
-    pay = pay or Paying(shelf, sender.send, ledger, tally)
+    if pay is None:
+        pay = paying = Paying(shelf, sender.send, ledger, tally)
+        if isinstance(sender, Teacher):
+            sender.lost = paying.again
     gathering = Gathering(shelf, pay, way, tally, width=width)
     gate = sender.gate if isinstance(sender, Teacher) else None
     on = "the same command goes on from here"
@@ -161,14 +164,14 @@ async def acquaint(
             teacher.dialects[model] = finding.dialect
         else:
             if listed and model not in listed:
-                _say(f"{model}: the server does not list it; it lists {', '.join(listed[:8])}")
+                say(f"{model}: the server does not list it; it lists {', '.join(listed[:8])}")
             finding = await probe(teacher, model, pictures=sees, usage=ledger.budget is not None)
             facts = {**finding._asdict(), "dialect": asdict(finding.dialect)}
             await shelf.state(name, {"at": time.time(), "found": facts})
         if finding.picture_tokens:
             ledger.picture = max(finding.picture_tokens, 1)
         for line in finding.lines():
-            _say(line)
+            say(line)
 
 
 def _way(plan: Plan) -> Way:
@@ -214,7 +217,7 @@ def _stoppable(gathering: Gathering) -> Iterator[None]:
             main.cancel()
             return
         gathering.stopping = "stopped"
-        _say("stopping: what is under way is awaited and kept; once more gives it up")
+        say("stopping: what is under way is awaited and kept; once more gives it up")
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
@@ -225,5 +228,6 @@ def _stoppable(gathering: Gathering) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Tell a person one thing, on stderr."""
     Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)

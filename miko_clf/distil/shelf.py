@@ -2,9 +2,11 @@
 
 import fcntl
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 from urllib.parse import quote
@@ -179,6 +181,11 @@ class Shelf:
         row = (key, usd, time.time())
         await self._writer.do(lambda db: db.execute("REPLACE INTO flights VALUES (?, ?, ?)", row))
 
+    async def land(self, key: bytes) -> None:
+        """Note that a call is no longer under way, and was not answered."""
+        row = (key,)
+        await self._writer.do(lambda db: db.execute("DELETE FROM flights WHERE key = ?", row))
+
     async def keep(self, call: Call, reply: Reply, usd: float) -> Row:
         """Commit what came back, unread; an earlier failure of the same call makes way."""
         values = record(call, reply, usd)
@@ -225,8 +232,14 @@ def _tokens(reply: Reply) -> tuple[int, int, int]:
 
 
 def _keep(db: sqlite3.Connection, values: tuple[Any, ...]) -> None:
-    db.execute("DELETE FROM calls WHERE key = ? AND status = 'failed'", values[:1])
+    failed = "calls WHERE key = ? AND status = 'failed'"
+    before = db.execute(f"SELECT usd, tries, lost FROM {failed}", values[:1]).fetchone()
+    if before:  # what an earlier failure has cost stays in the books
+        db.execute(f"DELETE FROM {failed}", values[:1])
     db.execute(_KEEP, values)
+    if before:
+        say = "UPDATE calls SET usd = usd + ?, tries = tries + ?, lost = lost + ? WHERE key = ?"
+        db.execute(say, (*before, *values[:1]))
     db.execute("DELETE FROM flights WHERE key = ?", values[:1])
 
 
@@ -264,13 +277,18 @@ def _count_lost(db: sqlite3.Connection) -> None:
 
 
 def _claimed(path: Path) -> IO[str]:
-    lock = path.with_name(f".{path.name}.lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise DistilError(f"{path}: another process is writing there") from None
-    return lock
+    where = path.with_name(f".{path.name}.lock")
+    while True:
+        lock = where.open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise DistilError(f"{path}: another process is writing there") from None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock.fileno()), where.stat()):
+                return lock
+        lock.close()  # it was let go, and unlinked, between opening and locking
 
 
 def _opened(path: Path, write: bool) -> sqlite3.Connection:

@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import random
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,6 +22,8 @@ from miko_clf.errors import DistilError, PostError
 # The client's own chat.completions.create turns every message and every answer through typed
 # models, which takes more of the processor than all the rest of a call.
 _ROUTE = "/chat/completions"
+# Connections of one client: it looks through all that it has at the start and end of each call.
+_SHARE = 8
 KEY_NAMES = ("MIKO_API_KEY", "OPENAI_API_KEY")
 _FIRST_PAUSE = 0.5  # seconds after a transient error, doubled each time
 _LONGEST_PAUSE = 20.0
@@ -32,7 +36,8 @@ class Teacher:
     The key comes from the environment alone. A 429 is waited for and asked again, without end and
     without counting as a failure. Lost connections and 5xx are tried again `tries` times; when
     nothing at all has come back for `patience` seconds, `DistilError` ends the run, in which
-    nothing is lost. A key, a model or a route that the server refuses raises at once.
+    nothing is lost. A key, a model or a route that the server refuses raises at once. `lost`, if
+    set, is awaited before a call is sent again whose answer may have been billed.
     """
 
     def __init__(
@@ -60,15 +65,15 @@ class Teacher:
         self.patience = patience
         self._pace = AsyncLimiter(max(1.0, per_minute), 60) if per_minute else None
         self._key = _key(key_name)
-        self._answered = time.monotonic()
-        self._silent = 0
-        self.client = AsyncOpenAI(
-            base_url=server, api_key=self._key, max_retries=0, timeout=deadline
-        )
+        self.lost: Callable[[Call], Awaitable[None]] | None = None
+        self._silent, self._since = 0, 0.0
+        self._clients: list[AsyncOpenAI] = []
+        self._free: list[AsyncOpenAI] = []
+        self.client = self._another()
 
     async def close(self) -> None:
         """Let the connections go."""
-        await self.client.close()
+        await asyncio.gather(*(client.close() for client in self._clients))
 
     async def send(self, call: Call) -> Reply:
         """Return what came of a call; raises `DistilError` where the run cannot go on."""
@@ -81,16 +86,19 @@ class Teacher:
         while True:
             try:
                 reply = await self._once(sent)
-            except (openai.OpenAIError, ValueError) as error:
+            except (openai.OpenAIError, TimeoutError, ValueError) as error:
                 fault = fault_of(error, self._key)
             else:
-                self._answered, self._silent = time.monotonic(), 0
+                self._silent = 0
                 seconds = time.monotonic() - started
                 return reply._replace(tries=failures + 1, lost=lost, seconds=seconds)
             if fault.kind == "limited":
+                self._silent = 0
                 continue
             failures += fault.kind == "transient"
             lost += fault.lost
+            if fault.kind == "transient":
+                self._listen(fault)
             if fault.kind == "refused" or fault.kind == "failed" or failures >= self.tries:
                 return Reply(
                     raw=fault.raw,
@@ -103,7 +111,8 @@ class Teacher:
                 )
             if fault.kind == "fatal":
                 raise DistilError(f"{self.server}: {fault.reason}")
-            self._listen(fault)
+            if fault.lost and self.lost:
+                await self.lost(call)
             await asyncio.sleep(fault.wait or _pause(failures))
 
     async def _body(self, call: Call) -> dict[str, Any]:
@@ -117,7 +126,7 @@ class Teacher:
             await self._pace.acquire()
         async with self.gate:
             try:
-                answer = await self.client.post(_ROUTE, body=sent, cast_to=object)
+                answer = await self._posted(sent)
             except openai.RateLimitError as error:
                 fault = fault_of(error, self._key)
                 if fault.kind == "limited":
@@ -126,10 +135,28 @@ class Teacher:
             self.gate.succeeded()
         return reply_of(answer, self.host)
 
+    async def _posted(self, sent: dict[str, Any]) -> object:
+        client = self._free.pop() if self._free else self._another()
+        try:
+            async with asyncio.timeout(self.deadline):  # the client's own is for each read
+                return await client.post(_ROUTE, body=sent, cast_to=object)
+        finally:
+            self._free.append(client)
+
+    def _another(self) -> AsyncOpenAI:
+        """Return one more client, which then has room for more calls than this one."""
+        client = AsyncOpenAI(
+            base_url=self.server, api_key=self._key, max_retries=0, timeout=self.deadline
+        )
+        self._clients.append(client)
+        self._free += [client] * (_SHARE - 1)
+        return client
+
     def _listen(self, fault: Fault) -> None:
         """Count a transient error; raise once the server has been silent for too long."""
+        self._since = self._since if self._silent else time.monotonic()
         self._silent += 1
-        silence = time.monotonic() - self._answered
+        silence = time.monotonic() - self._since
         if self._silent >= _ALARM and silence > self.patience:
             raise DistilError(
                 f"{self.server}: no answer for {silence:,.0f} seconds, last: {fault.reason}; "
@@ -138,12 +165,20 @@ class Teacher:
 
 
 def _pause(failures: int) -> float:
-    return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (failures - 1))
+    pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (failures - 1))
+    return pause * random.uniform(0.8, 1.2)  # so that calls that failed together part
 
 
 def _key(name: str | None) -> str:
+    """Return the key, without the line end that a file of secrets leaves behind it."""
+    names = KEY_NAMES if name is None else (name,)
+    for each in names:
+        key = os.environ.get(each, "").strip()
+        if not key:
+            continue
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            raise DistilError(f"the key in {each} holds characters that no header can carry")
+        return key
     if name is not None:
-        if not os.environ.get(name):
-            raise DistilError(f"the environment holds no key {name}")
-        return os.environ[name]
-    return next((os.environ[each] for each in KEY_NAMES if os.environ.get(each)), "none")
+        raise DistilError(f"the environment holds no key {name}")
+    return "none"

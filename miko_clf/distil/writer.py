@@ -52,7 +52,7 @@ class Writer:
             error: Exception | None = None
             try:
                 await loop.run_in_executor(self._thread, self._commit, [act for act, _ in now])
-            except (sqlite3.Error, OSError) as fault:
+            except Exception as fault:  # whoever waits must hear of it, whatever it is
                 error = DistilError(f"the knowledge base cannot be written: {fault}")
             for _, done in now:
                 if not done.cancelled():

@@ -62,7 +62,7 @@ def marks(valid: Float[np.ndarray, " row"], weight: Float[np.ndarray, " row"]) -
 class Seen:
     """A logistic regression on standardised columns."""
 
-    strengths = (3e-5, 1e-4, 3e-4, 1e-3)
+    strengths = (3e-5, 1e-4, 3e-4)
 
     def __init__(self, mean: Floats, scale: Floats, weight: Floats, bias: float) -> None:
         self.mean, self.scale, self.weight, self.bias = mean, scale, weight, bias
