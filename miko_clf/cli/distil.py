@@ -15,12 +15,15 @@ def _distil(given: Namespace, line: str) -> None:
     from miko_clf.distil.run import gather
     from miko_clf.distil.tasks import Plan
 
+    if given.submit and not given.batch:
+        raise UsageError("--submit hands over the files of --batch DIR, which is not given")
+    offline = bool(given.batch and not given.submit and not given.server)
     report = SkipReport() if given.skip_bad else None
-    is_near, model = near(given)
+    is_near, model = (True, given.model) if offline and given.model else near(given)
     plan = Plan(
         given.task,
         model,
-        order="student" if given.server.startswith("local:") else given.plan,
+        order="student" if (given.server or "").startswith("local:") else given.plan,
         vision=given.vision_model,
         fallbacks=tuple(given.fallback),
         labels=tuple(part for part in (given.labels or "").split(",") if part),
@@ -32,21 +35,52 @@ def _distil(given: Namespace, line: str) -> None:
         seed=given.seed,
         max_tokens=given.max_tokens,
     )
-    tally = gather(given.posts, given.kb, plan, sender(given), terms(given), report=report)
+    if given.batch:
+        tally = _in_waves(given, plan, report, offline)
+    else:
+        tally = gather(given.posts, given.kb, plan, sender(given), terms(given), report=report)
     if given.dry_run:
         return
     tell(tally)
     tell_skipped(report, given.kb)
     kb = shlex.quote(str(given.kb))
-    print(f"next: miko-clf kb stats {kb}, then miko-clf kb export {kb} posts.jsonl")
+    if tally.unread:
+        print(f"{tally.unread:,} posts wait for answers; the same command reads them")
+    else:
+        print(f"next: miko-clf kb stats {kb}, then miko-clf kb export {kb} posts.jsonl")
+
+
+def _in_waves(given: Namespace, plan: Any, report: Any, offline: bool) -> Any:
+    from miko_clf.distil.teacher import Teacher
+    from miko_clf.distil.waves import gather_in_waves
+
+    asked = None if offline else sender(given)
+    if asked is not None and not isinstance(asked, Teacher):
+        raise UsageError("--batch is for servers; a student in a folder is asked at once")
+    tally, written = gather_in_waves(
+        given.posts,
+        given.kb,
+        plan,
+        given.batch,
+        asked,
+        terms(given),
+        send=given.submit,
+        report=report,
+    )
+    for path in written.waiting:
+        print(f"to be answered: {path}")
+    return tally
 
 
 def near(given: Namespace) -> tuple[bool, str]:
     """Return whether the server is on this network, and the name of the model."""
     from miko_clf.distil.privacy import is_near
 
-    if given.model is None and not given.server.startswith("local:"):
-        raise UsageError("the following arguments are required: --model")
+    local = (given.server or "").startswith("local:")
+    missing = [name for name in ("server", "model") if given[name] is None]
+    if missing and not (local and missing == ["model"]):
+        names = ", ".join(f"--{name}" for name in missing)
+        raise UsageError(f"the following arguments are required: {names}")
     return is_near(given.server), given.model or given.server
 
 

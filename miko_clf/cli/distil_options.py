@@ -44,7 +44,7 @@ def asked(parser: Parser) -> None:
     """Add what a server is asked with, shared by all commands that ask one."""
     add = parser.add_argument
     say = "an OpenAI-compatible server, such as http://127.0.0.1:8000/v1, or local:DIR of a student"
-    add("--server", type=str, required=True, metavar="URL", help=say)
+    add("--server", type=str, metavar="URL", help=say)
     add("--model", type=str, metavar="NAME", help="model to ask")
     say = "model to ask what another refused, may be repeated, in order"
     add("--fallback", action="append", default=[], metavar="NAME", help=say)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from miko_clf.data.post import Post
 from miko_clf.distil.call import Call, Reply
-from miko_clf.distil.money import Ledger
+from miko_clf.distil.money import Ledger, SpentError
 from miko_clf.distil.shelf import Outcome, PostRow, Row, Shelf
 from miko_clf.distil.tasks import Ask
 from miko_clf.errors import MikoError
@@ -66,20 +66,24 @@ class Paying:
         self.ledger = ledger
         self.tally = tally
         self._lost: Counter[bytes] = Counter()
+        self._under_way = 0
+        self._room = asyncio.Event()
 
     async def __call__(self, call: Call) -> Row:
         """Return the answer, committed; raises `SpentError` where the budget has no room for it."""
-        reserved = self.ledger.reserve(call)
+        reserved = await self._reserved(call)
         try:
             await self.shelf.depart(call.key, reserved)
             reply = await self.send(call)
         except BaseException as error:
             self.ledger.release(reserved)
+            self._settled()
             if isinstance(error, MikoError):  # it was turned down, and will not be billed
                 await self._land(call.key, reserved)
             raise
         known = self._lost.pop(call.key, 0)
         usd = self.ledger.settle(reserved, call, reply.usage, lost=reply.lost - known)
+        self._settled()
         self.tally.count(reply)
         return await self.shelf.keep(call, reply, usd + known * reserved)
 
@@ -91,6 +95,24 @@ class Paying:
         self._lost[call.key] += 1
         usd = self.ledger.lose(call)
         await self.shelf.depart(call.key, usd * (self._lost[call.key] + 1))
+
+    async def _reserved(self, call: Call) -> float:
+        """Set aside what a call may cost, once there is room for it or none can come any more."""
+        while True:
+            try:
+                reserved = self.ledger.reserve(call)
+            except SpentError:
+                if not self._under_way:
+                    raise
+                self._room.clear()
+                await self._room.wait()  # most calls cost less than was set aside for them
+            else:
+                self._under_way += 1
+                return reserved
+
+    def _settled(self) -> None:
+        self._under_way -= 1
+        self._room.set()
 
     async def _land(self, key: bytes, reserved: float) -> None:
         """Keep on record what a call that has ended unanswered may have cost before."""

@@ -26,6 +26,8 @@ async def judge(post: Post, plan: Plan, ask: Ask, keep: Keep, repeat: float = RE
     `plan.sample` is the sample of the intentions, and of the scores. How the second opinion ends
     changes nothing for the post.
     """
+    if post.image == b"":  # only the file that it came from holds it
+        post = post.model_copy(update={"image": None})
     try:
         way = Walk(post, replace(plan, sample=0), ask)
     except PostError as error:

@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -41,33 +42,40 @@ async def _judge_all(kb: Path, plan: Plan, sender: Sender, terms: Terms, repeat:
             if warning := own_work(shelf.db, plan.model):
                 say(warning)
             ledger = Ledger(terms.prices, plan.models, budget=terms.budget, spent=shelf.spent())
-            first = [post for post, _ in islice(_posts(shelf), SAMPLE)]
-            total = sum(1 for _ in _posts(shelf))
+            first = [post for post, _ in islice(_posts(shelf, {}), SAMPLE)]
+            total = sum(1 for _ in _posts(shelf, {}))
+            samples: dict[str, int] = {}
             if terms.probe and isinstance(sender, Teacher):
                 await acquaint(sender, plan, shelf, ledger, first)
-            pretended = _way(plan, repeat, None)
+            pretended = _way(plan, repeat, None, {})
             say((await estimate(first, pretended, ledger, plan.models, total)).line())
             if terms.dry:
                 return Tally()
             run = partial(attend, width=terms.width, total=total, title="judge")
-            return await run(shelf, _posts(shelf), _way(plan, repeat, shelf), sender, ledger)
+            way = _way(plan, repeat, shelf, samples)
+            return await run(shelf, _posts(shelf, samples), way, sender, ledger)
     finally:
         await sender.close()
 
 
-def _way(plan: Plan, repeat: float, shelf: Shelf | None) -> Way:
+def _way(plan: Plan, repeat: float, shelf: Shelf | None, samples: dict[str, int]) -> Way:
+    """Return the way of a post; what is said of it belongs to the sample that was read."""
+
     async def keep(scores: object) -> None:
         if shelf is not None:
             await shelf.score(scores)  # type: ignore[arg-type]
 
     async def way(post: Post, ask: Ask) -> Outcome:
-        return await judge(post, plan, ask, keep, repeat)
+        of = replace(plan, sample=samples.pop(post.id, plan.sample))
+        return await judge(post, of, ask, keep, repeat)
 
     return way
 
 
-def _posts(shelf: Shelf) -> Iterator[tuple[Post, PostRow]]:
+def _posts(shelf: Shelf, samples: dict[str, int]) -> Iterator[tuple[Post, PostRow]]:
+    """Yield posts that carry intentions, and note in `samples` which sample of them it is."""
     for known in everything(shelf.db, Choice(sample=None)):
         row = shelf.post(known.post.id)
-        if known.intentions and row is not None:
+        if known.intentions and known.sample is not None and row is not None:
+            samples[known.post.id] = known.sample
             yield known.filled(), row

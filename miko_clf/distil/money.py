@@ -1,17 +1,19 @@
 """What calls cost: prices, reservations, and a budget that is never passed unknowingly."""
 
+import json
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from miko_clf.distil.answer import wire_schema
+from miko_clf.distil.answer import Answer, wire_schema
 from miko_clf.distil.call import Call, Usage
 from miko_clf.errors import DistilError, nearest
 
-_CHARS = 3.0  # characters a token, low, so that an estimate errs upwards
+_BYTES = 3.0  # of UTF-8 a token: low, so that an estimate errs upwards in any script
 PICTURE = 800  # tokens a picture, until the probe has seen what the server counts
 
 
@@ -97,9 +99,9 @@ class Ledger:
 
     def expected(self, call: Call) -> Usage:
         """Return the tokens that a call takes at most, by its length."""
-        chars = sum(len(turn.text) for turn in call.turns) + len(str(wire_schema(call.answer)))
+        size = sum(len(turn.text.encode()) for turn in call.turns) + _schema_size(call.answer)
         pictures = sum(turn.picture is not None for turn in call.turns)
-        return Usage(int(chars / _CHARS) + pictures * self.picture, 0, call.sampling.max_tokens)
+        return Usage(int(size / _BYTES) + pictures * self.picture, 0, call.sampling.max_tokens)
 
     def reserve(self, call: Call) -> float:
         """Set aside what a call may cost, and return it; raises `SpentError` at the budget."""
@@ -152,3 +154,8 @@ class Ledger:
     def facts(self) -> dict[str, Any]:
         """Return the prices in use, for the record."""
         return {name: price.model_dump() for name, price in self.prices.items()}
+
+
+@lru_cache(maxsize=256)
+def _schema_size(answer: type[Answer]) -> int:
+    return len(json.dumps(wire_schema(answer)))

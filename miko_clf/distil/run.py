@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -74,12 +74,19 @@ def gather(
     it was stopped, and a `MikoError` for whatever a person can mend.
     """
     terms = terms or Terms()
+    read, plan = reading_of(posts, plan, terms, report)
+    return asyncio.run(_gather(read(), kb, plan, sender, terms, report))
+
+
+def reading_of(
+    posts: Path, plan: Plan, terms: Terms, report: SkipReport | None
+) -> tuple[Callable[[], Source], Plan]:
+    """Return what reads the posts of a plan, from the start each time, and the plan in full."""
     splits = terms.splits or (LEARNED if plan.task == "rationale" else ())
     read = partial(source, posts, splits, report)
     if plan.task == "debate" and not plan.labels:
         plan = replace(plan, labels=_labels(read()))
-    run = partial(_gather, read(), kb, plan, sender, terms, report)
-    return asyncio.run(run())
+    return read, plan
 
 
 async def _gather(
@@ -87,49 +94,72 @@ async def _gather(
 ) -> Tally:
     try:
         with Shelf(kb) as shelf:
-            way = _way(plan)
-            ledger = Ledger(terms.prices, plan.models, budget=terms.budget, spent=shelf.spent())
-            pairs, rest = head(_limited(found.found, terms.limit))
-            first = [post for _, post in pairs]
-            total = _total(found, terms.limit)
-            if terms.probe and isinstance(sender, Teacher):
-                await acquaint(sender, plan, shelf, ledger, first)
-            say((await estimate(first, way, ledger, plan.models, total)).line())
+            ledger, posts = await prepare(found, shelf, plan, sender, terms)
             if terms.dry:
                 return Tally()
             return await attend(
                 shelf,
-                placed(shelf, rest, report),
-                way,
+                placed(shelf, posts, report),
+                way_of(plan),
                 sender,
                 ledger,
                 width=terms.width,
-                total=total,
+                total=total_of(found, terms),
                 title=plan.task,
             )
     finally:
         await sender.close()
 
 
+async def prepare(
+    found: Source,
+    shelf: Shelf,
+    plan: Plan,
+    sender: Sender | None,
+    terms: Terms,
+    *,
+    batch: bool = False,
+    again: bool = False,
+) -> tuple[Ledger, Iterator[Any]]:
+    """Probe the server, say what the posts will take, and return the ledger and the posts.
+
+    Where that was done (`again`), only return them.
+    """
+    ledger = Ledger(
+        terms.prices, plan.models, budget=terms.budget, spent=shelf.spent(), batch=batch
+    )
+    pairs, posts = head(_limited(found.found, terms.limit))
+    if again:
+        return ledger, posts
+    first = [post for _, post in pairs]
+    if terms.probe and isinstance(sender, Teacher):
+        await acquaint(sender, plan, shelf, ledger, first)
+    total = total_of(found, terms)
+    say((await estimate(first, way_of(plan), ledger, plan.models, total)).line())
+    return ledger, posts
+
+
 async def attend(
     shelf: Shelf,
     posts: Iterator[Any],
     way: Way,
-    sender: Sender,
+    sender: Sender | None,
     ledger: Ledger,
     *,
     width: int,
     total: int | None,
     title: str,
     pay: Pay | None = None,
+    tally: Tally | None = None,
 ) -> Tally:
     """Take posts their way with a bar, and stop in good order when asked to.
 
     The first Ctrl-C begins nothing more and waits for what is under way, the second gives it up.
     `pay` stands in for sending, as the batch route does.
     """
-    tally = Tally()
+    tally = tally or Tally()
     if pay is None:
+        assert sender is not None
         pay = paying = Paying(shelf, sender.send, ledger, tally)
         if isinstance(sender, Teacher):
             sender.lost = paying.again
@@ -174,15 +204,18 @@ async def acquaint(
             say(line)
 
 
-def _way(plan: Plan) -> Way:
+def way_of(plan: Plan) -> Way:
+    """Return the way of a plan's task."""
+
     async def way(post: Post, ask: Ask) -> Outcome:
         return await walk(post, plan, ask)
 
     return way
 
 
-def _total(found: Source, limit: int | None) -> int | None:
-    known = [count for count in (found.total, limit) if count is not None]
+def total_of(found: Source, terms: Terms) -> int | None:
+    """Return how many posts there are to read, None where that is not known."""
+    known = [count for count in (found.total, terms.limit) if count is not None]
     return min(known, default=None)
 
 

@@ -1,17 +1,15 @@
 """The shelf: one SQLite file that holds every answer that was paid for, and loses none."""
 
-import fcntl
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from miko_clf.distil.call import Call, Reply, Status
+from miko_clf.distil.lock import claimed
 from miko_clf.distil.writer import Writer
 from miko_clf.errors import DistilError
 
@@ -106,7 +104,7 @@ class Shelf:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = _claimed(path)
+            self._lock = claimed(path)
             self.db = _opened(path, write=True)
             self._hand = _opened(path, write=True)
             self._writer = Writer(self._hand, path.with_name(f".{path.name}.ballast"))
@@ -274,21 +272,6 @@ def _count_lost(db: sqlite3.Connection) -> None:
         db.execute("BEGIN IMMEDIATE")
         db.execute("REPLACE INTO facts VALUES ('lost', ?)", (json.dumps(lost),))
         db.execute("DELETE FROM flights")
-
-
-def _claimed(path: Path) -> IO[str]:
-    where = path.with_name(f".{path.name}.lock")
-    while True:
-        lock = where.open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            raise DistilError(f"{path}: another process is writing there") from None
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(lock.fileno()), where.stat()):
-                return lock
-        lock.close()  # it was let go, and unlinked, between opening and locking
 
 
 def _opened(path: Path, write: bool) -> sqlite3.Connection:

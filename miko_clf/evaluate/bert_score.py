@@ -7,10 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging
 
 from miko_clf.errors import EncoderError
 
-_TOGETHER = 4096  # pairs whose texts are held as vectors at a time
+logging.disable_progress_bar()
+_TOGETHER = 1024  # pairs at a time
+_KEPT = 20_000  # texts whose vectors are kept for other pairs: the reference comes again and again
 _BATCH = 64
 _LONGEST = 128  # tokens
 
@@ -32,20 +35,24 @@ class BertScore:
         except (OSError, ValueError) as error:
             raise EncoderError(f"{name}: no encoder to compare texts with: {error}") from None
         self.model = model.to(self.device).eval()
+        self._kept: dict[str, Tensor] = {}
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Return F1 for each pair of a written text and a reference, 0 where one has no token."""
         scores: list[float] = []
         for start in range(0, len(pairs), _TOGETHER):
             part = pairs[start : start + _TOGETHER]
-            vectors = self._vectors(sorted({text for pair in part for text in pair}, key=len))
-            scores += [_f1(vectors[one], vectors[other]) for one, other in part]
+            if len(self._kept) > _KEPT:
+                self._kept.clear()
+            new = {text for pair in part for text in pair} - self._kept.keys()
+            self._kept.update(self._vectors(sorted(new, key=len)))
+            scores += [_f1(self._kept[one], self._kept[other]) for one, other in part]
         return scores
 
     @torch.inference_mode()
     def _vectors(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Return (token, width) of unit length for each text, special tokens left out."""
-        found = {}
+        found: dict[str, Tensor] = {}
         for start in range(0, len(texts), _BATCH):
             part = texts[start : start + _BATCH]
             read = self.words(

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,15 @@ NUM_FOLDS = 5
 KEPT = 0.8
 CURVE = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 CRITIC = "critic"
+RIVALS = (
+    "critic without TF-IDF",
+    "critic without the post",
+    "critic without the other intentions",
+    "critic of the intention alone",
+    "TF-IDF of the intention",
+    "TF-IDF of post and intention",
+    "share of the relation",
+)
 MEASURED = ("auroc", "average_precision", "brier", "kept_precision", "auroc_within_posts")
 Row = NDArray[np.int64]
 Scores = Mapping[str, Float[np.ndarray, " row"]]
@@ -43,10 +52,11 @@ def assess(
     tower: TextTower,
     *,
     max_length: int = 96,
+    against: Collection[str] = RIVALS,
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Return a report of the critic and of its rivals, all on the same held-out posts.
+    """Return a report of the critic and of the rivals in `against`, on the same held-out posts.
 
     Every probability is of a post that neither its model nor the choice of its hyper-parameters
     saw: 5 folds by post, and folds within them. A validity of .5 or more counts as valid.
@@ -55,6 +65,7 @@ def assess(
     asked = [row for row, example in enumerate(examples) if example.valid is not None]
     examples = [examples[row] for row in asked]
     rivals = _rivals(examples, seen[asked], tower.width, seed)
+    rivals = {name: rivals[name] for name in (CRITIC, *against)}
     splits = folds(examples, NUM_FOLDS, seed)
     held_out = {name: np.zeros(len(examples)) for name in rivals}
     work = [(name, *split) for name in rivals for split in splits]

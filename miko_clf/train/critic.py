@@ -149,7 +149,9 @@ def _unpacked(arrays: Mapping[str, Floats], about: Mapping[str, Any]) -> Head:
     for kind in (Seen, Read):
         name = kind.__name__.lower()
         if name in about:
-            own = {key: arrays[f"{name}.{key}"] for key in ARRAYS if f"{name}.{key}" in arrays}
+            own: dict[str, Any] = {
+                key: arrays[f"{name}.{key}"] for key in ARRAYS if f"{name}.{key}" in arrays
+            }
             members.append(kind(**own, **about[name]))
     mix, strengths = tuple(about["mix"]), tuple(about["strengths"])
     return Head(tuple(members), mix, about["bias"], strengths)

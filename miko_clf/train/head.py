@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -126,7 +127,10 @@ class Read:
 
 
 class Head(NamedTuple):
-    """Members whose log-odds are weighed by `mix` and moved by `bias` (Platt, 1999)."""
+    """Members whose log-odds are weighed by `mix` and moved by `bias` (Platt, 1999).
+
+    A member that told nothing of held-out rows has no weight; if none has, all rows score alike.
+    """
 
     members: tuple[Seen | Read, ...]
     mix: tuple[float, ...]
@@ -149,14 +153,14 @@ def fit_head(view: View, given: Marks, splits: Sequence[Split]) -> Head:
     kinds = [kind for kind, side in ((Seen, view.seen), (Read, view.texts)) if side is not None]
     found = [_crossfit(kind, view, given, splits) for kind in kinds]
     held_out = np.stack([logits for _, logits in found], axis=1)
-    platt = _regression(held_out[given.rows], given, 1.0)
+    mix, bias = _platt(held_out[given.rows], given)
     members = tuple(
         kind.fit(view, given, strength) for kind, (strength, _) in zip(kinds, found, strict=True)
     )
     return Head(
         members,
-        tuple(float(value) for value in platt.coef_[0]),
-        float(platt.intercept_[0]),
+        mix,
+        bias,
         tuple(strength for strength, _ in found),
     )
 
@@ -186,6 +190,30 @@ def _regression(columns: Any, given: Marks, strength: float) -> LogisticRegressi
         )
     model = LogisticRegression(C=strength, max_iter=STEPS)
     return model.fit(columns, given.truth, sample_weight=given.weight)
+
+
+def _platt(
+    logits: Float[np.ndarray, "piece member"], given: Marks
+) -> tuple[tuple[float, ...], float]:
+    """Return the weights of the members, never below 0, and the bias of least NLL.
+
+    From a few posts a member may predict held-out rows worse than chance; a weight below 0 would
+    turn that noise into a critic that is sure of the opposite of what it learned.
+    """
+    sign = 2 * given.truth - 1
+
+    def loss(at: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        mix, bias = at[:-1], at[-1]
+        margin = sign * (logits @ mix + bias)
+        slope = -given.weight * sign * expit(-margin)
+        value = given.weight @ np.logaddexp(0, -margin) + mix @ mix / 2
+        return float(value), np.append(logits.T @ slope + mix, slope.sum())
+
+    num_members = logits.shape[1]
+    start = np.append(np.ones(num_members), 0.0)
+    limits = [(0.0, None)] * num_members + [(None, None)]
+    found = minimize(loss, start, jac=True, bounds=limits, method="L-BFGS-B").x
+    return tuple(float(weight) for weight in found[:-1]), float(found[-1])
 
 
 def _standard(seen: Floats, mean: Floats, scale: Floats) -> Floats:
