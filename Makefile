@@ -4,6 +4,8 @@ PYTHON ?= python3
 EXTRA ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 BIN := .venv/bin
 STAMP := .venv/.installed
+VLLM := .venv-vllm
+VLLM_STAMP := $(VLLM)/.installed
 WORLD := runs/world
 POSTS := $(WORLD)/sarcasm
 DEMO := runs/demo
@@ -12,10 +14,10 @@ FREE_PORT := import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint format clean check-vllm
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c '$(NEEDED)' || { \
@@ -26,9 +28,9 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "the venv module is missing; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "== installing uv, which installs the rest"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
-	@echo "== installing miko_clf[train,serve,$(EXTRA),dev]: about 6 GB, a few minutes"
+	@echo "== installing miko_clf[train,distil,serve,$(EXTRA),dev]: about 6 GB, a few minutes"
 	@$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt \
-	  -e '.[train,serve,$(EXTRA),dev]'
+	  -e '.[train,distil,serve,$(EXTRA),dev]'
 	@touch $@
 
 demo: $(STAMP)  ## train on the demo world, compare, export, serve and ask
@@ -49,6 +51,21 @@ demo: $(STAMP)  ## train on the demo world, compare, export, serve and ask
 test: lint  ## format, lint, import contracts, types, tests with coverage
 	@echo "== running the tests"
 	@$(BIN)/pytest --cov=miko_clf --cov-fail-under=85
+
+check-vllm: $(STAMP) $(VLLM_STAMP)  ## ask a real vLLM for schemas and images, and run a batch
+	@$(BIN)/pytest -m vllm
+
+$(VLLM_STAMP): tests/vllm/requirements.txt tests/vllm/overrides.txt tests/vllm/sitecustomize.py \
+  tests/vllm/settle.py
+	@echo "== making $(VLLM) with vLLM for the CPU: about 3.5 GB, one to four minutes"
+	@$(PYTHON) -m venv --clear $(VLLM)
+	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check 'torch==2.13.0+cpu' || { \
+	  echo "pip finds no torch==2.13.0+cpu; name a place that has it in PIP_FIND_LINKS"; exit 1; }
+	@$(VLLM)/bin/uv pip install --python $(VLLM)/bin/python -r tests/vllm/requirements.txt \
+	  --overrides tests/vllm/overrides.txt
+	@$(VLLM)/bin/python tests/vllm/settle.py
+	@touch $@
 
 lint: $(STAMP)  ## what make test checks before the tests
 	@echo "== checking format, style, imports and types"

@@ -1,6 +1,9 @@
 """Texts that give the label away, and texts that only know more than the post."""
 
 import json
+import os
+import re
+import shutil
 from pathlib import Path
 from random import Random
 
@@ -11,6 +14,8 @@ from miko_clf.data.folder import open_folder
 from miko_clf.data.post import Intention, Post, Rationale
 from miko_clf.distil.leak import FEWEST_ROWS, Leak, check_inputs, probe
 from miko_clf.errors import PostError
+from miko_clf.pipeline import Plan, fit
+from miko_clf.recipe import Recipe
 
 WORDS = ("rain", "cake", "boat", "phone", "tree", "road", "cup", "tent", "fish", "lamp")
 LABELS = ("harmful", "harmless")
@@ -232,3 +237,26 @@ def test_published_posts_against_themselves_show_no_gap() -> None:
     found = probe(texts, labels, texts)
     assert found.gap == 0.0
     assert found.verdict == "no finding"
+
+
+def test_fit_refuses_to_read_what_gives_the_label_away_until_told(
+    world: Path, small: Recipe, tmp_path: Path
+) -> None:
+    data = tmp_path / "harm"
+    shutil.copytree(world / "harm", data)
+    os.symlink(world / "images", tmp_path / "images")
+    for file in data.glob("*.jsonl"):  # claim that the rationales never saw the label
+        text = re.sub(r'"saw_label":\s*true', '"saw_label": false', file.read_text())
+        file.write_text(text)
+    recipe = small.model_copy(
+        update={
+            "inputs": ("image", "text", "rationale"),
+            "reasoning": small.reasoning.model_copy(update={"epochs": 0}),
+            "task": small.task.model_copy(update={"epochs": 1}),
+        }
+    )
+    with pytest.raises(PostError, match="rationale: flagged.*--i-know-it-leaks"):
+        fit(recipe, open_folder(data), Plan(out=tmp_path / "out"))
+    told = fit(recipe, open_folder(data), Plan(out=tmp_path / "out", leaks=True))
+    (leak,) = json.loads((told / "manifest.json").read_text())["leaks"]
+    assert (leak["name"], leak["verdict"]) == ("rationale", "flagged")
