@@ -39,7 +39,7 @@ ANSWER = (
     '{"rationale": "The words praise a meal while its photograph shows something cold and half '
     'eaten on one dirty tray"}'
 )
-OFTEN = {'"': 1.0, "]": 0.15, "</s>": 0.02, "Ġ": 1e-6}  # against all that was taught
+OFTEN = {'"': 4.0, "]": 2.0, "</s>": 0.02, "Ġ": 1e-6}  # against all that was taught
 WIDTH, STEADY, RECALL = 128, 8.0, 11.0
 TEMPLATE = """\
 {%- for message in messages -%}

@@ -2,19 +2,29 @@
 
 import fcntl
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from miko_clf.errors import DistilError
 
 
-def claimed(path: Path) -> IO[str]:
-    """Return the lock of a file, held until it is closed; raises `DistilError` if another has it.
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Hold the lock of a file; raises `DistilError` where another process has it.
 
-    Unlink it before it is closed; a process that is killed lets it go by that.
+    A process that is killed lets go of it by that.
     """
     where = path.with_name(f".{path.name}.lock")
+    with _locked(path, where):
+        try:
+            yield
+        finally:
+            where.unlink(missing_ok=True)
+
+
+def _locked(path: Path, where: Path) -> IO[str]:
     while True:
         lock = where.open("w")
         try:

@@ -4,45 +4,16 @@ import json
 import sqlite3
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 from miko_clf.distil.call import Call, Reply, Status
 from miko_clf.distil.lock import claimed
+from miko_clf.distil.tables import opened
 from miko_clf.distil.writer import Writer
 from miko_clf.errors import DistilError
 
-VERSION = 1
-_TABLES = """
-CREATE TABLE IF NOT EXISTS posts (
-  id TEXT PRIMARY KEY, place TEXT NOT NULL, record TEXT NOT NULL, image TEXT, run INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS calls (
-  key BLOB NOT NULL UNIQUE, stage TEXT NOT NULL, prompt TEXT NOT NULL, model TEXT NOT NULL,
-  answered_by TEXT NOT NULL, host TEXT NOT NULL, sampling TEXT NOT NULL, sample INTEGER NOT NULL,
-  saw_label INTEGER NOT NULL, status TEXT, reason TEXT NOT NULL, raw TEXT NOT NULL,
-  finish TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL,
-  completion_tokens INTEGER NOT NULL, usd REAL NOT NULL, tries INTEGER NOT NULL,
-  lost INTEGER NOT NULL, request TEXT NOT NULL, seconds REAL NOT NULL, at REAL NOT NULL
-);
-CREATE TABLE IF NOT EXISTS uses (
-  post TEXT NOT NULL, task TEXT NOT NULL, sample INTEGER NOT NULL, stage TEXT NOT NULL,
-  key BLOB NOT NULL, PRIMARY KEY (post, task, sample, stage)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS outcomes (
-  post TEXT NOT NULL, task TEXT NOT NULL, sample INTEGER NOT NULL, status TEXT NOT NULL,
-  reason TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (post, task, sample)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS flights (
-  key BLOB PRIMARY KEY, usd REAL NOT NULL, at REAL NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS scores (
-  post TEXT NOT NULL, relation TEXT NOT NULL, sample INTEGER NOT NULL, judge TEXT NOT NULL,
-  plausibility REAL, typicality REAL, PRIMARY KEY (post, relation, sample, judge)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-"""
 _KEEP = f"INSERT OR IGNORE INTO calls VALUES ({', '.join('?' * 22)})"
 
 
@@ -104,12 +75,15 @@ class Shelf:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = claimed(path)
-            self.db = _opened(path, write=True)
-            self._hand = _opened(path, write=True)
-            self._writer = Writer(self._hand, path.with_name(f".{path.name}.ballast"))
-            self.run = _next_run(self._hand)
-            _count_lost(self._hand)
+            with ExitStack() as held:
+                held.enter_context(claimed(path))
+                self.db = held.enter_context(closing(opened(path, write=True)))
+                self._hand = held.enter_context(closing(opened(path, write=True)))
+                ballast = path.with_name(f".{path.name}.ballast")
+                self._writer = held.enter_context(closing(Writer(self._hand, ballast)))
+                self.run = _next_run(self._hand)
+                _count_lost(self._hand)
+                self._held = held.pop_all()
         except sqlite3.Error as error:
             raise DistilError(f"{path}: not a knowledge base that can be used: {error}") from None
         except OSError as error:
@@ -123,11 +97,7 @@ class Shelf:
 
     def close(self) -> None:
         """Finish what is being written and let the file go."""
-        self._writer.close()
-        self._hand.close()
-        self.db.close()
-        Path(self._lock.name).unlink(missing_ok=True)
-        self._lock.close()
+        self._held.close()
 
     @property
     def full(self) -> bool:
@@ -209,7 +179,7 @@ def reading(path: Path) -> sqlite3.Connection:
     if not path.is_file():
         raise DistilError(f"{path}: there is no such knowledge base")
     try:
-        return _opened(path, write=False)
+        return opened(path, write=False)
     except sqlite3.Error as error:
         raise DistilError(f"{path}: not a knowledge base that can be read: {error}") from None
 
@@ -246,7 +216,11 @@ def _conclude(db: sqlite3.Connection, outcome: Outcome) -> None:
     say = "UPDATE calls SET status = ?, reason = ? WHERE key = ?"
     db.executemany(say, [(row.status, row.reason, row.key) for row in read])
     where = (post, task, sample)
-    db.execute("DELETE FROM uses WHERE post = ? AND task = ? AND sample = ?", where)
+    same = "post = ? AND task = ? AND sample = ?"
+    before = db.execute(f"SELECT stage, key FROM uses WHERE {same}", where).fetchall()
+    if task == "intentions" and before and set(before) != set(uses):  # marks were of other texts
+        db.execute("DELETE FROM scores WHERE post = ? AND sample = ?", (post, sample))
+    db.execute(f"DELETE FROM uses WHERE {same}", where)
     say = "REPLACE INTO uses VALUES (?, ?, ?, ?, ?)"
     db.executemany(say, [(post, task, sample, stage, key) for stage, key in uses])
     row = (post, task, sample, status, reason, time.time())
@@ -272,19 +246,3 @@ def _count_lost(db: sqlite3.Connection) -> None:
         db.execute("BEGIN IMMEDIATE")
         db.execute("REPLACE INTO facts VALUES ('lost', ?)", (json.dumps(lost),))
         db.execute("DELETE FROM flights")
-
-
-def _opened(path: Path, write: bool) -> sqlite3.Connection:
-    where = f"file:{quote(path.absolute().as_posix())}?mode={'rwc' if write else 'ro'}"
-    db = sqlite3.connect(where, uri=True, check_same_thread=False, isolation_level=None)
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version not in (0, VERSION):
-        raise sqlite3.DatabaseError(f"its version is {version}, this program reads {VERSION}")
-    if write:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.executescript(_TABLES)
-        db.execute(f"PRAGMA user_version = {VERSION}")
-    elif version == 0:
-        raise sqlite3.DatabaseError("it holds no such tables")
-    return db

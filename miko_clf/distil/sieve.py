@@ -150,6 +150,8 @@ def _copies(text: str, source: str | None) -> bool:
 def loops(text: str) -> bool:
     """Say whether a text is stuck: the same words, or characters, over and over."""
     words = _normal(text).split()
+    if len(words) - len(set(words)) < 4:  # too few repeats for any of what follows
+        return bool(_STUCK.search(text))
     for size in range(1, 9):
         times = 5 if size == 1 else 3
         run = 0

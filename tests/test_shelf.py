@@ -1,0 +1,328 @@
+"""The shelf: what was answered is on disk, whatever happens next."""
+
+import asyncio
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commandline import python
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+from miko_clf.distil.answer import Described
+from miko_clf.distil.call import Call, Reply, Sampling, Turn, Usage
+from miko_clf.distil.prompt import prompt
+from miko_clf.distil.shelf import Outcome, PostRow, Row, Score, Shelf, reading
+from miko_clf.distil.writer import Writer
+from miko_clf.errors import DistilError
+
+# Keeps answers, and names each once it is kept, until it is killed or the disk is full.
+_KEEPS = """
+import asyncio, sys
+from pathlib import Path
+from test_shelf import call
+from miko_clf.distil.call import Reply
+from miko_clf.distil.shelf import Shelf
+
+async def main():
+    with Shelf(Path(sys.argv[1])) as shelf:
+        n = 0
+        while not shelf.full:
+            calls = [call(str(n + more)) for more in range(8)]
+            n += 8
+            await asyncio.gather(*(shelf.keep(each, Reply("x" * 4000), 0.1) for each in calls))
+            print(*(each.key.hex() for each in calls), sep="\\n", flush=True)
+
+asyncio.run(main())
+"""
+
+
+def call(text: str = "a question") -> Call:
+    turns = (Turn("user", text),)
+    return Call("description", "m", prompt("describe"), turns, Described, Sampling(50))
+
+
+def kept(shelf: Shelf, *calls: Call, usd: float = 0.5, **reply: Any) -> list[Row]:
+    async def keep() -> list[Row]:
+        rows = (shelf.keep(each, Reply(**{"raw": "{}", **reply}), usd) for each in calls)
+        return await asyncio.gather(*rows)
+
+    return asyncio.run(keep())
+
+
+def test_an_answer_is_there_as_it_came(tmp_path: Path):
+    one = call()
+    with Shelf(tmp_path / "kb.sqlite") as shelf:
+        (row,) = kept(shelf, one, raw="not { json\n\0", finish="length", usage=Usage(7, 3, 2))
+        assert shelf.row(one.key) == row == Row(one.key, None, "", "not { json\n\0", "length", "m")
+        assert shelf.row(call("another").key) is None
+        assert shelf.spent() == 0.5
+
+
+def test_the_first_answer_to_a_question_stays(tmp_path: Path):
+    with Shelf(tmp_path / "kb.sqlite") as shelf:
+        kept(shelf, call(), raw="first")
+        kept(shelf, call(), raw="second")
+        row = shelf.row(call().key)
+        assert row is not None
+        assert row.raw == "first"
+
+
+def test_a_failure_makes_way_for_an_answer_and_what_it_cost_stays_in_the_books(tmp_path: Path):
+    with Shelf(tmp_path / "kb.sqlite") as shelf:
+        kept(shelf, call(), raw="", status="failed", usd=2.0, tries=6, lost=2)
+        kept(shelf, call(), raw="answer", usd=0.5, tries=1)
+        (found,) = shelf.db.execute("SELECT raw, usd, tries, lost FROM calls").fetchall()
+        assert found == ("answer", 2.5, 7, 2)
+        assert shelf.spent() == 2.5
+
+
+def test_calls_that_a_kill_cut_off_count_as_spent_and_only_once(tmp_path: Path):
+    path = tmp_path / "kb.sqlite"
+    with Shelf(path) as shelf:
+        for text, usd in (("a", 0.25), ("b", 0.5)):
+            asyncio.run(shelf.depart(call(text).key, usd))
+        kept(shelf, call("b"), usd=0.125)
+    for _ in range(2):
+        with Shelf(path) as shelf:
+            assert shelf.spent() == 0.375
+            assert shelf.fact("lost") == {"calls": 1, "usd": 0.25}
+
+
+def test_a_call_that_was_turned_down_does_not_count(tmp_path: Path):
+    with Shelf(tmp_path / "kb.sqlite") as shelf:
+        asyncio.run(shelf.depart(call().key, 0.25))
+        asyncio.run(shelf.land(call().key))
+    with Shelf(tmp_path / "kb.sqlite") as shelf:
+        assert shelf.spent() == 0.0
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    acts=some.lists(
+        some.tuples(
+            some.sampled_from(["answer", "fail", "depart", "land", "reopen"]), some.integers(0, 3)
+        ),
+        max_size=20,
+    )
+)
+def test_no_cent_is_forgotten_and_no_answer_replaced(
+    acts: list[tuple[str, int]], tmp_path_factory: pytest.TempPathFactory
+):
+    path = tmp_path_factory.mktemp("shelf") / "kb.sqlite"
+    answers: dict[int, str] = {}
+    failed, away, lost = [0.0] * 4, [0.0] * 4, 0.0
+    shelf = Shelf(path)
+    for number, (act, n) in enumerate(acts):
+        one = call(str(n))
+        if act == "answer":
+            kept(shelf, one, raw=str(number), usd=1.0)
+            answers.setdefault(n, str(number))
+        elif act == "fail" and n not in answers:
+            kept(shelf, one, raw="", status="failed", usd=0.25)
+            failed[n] += 0.25
+        elif act == "depart" and n not in answers:
+            asyncio.run(shelf.depart(one.key, 0.125))
+        elif act == "land":
+            asyncio.run(shelf.land(one.key))
+        elif act == "reopen":
+            shelf.close()
+            shelf = Shelf(path)
+            lost, away = lost + sum(away), [0.0] * 4
+        if act in ("answer", "fail", "land"):
+            away[n] = 0.0
+        elif act == "depart" and n not in answers:
+            away[n] = 0.125
+    for n, raw in answers.items():
+        row = shelf.row(call(str(n)).key)
+        assert row is not None
+        assert row.raw == raw
+    assert shelf.spent() == sum(failed) + len(answers) + lost
+    shelf.close()
+
+
+def test_what_was_acknowledged_is_there_after_a_kill(tmp_path: Path):
+    path = tmp_path / "kb.sqlite"
+    said = []
+    with keeping(path) as process:
+        assert process.stdout
+        for line in process.stdout:
+            said.append(line.strip())
+            if len(said) == 40:
+                process.kill()
+    with Shelf(path) as shelf:
+        assert shelf.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        found = [shelf.row(bytes.fromhex(key)) for key in said]
+    assert len(found) >= 40
+    assert None not in found
+
+
+def test_a_second_process_is_refused_in_one_line_and_may_read(tmp_path: Path):
+    path = tmp_path / "kb.sqlite"
+    with Shelf(path) as shelf:
+        kept(shelf, call())
+        words = (
+            f"from pathlib import Path; from miko_clf.distil.shelf import *; p=Path({str(path)!r})"
+        )
+        ended = python("-c", f"{words}; Shelf(p)")
+        assert ended.code == 1
+        assert ended.err.splitlines()[-1].endswith(f"{path}: another process is writing there")
+        count = "print(reading(p).execute('SELECT COUNT(*) FROM calls').fetchone())"
+        assert python("-c", f"{words}; {count}").out == "(1,)\n"
+    Shelf(path).close()
+
+
+def test_a_closed_shelf_leaves_one_file(tmp_path: Path):
+    with Shelf(tmp_path / "kb.sqlite") as shelf:
+        kept(shelf, call())
+    assert [path.name for path in tmp_path.iterdir()] == ["kb.sqlite"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a database, but long enough to be taken for one" * 9, None]
+)
+def test_a_file_of_another_kind_is_an_error_with_its_name(tmp_path: Path, content: bytes | None):
+    path = tmp_path / "kb.sqlite"
+    if content is None:
+        with sqlite3.connect(path) as db:
+            db.execute("PRAGMA user_version = 99")
+        db.close()
+    else:
+        path.write_bytes(content)
+    before = path.read_bytes()
+    for use in (Shelf, reading):
+        with pytest.raises(DistilError, match=str(path)):
+            use(path)
+    assert path.read_bytes() == before
+
+
+def test_there_is_nothing_to_read_where_there_is_no_file(tmp_path: Path):
+    with pytest.raises(DistilError, match="no such knowledge base"):
+        reading(tmp_path / "kb.sqlite")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_outcome_is_known_by_its_status_and_its_calls(tmp_path: Path):
+    with Shelf(tmp_path / "kb.sqlite") as shelf:
+        (row,) = kept(shelf, call())
+        read = row._replace(status="ok")
+        one = Outcome("p1", "intentions", 0, "ok", "", (("one_call", row.key),), (read,))
+        assert not shelf.ended(one)
+        asyncio.run(shelf.conclude(one))
+        assert shelf.ended(one)
+        assert not shelf.ended(one._replace(status="refused"))
+        assert not shelf.ended(one._replace(uses=(("description", row.key),)))
+        assert shelf.row(row.key) == read
+        asyncio.run(shelf.conclude(one._replace(uses=(("description", row.key),))))
+        stages = shelf.db.execute("SELECT stage FROM uses").fetchall()
+        assert stages == [("description",)]
+
+
+def test_what_waits_while_a_commit_is_made_shares_the_next(tmp_path: Path):
+    with Shelf(tmp_path / "kb.sqlite") as shelf:
+        before = shelf._writer.num_commits
+        kept(shelf, *(call(str(n)) for n in range(50)))
+        assert shelf._writer.num_commits - before < 10
+        assert shelf.db.execute("SELECT COUNT(*) FROM calls").fetchone() == (50,)
+
+
+@pytest.mark.parametrize("raw", ["\ud83d", object()])
+def test_what_cannot_be_written_is_an_error_and_no_endless_wait(tmp_path: Path, raw: Any):
+    async def keep(shelf: Shelf) -> None:
+        await asyncio.wait_for(shelf.keep(call(), Reply(raw), 0.0), 5)
+
+    with Shelf(tmp_path / "kb.sqlite") as shelf:
+        with pytest.raises(DistilError, match="cannot be written"):
+            asyncio.run(keep(shelf))
+        kept(shelf, call())  # and the next is written again
+        assert shelf.row(call().key) is not None
+
+
+def test_posts_are_kept_and_replaced(tmp_path: Path):
+    rows = [PostRow("a", "x:1", "{}", None, 1), PostRow("a", "y:1", "{}", "i.png", 2)]
+    with Shelf(tmp_path / "kb.sqlite") as shelf:
+        for row in rows:
+            asyncio.run(shelf.place([row]))
+        assert shelf.post("a") == rows[1]
+        assert shelf.post("b") is None
+
+
+def test_at_a_full_disk_the_ballast_goes_and_what_was_under_way_is_written(tmp_path: Path):
+    db = sqlite3.connect(tmp_path / "kb.sqlite", check_same_thread=False, isolation_level=None)
+    db.execute("CREATE TABLE t (n)")
+    ballast = tmp_path / "ballast"
+    writer = Writer(db, ballast)
+
+    def act(db: sqlite3.Connection) -> None:
+        if ballast.exists():
+            raise sqlite3.OperationalError("database or disk is full")
+        db.execute("INSERT INTO t VALUES (1)")
+
+    async def both() -> None:
+        await asyncio.gather(writer.do(act), writer.do(act))
+
+    assert not writer.full
+    asyncio.run(both())
+    assert writer.full
+    assert db.execute("SELECT COUNT(*) FROM t").fetchone() == (2,)
+    writer.close()
+    db.close()
+
+
+def test_a_disk_that_fills_up_loses_no_answer_under_way(tmp_path: Path):
+    small = tmp_path / "small"
+    small.mkdir()
+    if not _mounts(small):
+        pytest.skip("no small file system may be mounted here")
+    script = f"mount -t tmpfs -o size=12m none {small} && {sys.executable} -c '{_KEEPS}' " + (
+        f"{small}/kb.sqlite && cp {small}/kb.sqlite* {tmp_path}"
+    )
+    ended = _alone(script)
+    assert ended.returncode == 0, ended.stderr
+    said = ended.stdout.split()
+    with Shelf(tmp_path / "kb.sqlite") as shelf:
+        assert shelf.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert None not in [shelf.row(bytes.fromhex(key)) for key in said]
+    assert len(said) > 100
+
+
+def keeping(path: Path) -> subprocess.Popen[str]:
+    """Run a process that keeps answers without end."""
+    command = [sys.executable, "-c", _KEEPS, str(path)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_paths())
+
+
+def _alone(script: str) -> subprocess.CompletedProcess[str]:
+    """Run a script that may mount what nobody else sees."""
+    command: Sequence[str] = ["unshare", "--map-root-user", "--mount", "sh", "-c", script]
+    return subprocess.run(command, capture_output=True, text=True, env=_paths(), timeout=60)
+
+
+def _mounts(folder: Path) -> bool:
+    if not shutil.which("unshare"):
+        return False
+    return _alone(f"mount -t tmpfs -o size=1m none {folder}").returncode == 0
+
+
+def _paths() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+
+
+def test_marks_go_with_the_texts_that_they_were_given_for(tmp_path: Path):
+    async def told(shelf: Shelf, key: bytes) -> int:
+        await shelf.conclude(Outcome("a", "intentions", 0, "ok", "", (("one_call", key),)))
+        (count,) = shelf.db.execute("SELECT COUNT(*) FROM scores").fetchone()
+        await shelf.score([Score("a", "xNeed", 0, "llm:judge", 1.0, None)])
+        return int(count)
+
+    async def asked(shelf: Shelf) -> list[int]:
+        return [await told(shelf, key) for key in (b"1", b"1", b"2")]
+
+    with Shelf(tmp_path / "kb.sqlite") as shelf:
+        assert asyncio.run(asked(shelf)) == [0, 1, 0]
