@@ -50,6 +50,47 @@ def _distil(given: Namespace, line: str) -> None:
         print(f"next: miko-clf kb stats {kb}, then miko-clf kb export {kb} posts.jsonl")
 
 
+def _student(given: Namespace, line: str) -> None:
+    from miko_clf.train.loop import StoppedError
+    from miko_clf.train.student import Course, teach
+
+    course = Course(
+        given.model,
+        given.out,
+        full=given.full,
+        rank=given.rank,
+        epochs=given.epochs,
+        batch_size=given.batch_size,
+        rate=given.rate,
+        patience=given.patience,
+        prompt_tokens=given.prompt_tokens,
+        answer_tokens=given.answer_tokens,
+        plausible=given.min_plausibility,
+        seed=given.seed,
+        minutes=given.minutes,
+        overwrite=given.overwrite,
+    )
+    try:
+        teach(_taught(given.source), course)
+    except StoppedError as error:
+        raise KeyboardInterrupt(str(error)) from None
+    out = shlex.quote(str(given.out))
+    print(f"student: {given.out}")
+    print(f"next:    miko-clf distil POSTS --server local:{out} --kb local.sqlite")
+
+
+def _taught(path: Path) -> Any:
+    """Return the posts of a knowledge base, or of a file of posts."""
+    from miko_clf.data.read import read_posts
+    from miko_clf.data.table import SUFFIXES
+    from miko_clf.distil.knowledge import everything
+    from miko_clf.distil.shelf import reading
+
+    if path.suffix.lower() in SUFFIXES:
+        return read_posts(path)
+    return (known.filled() for known in everything(reading(path)))
+
+
 def _in_waves(given: Namespace, plan: Any, report: Any, offline: bool) -> Any:
     from miko_clf.distil.teacher import Teacher
     from miko_clf.distil.waves import gather_in_waves
@@ -75,13 +116,16 @@ def _in_waves(given: Namespace, plan: Any, report: Any, offline: bool) -> Any:
 def near(given: Namespace) -> tuple[bool, str]:
     """Return whether the server is on this network, and the name of the model."""
     from miko_clf.distil.privacy import is_near
+    from miko_clf.distil.student import read_page
 
     local = (given.server or "").startswith("local:")
     missing = [name for name in ("server", "model") if given[name] is None]
     if missing and not (local and missing == ["model"]):
         names = ", ".join(f"--{name}" for name in missing)
         raise UsageError(f"the following arguments are required: {names}")
-    return is_near(given.server), given.model or given.server
+    if local:
+        return True, read_page(Path(given.server.removeprefix("local:"))).model
+    return is_near(given.server), given.model
 
 
 def sender(given: Namespace) -> Any:
@@ -142,4 +186,5 @@ def tell_skipped(report: Any, beside: Path) -> None:
 
 ACTS: Mapping[str, Callable[[Namespace, str], None]] = {
     "distil": _distil,
+    "distil student": _student,
 }

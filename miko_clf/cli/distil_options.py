@@ -3,7 +3,13 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from jsonargparse.typing import (
+    ClosedUnitInterval,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 
 from miko_clf.cli.parser import Command, Parser
 
@@ -38,6 +44,34 @@ def distil(parser: Parser) -> None:
     add("--skip-bad", action="store_true", help="pass over bad posts and list them in a file")
     add("--dry-run", action="store_true", help="probe, estimate, and ask nothing")
     _batch(parser)
+
+
+def student(parser: Parser) -> None:
+    """Add what `distil student` takes."""
+    add = parser.add_argument
+    say = "knowledge base, or file of posts with intentions"
+    add("source", type=Path, metavar="KB", help=say)
+    say = "generator to fine-tune, encoder-decoder or causal: a folder or a name on the hub"
+    add("--model", type=str, required=True, metavar="NAME", help=say)
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of the student")
+    add("--full", action="store_true", help="tune all weights (default: LoRA)")
+    add("--rank", type=PositiveInt, default=16, metavar="N", help="of LoRA (default: %(default)s)")
+    add("--epochs", type=PositiveInt, default=5, metavar="N", help="at most (default: %(default)s)")
+    say = "epochs without a lower validation loss that end it (default: %(default)s)"
+    add("--patience", type=PositiveInt, default=2, metavar="N", help=say)
+    add("--batch-size", type=PositiveInt, default=16, metavar="N", help="(default: %(default)s)")
+    say = "peak learning rate (default: 3e-4 for LoRA, 5e-5 for all weights)"
+    add("--rate", type=PositiveFloat, metavar="X", help=say)
+    say = "tokens of a post that are read (default: %(default)s)"
+    add("--prompt-tokens", type=PositiveInt, default=256, metavar="N", help=say)
+    say = "tokens of an intention that are written (default: %(default)s)"
+    add("--answer-tokens", type=PositiveInt, default=64, metavar="N", help=say)
+    say = "do not teach intentions that judges find less plausible (default: %(default)s)"
+    add("--min-plausibility", type=ClosedUnitInterval, default=0.0, metavar="X", help=say)
+    add("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
+    say = "minutes between checkpoints within an epoch (default: %(default)s)"
+    add("--minutes", type=PositiveFloat, default=10.0, metavar="X", help=say)
+    add("--overwrite", action="store_true", help="replace a student, or another run's checkpoints")
 
 
 def asked(parser: Parser) -> None:
@@ -89,5 +123,12 @@ COMMANDS: Mapping[str, Command] = {
         "posts.jsonl --server http://127.0.0.1:8000/v1 --model qwen3-vl --kb kb.sqlite",
         distil,
         "distil",
+    ),
+    "distil student": Command(
+        "Fine-tune a small generator on what an LLM wrote, to write intentions locally",
+        "KB --model NAME --out DIR [options]",
+        "kb.sqlite --model google/flan-t5-small --out student",
+        student,
+        "train,distil",
     ),
 }
