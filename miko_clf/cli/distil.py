@@ -17,13 +17,16 @@ def _distil(given: Namespace, line: str) -> None:
 
     if given.submit and not given.batch:
         raise UsageError("--submit hands over the files of --batch DIR, which is not given")
+    local = (given.server or "").startswith("local:")
+    if local and (given.task != "intentions" or given.vision_model or given.model):
+        raise UsageError("a student answers --task intentions alone, and takes no model's name")
     offline = bool(given.batch and not given.submit and not given.server)
     report = SkipReport() if given.skip_bad else None
     is_near, model = (True, given.model) if offline and given.model else near(given)
     plan = Plan(
         given.task,
         model,
-        order="student" if (given.server or "").startswith("local:") else given.plan,
+        order="student" if local else given.plan,
         vision=given.vision_model,
         fallbacks=tuple(given.fallback),
         labels=tuple(part for part in (given.labels or "").split(",") if part),

@@ -68,7 +68,9 @@ async def probe(teacher: Teacher, model: str, *, pictures: bool, usage: bool) ->
     short = await teacher.send(_call(model, "Count from one to fifty.", Sampling(_SHORT)))
     if short.usage.completion > _SHORT + 1:
         ignores.append(f"ignores {dialect.limit}")
-    tokens = await _picture_tokens(teacher, model) if pictures else None
+    if pictures and not counts:
+        ignores.append("so whether it looks at pictures cannot be told")
+    tokens = await _picture_tokens(teacher, model) if pictures and counts else None
     return Finding(model, dialect, tuple(ignores), counts, tokens)
 
 
@@ -95,6 +97,8 @@ async def _dialect(teacher: Teacher, model: str) -> tuple[Dialect, Reply, bool]:
             if changed == spoken:
                 break
             spoken = changed
+        if reply.status == "failed" and reply.reason.startswith("connection"):
+            raise DistilError(f"{teacher.server}: {reply.reason}")  # no spelling mends that
         if reply.status is None and isinstance(read(reply.raw, Colour), Colour):
             return spoken, reply, True
     if reply.status == "failed":

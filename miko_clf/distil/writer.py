@@ -29,8 +29,11 @@ class Writer:
         self._busy: asyncio.Task[None] | None = None
         self.full = False
         self.num_commits = 0
-        with ballast.open("wb") as file:
-            file.write(bytes(BALLAST))  # zeros that are really there, unlike a hole
+        try:
+            ballast.write_bytes(bytes(BALLAST))  # zeros that are really there, unlike a hole
+        except OSError:
+            ballast.unlink(missing_ok=True)
+            raise
 
     async def do(self, act: Act) -> None:
         """Return once the act is committed; raises `DistilError` where it cannot be."""

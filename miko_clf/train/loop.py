@@ -77,7 +77,7 @@ class _Training:
         self.settings, self.stage, self.val, self.folder = settings, stage, val, folder
         recipe, rates = settings.recipe, stage.settings.optimiser
         self.accelerator = Accelerator(
-            mixed_precision=_precision(),
+            mixed_precision=precision(),
             log_with=list(settings.trackers) or None,
             project_dir=str(settings.folder),
         )
@@ -100,7 +100,7 @@ class _Training:
 
     def run(self) -> None:
         """Train epoch by epoch until the last one, or until validation stops improving."""
-        with _interrupts() as asked, Bar(self.stage.name, self.accelerator) as bar:
+        with interrupts() as asked, Bar(self.stage.name, self.accelerator) as bar:
             while not self.progress.finished:
                 self._epoch(bar, asked)
                 self._validate(bar)
@@ -188,7 +188,7 @@ class _Training:
 
 
 @contextmanager
-def _interrupts() -> Iterator[list[int]]:
+def interrupts() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM in a list, so that a step is never cut in two."""
     asked: list[int] = []
     before = {
@@ -202,7 +202,7 @@ def _interrupts() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _precision() -> str:
+def precision() -> str:
     """Return bf16 where the GPU computes in it, else full precision."""
     return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
 

@@ -28,7 +28,7 @@ from miko_clf.train import checkpoint, optim
 from miko_clf.train.bar import Bar
 from miko_clf.train.checkpoint import Progress
 from miko_clf.train.lessons import IGNORED, Lesson, Pages, fingerprint, lessons, parted
-from miko_clf.train.loop import StoppedError, _interrupts, _precision
+from miko_clf.train.loop import StoppedError, interrupts, precision
 from miko_clf.train.order import Order
 from miko_clf.train.student_card import Taught, write_student
 
@@ -111,7 +111,7 @@ class _Lessons:
         self, course: Course, model: nn.Module, train: Pages, val: Pages, progress: Progress
     ) -> None:
         self.course, self.val, self.progress = course, val, progress
-        self.accelerator = Accelerator(mixed_precision=_precision())
+        self.accelerator = Accelerator(mixed_precision=precision())
         lengths = [train.length(index) for index in range(len(train))]
         self.order = Order(lengths, course.batch_size, course.seed)
         optimiser = optim.optimiser(model, course.optimiser, ())
@@ -129,7 +129,7 @@ class _Lessons:
     def run(self) -> None:
         """Teach epoch by epoch until the last one, or until validation stops improving."""
         work, progress = self.course.work, self.progress
-        with _interrupts() as asked, Bar("student", self.accelerator) as bar:
+        with interrupts() as asked, Bar("student", self.accelerator) as bar:
             while not progress.finished:
                 self._epoch(bar, asked)
                 self._validate(bar)
@@ -216,7 +216,7 @@ class _Lessons:
 def _model(course: Course) -> Any:
     """Return the model with what is to learn of it; frozen weights are halved on a GPU."""
     torch.manual_seed(course.seed)
-    fast = _precision() == "bf16" and not course.full
+    fast = precision() == "bf16" and not course.full
     model = language_model(course.model, dtype=torch.bfloat16 if fast else torch.float32)
     if course.full:
         return model
