@@ -94,6 +94,13 @@ class Paying:
         """
         self._lost[call.key] += 1
         usd = self.ledger.lose(call)
+        self._settled()
+        try:
+            await self._reserved(call)
+        except SpentError:
+            self.ledger.reserved += usd  # which whoever hears of this lets go
+            self._under_way += 1
+            raise
         await self.shelf.depart(call.key, usd * (self._lost[call.key] + 1))
 
     async def _reserved(self, call: Call) -> float:

@@ -111,7 +111,11 @@ class Ledger:
 
     def hold(self, usd: float) -> None:
         """Set so many dollars aside; raises `SpentError` where the budget has no room for them."""
-        self._check(usd)
+        if self.budget is not None and self.spent + self.reserved + usd > self.budget:
+            raise SpentError(
+                f"the budget of ${self.budget:,.2f} is reached: ${self.spent:,.4f} are spent; "
+                "a higher --budget-usd goes on from here"
+            )
         self.reserved += usd
 
     def release(self, usd: float) -> None:
@@ -119,14 +123,10 @@ class Ledger:
         self.reserved -= usd
 
     def lose(self, call: Call) -> float:
-        """Count as spent what a call may have cost whose answer was lost, and return that.
-
-        What is set aside stays so, for the call that is sent again; raises `SpentError` where
-        the budget has no room for both.
-        """
+        """Count as spent what was set aside for a call whose answer was lost, and return that."""
         usd = self.price(call.model, self.expected(call))
+        self.release(usd)
         self.spent += usd
-        self._check(0.0)
         return usd
 
     def settle(self, reserved: float, call: Call, usage: Usage, *, lost: int = 0) -> float:
@@ -138,13 +138,6 @@ class Ledger:
         usd = self.price(call.model, usage) + lost * reserved
         self.spent += usd
         return usd
-
-    def _check(self, usd: float) -> None:
-        if self.budget is not None and self.spent + self.reserved + usd > self.budget:
-            raise SpentError(
-                f"the budget of ${self.budget:,.2f} is reached: ${self.spent:,.4f} are spent; "
-                "a higher --budget-usd goes on from here"
-            )
 
     def price(self, model: str, usage: Usage) -> float:
         """Return the dollars that tokens of a model cost, 0 where it has no price."""

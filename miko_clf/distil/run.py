@@ -163,7 +163,8 @@ async def attend(
         pay = paying = Paying(shelf, sender.send, ledger, tally)
         if isinstance(sender, Teacher):
             sender.lost = paying.again
-    gathering = Gathering(shelf, pay, way, tally, width=width)
+    # While one post of two is under way at the server, the other may wait for its commits.
+    gathering = Gathering(shelf, pay, way, tally, width=2 * width)
     gate = sender.gate if isinstance(sender, Teacher) else None
     on = "the same command goes on from here"
     try:

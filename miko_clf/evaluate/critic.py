@@ -149,9 +149,13 @@ def pairs_within_posts(
 def _rivals(
     examples: Sequence[Example], seen: Float[np.ndarray, "row column"], width: int, seed: int
 ) -> dict[str, Predict]:
-    """Return by name what fits on some rows and gives the probabilities of others."""
+    """Return by name what fits on some rows and gives the probabilities of others.
+
+    TF-IDF alone reads whole sentences: without its stem a sentence would not tell its relation.
+    """
     told = [said(example) for example in examples]
-    beside = [f"{row.text or ''} {text}" for row, text in zip(examples, told, strict=True)]
+    whole = [example.intention for example in examples]
+    beside = [f"{example.text or ''} {example.intention}" for example in examples]
     source = sources(width)
 
     def fitted(*kinds: str, texts: Sequence[str] | None = told) -> Predict:
@@ -169,7 +173,7 @@ def _rivals(
         "critic without the post": fitted("intention", "siblings"),
         "critic without the other intentions": fitted("intention", "post"),
         "critic of the intention alone": fitted("intention"),
-        "TF-IDF of the intention": fitted(),
+        "TF-IDF of the intention": fitted(texts=whole),
         "TF-IDF of post and intention": fitted(texts=beside),
         "share of the relation": _prior(judge(examples)),
     }
