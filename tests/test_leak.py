@@ -255,7 +255,7 @@ def test_fit_refuses_to_read_what_gives_the_label_away_until_told(
             "task": small.task.model_copy(update={"epochs": 1}),
         }
     )
-    with pytest.raises(PostError, match="rationale: flagged.*--i-know-it-leaks"):
+    with pytest.raises(PostError, match=r"rationale: flagged.*--i-know-it-leaks"):
         fit(recipe, open_folder(data), Plan(out=tmp_path / "out"))
     told = fit(recipe, open_folder(data), Plan(out=tmp_path / "out", leaks=True))
     (leak,) = json.loads((told / "manifest.json").read_text())["leaks"]
