@@ -34,11 +34,12 @@ _TURNED_DOWN = {"limited": 429, "limited_wait": 429, "error": 500, "busy": 503, 
 class Meter:
     """Counts requests, and for how long how many of them were under way."""
 
-    def __init__(self) -> None:
+    def __init__(self, under_way: int = 0) -> None:
         self.by: Counter[str] = Counter()
         self.seconds: Counter[int] = Counter()
-        self.under_way = 0
-        self.first = self.last = self._since = 0.0
+        self.under_way = under_way
+        self.first = self.last = 0.0
+        self._since = time.monotonic()
 
     def step(self, more: int) -> None:
         now = time.monotonic()
@@ -154,7 +155,7 @@ class Provider:
     async def change(self, request: Any) -> JSONResponse:
         """Take other rates of faults, and begin the counts anew."""
         self.faults = {str(name): float(rate) for name, rate in (await request.json()).items()}
-        self.meter = Meter()
+        self.meter = Meter(self.meter.under_way)
         return JSONResponse({})
 
     def _denied(self, scope: Any) -> tuple[Any, ...] | None:

@@ -12,6 +12,8 @@ from commandline import fails_in_one_line
 from servers import transformers_serve
 from tiny_llms import PATCHES, tiny_llama, tiny_llava
 
+pytestmark = pytest.mark.servers
+
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

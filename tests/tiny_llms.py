@@ -39,8 +39,8 @@ ANSWER = (
     '{"rationale": "The words praise a meal while its photograph shows something cold and half '
     'eaten on one dirty tray"}'
 )
-OFTEN = {'"': 4.0, "]": 2.0, "</s>": 0.02, "Ġ": 1e-6}  # against all that was taught
-WIDTH, STEADY, RECALL = 128, 8.0, 11.0
+OFTEN = {'"': 2.0, "]": 0.5, "</s>": 0.02, "Ġ": 1e-6}  # of all that was taught
+WIDTH, STEADY, RECALL = 128, 8.0, 10.0
 TEMPLATE = """\
 {%- for message in messages -%}
 <|{{ message['role'] }}|>
@@ -60,7 +60,7 @@ def tiny_llama(folder: Path) -> Path:
     words = _tokenizer()
     with _seeded():
         model = LlamaForCausalLM(LlamaConfig(**_decoder(len(words))))
-    _write(_taught(model, words), folder)
+        _write(_taught(model, words), folder)
     words.save_pretrained(folder)
     return folder
 
@@ -88,7 +88,7 @@ def tiny_llava(folder: Path) -> Path:
     )
     with _seeded():
         model = LlavaForConditionalGeneration(config)
-    _write(_taught(model, words), folder)
+        _write(_taught(model, words), folder)
     _rename(folder / "model.safetensors", "vision_tower.", "vision_tower.vision_model.")
     size = {"height": SIDE, "width": SIDE}
     LlavaProcessor(
@@ -177,7 +177,7 @@ def _taught(model: PreTrainedModel, words: PreTrainedTokenizerFast) -> PreTraine
     decoder, head = model.get_decoder(), model.get_output_embeddings().weight.data
     table = decoder.get_input_embeddings().weight.data.normal_()
     marks = [i for word, i in words.get_vocab().items() if '"' in word]
-    opening = [i for word, i in words.get_vocab().items() if word.endswith('"')]
+    opening = sorted(i for word, i in words.get_vocab().items() if word.endswith('"'))
     table[:, 0], table[:, 1] = STEADY, 0
     table[opening, 1] = STEADY / 2
     for layer in decoder.layers:  # attention and the rest stay random, and leave the two alone
@@ -189,6 +189,8 @@ def _taught(model: PreTrainedModel, words: PreTrainedTokenizerFast) -> PreTraine
         following |= pairwise(ids)
     following[words.convert_tokens_to_ids("<|assistant|>")] = words(ANSWER)["input_ids"][0]
     following = dict.fromkeys(opening, words.convert_tokens_to_ids("The")) | following
+    apart = torch.nn.init.orthogonal_(torch.empty(WIDTH, WIDTH)) * math.sqrt(WIDTH)
+    table[list(following), 2:] = apart[: len(following), 2:]  # what is taught is not mixed up
     for token, next_token in following.items():
         head[next_token] += RECALL / WIDTH * table[token]
     steady = STEADY / math.sqrt((STEADY**2 + WIDTH) / WIDTH)  # feature 0 after the last norm
@@ -225,5 +227,5 @@ def _rename(weights: Path, prefix: str, published: str) -> None:
 @contextmanager
 def _seeded() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(1)
         yield

@@ -1,0 +1,42 @@
+"""Runs that are killed, against a provider that fails in every way: nothing lost or paid twice."""
+
+import subprocess
+from pathlib import Path
+
+from killing import FAULTS, agree, books, command, dollars, kill_at, moments, write_posts
+from killing import reservation as reserved
+from llm_server import serving
+
+# Fewer of those that are waited for a second each, and a short wait for those that never come.
+QUICK = {
+    "fault": {**FAULTS, "limited": 0.003, "limited_wait": 0.003, "busy_wait": 0.003},
+    "slow": 0.2,
+    "late": 1.5,
+    "latency": 0.02,
+}
+
+
+def test_over_two_kills_and_all_faults_every_post_ends_and_the_books_agree(tmp_path: Path):
+    posts, kb = write_posts(tmp_path, 200), tmp_path / "kb.sqlite"
+    with serving(tmp_path / "bills.tsv", **QUICK) as server:
+        words = command(posts, kb, server.url, deadline=1.0)
+        ends = [kill_at(words, server, at) for at in moments(2, 200, seed=1)]
+        assert ends == [-9, -9]
+        subprocess.run(words, check=True, capture_output=True, timeout=120)
+        found = books(server, kb)
+    agree(found, posts=200)
+    assert found["in_flight_at_kills"] > 0
+    assert found["kept_from_us"] > 0
+    assert found["outcomes"]["ok"] > 150
+
+
+def test_over_a_kill_and_all_faults_the_budget_is_kept(tmp_path: Path):
+    posts, kb = write_posts(tmp_path, 120), tmp_path / "kb.sqlite"
+    budget = 0.06
+    with serving(tmp_path / "bills.tsv", **QUICK) as server:
+        words = command(posts, kb, server.url, budget, deadline=1.0)
+        assert kill_at(words, server, 20) == -9
+        ended = subprocess.run(words, capture_output=True, text=True, timeout=120)
+        assert ended.returncode == 3, ended.stderr
+        assert ended.stderr.count("the budget of $0.06 is reached") == 1
+        assert 0 < dollars(server) <= budget + reserved(kb)
