@@ -60,8 +60,9 @@ $(VLLM_STAMP): tests/vllm/requirements.txt tests/vllm/overrides.txt tests/vllm/s
 	@echo "== making $(VLLM) with vLLM for the CPU: about 3.5 GB, one to four minutes"
 	@$(PYTHON) -m venv --clear $(VLLM)
 	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
-	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check 'torch==2.13.0+cpu' || { \
-	  echo "pip finds no torch==2.13.0+cpu; name a place that has it in PIP_FIND_LINKS"; exit 1; }
+	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -c tests/vllm/requirements.txt torch || { \
+	  echo "pip finds no torch of tests/vllm/requirements.txt; name a place that has it in PIP_FIND_LINKS"; exit 1; }
 	@$(VLLM)/bin/uv pip install --python $(VLLM)/bin/python -r tests/vllm/requirements.txt \
 	  --overrides tests/vllm/overrides.txt
 	@$(VLLM)/bin/python tests/vllm/settle.py

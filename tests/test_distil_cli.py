@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import checkpoints
+import pytest
 from commandline import fails_in_one_line, run
 from llm_server import Server, serving
 

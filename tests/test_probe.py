@@ -101,7 +101,7 @@ def test_models_are_listed_where_the_server_lists_them(server: Server):
             await teacher.close()
 
     assert asyncio.run(main(server.url)) == ["plain"]
-    assert asyncio.run(main("http://127.0.0.1:9/v1")) == []
+    assert asyncio.run(main("http://127.0.0.1:9/v1")) is None
 
 
 def test_a_server_that_is_not_there_is_one_line(tmp_path: Path):

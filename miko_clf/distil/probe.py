@@ -74,13 +74,13 @@ async def probe(teacher: Teacher, model: str, *, pictures: bool, usage: bool) ->
     return Finding(model, dialect, tuple(ignores), counts, tokens)
 
 
-async def models(teacher: Teacher) -> list[str]:
-    """Return the models that a server lists; none where it does not list any."""
+async def models(teacher: Teacher) -> list[str] | None:
+    """Return the models that a server lists, None where it cannot say."""
     try:
         page = await asyncio.wait_for(teacher.client.models.list(), 10)
         return [each.id for each in page.data]
     except Exception:  # the route is optional, and fails in as many ways as there are servers
-        return []
+        return None
 
 
 async def _dialect(teacher: Teacher, model: str) -> tuple[Dialect, Reply, bool]:

@@ -186,6 +186,8 @@ async def acquaint(
     """Probe each model that is to be asked, unless that was done lately, and say what was found."""
     pictured = plan.pictures and any(post.image is not None for post in posts)
     listed = await models(teacher)
+    if listed is None:
+        say(f"{teacher.server}: does not list its models")
     for model in plan.models:
         sees = pictured and (plan.vision is None or model == plan.vision)
         name = f"probe {teacher.server} {model} {'sees' if sees else 'reads'}"

@@ -15,7 +15,7 @@ from miko_clf.distil.privacy import mask
 from miko_clf.distil.prompt import prompt
 from miko_clf.distil.relations import MEANINGS, STEMS
 from miko_clf.distil.shelf import Outcome, Row
-from miko_clf.distil.sieve import refuses
+from miko_clf.distil.sieve import loops, refuses
 from miko_clf.errors import PostError
 
 Task = Literal["intentions", "rationale", "debate"]
@@ -126,9 +126,12 @@ class Walk:
         return row, found
 
     async def _first(self, call: Call) -> tuple[Row, Answer | None]:
-        """Ask one model: once more with room where it was cut off, once more where it was wrong."""
+        """Ask one model, once more with room where it was cut off, once more where it was wrong.
+
+        An answer that was cut off because it went round in circles would only do so for longer.
+        """
         row, found = self._read(call, await self.ask(call))
-        if row.status != "invalid":
+        if row.status != "invalid" or (row.reason == "truncated" and loops(row.raw)):
             return row, found
         call = call.wider() if row.reason == "truncated" else call.again(row.raw, row.reason)
         return self._read(call, await self.ask(call))
@@ -139,7 +142,10 @@ class Walk:
         return row, found
 
     def end(self, status: Status, reason: str = "") -> Outcome:
-        """Return how the post ended."""
+        """Return how the post ended; one that ended well says what it lacks all the same."""
+        if status == "ok" and not reason:
+            lacking = [(stage, self.rows[key]) for stage, key in self.uses]
+            reason = "; ".join(f"{at}: {row.reason}" for at, row in lacking if row.status != "ok")
         uses, rows = tuple(self.uses), tuple(self.rows.values())
         plan = self.plan
         return Outcome(self.post.id, plan.task, plan.sample, status, reason, uses, rows)

@@ -1,4 +1,4 @@
-"""One thread that commits; what is handed in while it is busy goes into its next commit."""
+"""One commit at a time; what is handed in while the disk is busy goes into the next."""
 
 import asyncio
 import sqlite3
@@ -49,31 +49,40 @@ class Writer:
         self._ballast.unlink(missing_ok=True)
 
     async def _drain(self) -> None:
-        loop = asyncio.get_running_loop()
         while self._waiting:
             now, self._waiting = self._waiting, []
             error: Exception | None = None
             try:
-                await loop.run_in_executor(self._thread, self._commit, [act for act, _ in now])
+                await self._commit([act for act, _ in now])
             except Exception as fault:  # whoever waits must hear of it, whatever it is
                 error = DistilError(f"the knowledge base cannot be written: {fault}")
             for _, done in now:
                 if not done.cancelled():
                     done.set_exception(error) if error else done.set_result(None)
 
-    def _commit(self, acts: list[Act]) -> None:
+    async def _commit(self, acts: list[Act]) -> None:
         try:
-            self._transact(acts)
+            await self._transact(acts)
         except sqlite3.OperationalError as error:
             if "full" not in str(error) or not self._ballast.exists():
                 raise
             self._ballast.unlink()
             self.full = True
-            self._transact(acts)
+            await self._transact(acts)
 
-    def _transact(self, acts: list[Act]) -> None:
-        with self._connection:  # commits, or rolls back
-            self._connection.execute("BEGIN IMMEDIATE")
+    async def _transact(self, acts: list[Act]) -> None:
+        """Act here, and wait for the disk in the thread.
+
+        The acts are many steps of microseconds; in a thread each would first wait for the
+        interpreter, which a busy loop hands over every five milliseconds.
+        """
+        db = self._connection
+        db.execute("BEGIN IMMEDIATE")
+        try:
             for act in acts:
-                act(self._connection)
+                act(db)
+            await asyncio.get_running_loop().run_in_executor(self._thread, db.commit)
+        except BaseException:
+            db.rollback()
+            raise
         self.num_commits += 1
