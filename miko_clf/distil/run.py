@@ -186,8 +186,6 @@ async def acquaint(
     """Probe each model that is to be asked, unless that was done lately, and say what was found."""
     pictured = plan.pictures and any(post.image is not None for post in posts)
     listed = await models(teacher)
-    if listed is None:
-        say(f"{teacher.server}: does not list its models")
     for model in plan.models:
         sees = pictured and (plan.vision is None or model == plan.vision)
         name = f"probe {teacher.server} {model} {'sees' if sees else 'reads'}"
@@ -205,6 +203,8 @@ async def acquaint(
             ledger.picture = max(finding.picture_tokens, 1)
         for line in finding.lines():
             say(line)
+    if listed is None:
+        say(f"{teacher.server}: does not list its models")
 
 
 def way_of(plan: Plan) -> Way:
