@@ -233,13 +233,20 @@ def test_what_waits_while_a_commit_is_made_shares_the_next(tmp_path: Path):
 
 
 @pytest.mark.parametrize("raw", ["\ud83d", object()])
-def test_what_cannot_be_written_is_an_error_and_no_endless_wait(tmp_path: Path, raw: Any):
+def test_what_cannot_be_written_is_an_error_and_costs_no_other_answer(tmp_path: Path, raw: Any):
     async def keep(shelf: Shelf) -> None:
         await asyncio.wait_for(shelf.keep(call(), Reply(raw), 0.0), 5)
 
+    async def all_at_once(shelf: Shelf) -> list[Any]:
+        others = [shelf.keep(call(text), Reply("{}"), 0.0) for text in "ab"]
+        return await asyncio.gather(others[0], keep(shelf), others[1], return_exceptions=True)
+
     with Shelf(tmp_path / "kb.sqlite") as shelf:
-        with pytest.raises(DistilError, match="cannot be written"):
-            asyncio.run(keep(shelf))
+        before, bad, after = asyncio.run(all_at_once(shelf))
+        assert isinstance(bad, DistilError)
+        assert "cannot be written" in str(bad)
+        assert shelf.row(before.key) == before
+        assert shelf.row(after.key) == after
         kept(shelf, call())  # and the next is written again
         assert shelf.row(call().key) is not None
 

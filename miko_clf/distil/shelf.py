@@ -147,7 +147,8 @@ class Shelf:
     async def depart(self, key: bytes, usd: float) -> None:
         """Note that a call is about to be sent, and what it may cost."""
         row = (key, usd, time.time())
-        await self._writer.do(lambda db: db.execute("REPLACE INTO flights VALUES (?, ?, ?)", row))
+        say = "REPLACE INTO flights VALUES (?, ?, ?)"
+        await self._writer.do(lambda db: db.execute(say, row), patient=True)
 
     async def land(self, key: bytes) -> None:
         """Note that a call is no longer under way, and was not answered."""
@@ -166,7 +167,7 @@ class Shelf:
 
     async def conclude(self, outcome: Outcome) -> None:
         """Commit how a post ended, which calls answered for it, and how they were read."""
-        await self._writer.do(lambda db: _conclude(db, outcome))
+        await self._writer.do(lambda db: _conclude(db, outcome), patient=True)
 
     async def score(self, scores: Sequence[Score]) -> None:
         """Keep what a judge says, in place of what it said before."""

@@ -11,7 +11,10 @@ from miko_clf.errors import DistilError
 
 BALLAST = 8 << 20  # bytes held beside the file and let go once, so that a full disk loses nothing
 
+_COMPANY = 0.02  # seconds
+
 Act = Callable[[sqlite3.Connection], Any]
+Waiting = tuple[Act, asyncio.Future[None]]
 
 
 class Writer:
@@ -25,8 +28,10 @@ class Writer:
         self._connection = connection
         self._ballast = ballast
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shelf")
-        self._waiting: list[tuple[Act, asyncio.Future[None]]] = []
+        self._waiting: list[Waiting] = []
         self._busy: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._urgent = False
         self.full = False
         self.num_commits = 0
         try:
@@ -35,12 +40,18 @@ class Writer:
             ballast.unlink(missing_ok=True)
             raise
 
-    async def do(self, act: Act) -> None:
-        """Return once the act is committed; raises `DistilError` where it cannot be."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async def do(self, act: Act, *, patient: bool = False) -> None:
+        """Return once the act is committed; raises `DistilError` where it cannot be.
+
+        A patient act waits a moment for company, so that one commit serves several.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
         self._waiting.append((act, done))
-        if self._busy is None or self._busy.done():
-            self._busy = asyncio.create_task(self._drain())
+        if not patient:
+            self._begin()
+        elif self._timer is None:
+            self._timer = loop.call_later(_COMPANY, self._begin)
         await done
 
     def close(self) -> None:
@@ -48,17 +59,32 @@ class Writer:
         self._thread.shutdown()
         self._ballast.unlink(missing_ok=True)
 
+    def _begin(self) -> None:
+        """Commit what waits as soon as the disk is free."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._urgent = True
+        if self._busy is None or self._busy.done():
+            self._busy = asyncio.create_task(self._drain())
+
     async def _drain(self) -> None:
-        while self._waiting:
+        while self._urgent:
+            self._urgent = False
             now, self._waiting = self._waiting, []
-            error: Exception | None = None
-            try:
-                await self._commit([act for act, _ in now])
-            except Exception as fault:  # whoever waits must hear of it, whatever it is
-                error = DistilError(f"the knowledge base cannot be written: {fault}")
-            for _, done in now:
-                if not done.cancelled():
-                    done.set_exception(error) if error else done.set_result(None)
+            fault = await self._tried(now)
+            if fault and len(now) > 1:  # one that cannot be written is to cost no other
+                for each in now:
+                    _tell([each], await self._tried([each]))
+            else:
+                _tell(now, fault)
+
+    async def _tried(self, waiting: list[Waiting]) -> DistilError | None:
+        try:
+            await self._commit([act for act, _ in waiting])
+        except Exception as fault:  # whoever waits must hear of it, whatever it is
+            return DistilError(f"the knowledge base cannot be written: {fault}")
+        return None
 
     async def _commit(self, acts: list[Act]) -> None:
         try:
@@ -86,3 +112,9 @@ class Writer:
             db.rollback()
             raise
         self.num_commits += 1
+
+
+def _tell(waiting: list[Waiting], fault: DistilError | None) -> None:
+    for _, done in waiting:
+        if not done.cancelled():
+            done.set_exception(fault) if fault else done.set_result(None)
