@@ -87,3 +87,20 @@ def test_files_and_functions_fit_in_the_eye() -> None:
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 assert (node.end_lineno or 0) - node.lineno < 50, (path, node.name)
+
+
+def test_the_figures_of_the_critic_and_of_scale_are_the_measured_ones() -> None:
+    report = json.loads((RESULTS / "distil" / "critic.json").read_text(encoding="utf-8"))
+    assert report["command"] in README
+    for row in report["rows"]:
+        if f"| {row['system']} | " not in README:
+            continue  # variants that the table leaves out
+        for name in ("auroc", "average_precision", "kept_precision"):
+            value, low, high = row["metrics"][name].values()
+            assert f"{value:.3f} [{low:.3f}, {high:.3f}]" in README, (row["system"], name)
+    assert "| critic | " in README
+    scale = json.loads((RESULTS / "distil" / "scale.json").read_text(encoding="utf-8"))
+    page = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    assert f"{scale['posts_a_second']:.0f} posts a second" in page
+    assert f"{scale['memory']['slope_mb_per_10000_posts']:.2f} MB for 10,000 posts" in page
+    assert f"{scale['resumed_posts_a_second']:,.0f} posts a second" in page
