@@ -109,10 +109,11 @@ def reservation(kb: Path) -> float:
         rows = db.execute("SELECT model, prompt_tokens, sampling FROM calls").fetchall()
     finally:
         db.close()
-    return max(
+    costs = (
         _price(PRICES[model], 2 * prompt, 0, json.loads(sampling)["max_tokens"])
         for model, prompt, sampling in rows
     )
+    return max(costs, default=0.0)
 
 
 def books(server: Server, kb: Path) -> dict[str, Any]:

@@ -163,8 +163,9 @@ async def attend(
         pay = paying = Paying(shelf, sender.send, ledger, tally)
         if isinstance(sender, Teacher):
             sender.lost = paying.again
-    # While one post of two is under way at the server, the other may wait for its commits.
-    gathering = Gathering(shelf, pay, way, tally, width=2 * width)
+    # A few more posts than calls, for some of them always wait for their commits. No more than a
+    # few: at a kill each that was about to be sent counts as if it had been billed.
+    gathering = Gathering(shelf, pay, way, tally, width=width + width // 4)
     gate = sender.gate if isinstance(sender, Teacher) else None
     on = "the same command goes on from here"
     try:
