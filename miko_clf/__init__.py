@@ -5,12 +5,13 @@ from operator import attrgetter
 from typing import Any
 
 _HOMES = {
+    "gather": ("miko_clf.distil.run", "gather"),
     "fit": ("miko_clf.pipeline", "fit"),
     "compare": ("miko_clf.evaluate.compare", "compare"),
     "score": ("miko_clf.serve.shards", "score"),
     "load": ("miko_clf.serve.engine", "Engine.open"),
 }
-__all__ = ["__version__", "compare", "fit", "load", "score"]
+__all__ = ["__version__", "compare", "fit", "gather", "load", "score"]
 
 
 def __getattr__(name: str) -> Any:
