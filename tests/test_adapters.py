@@ -1,20 +1,18 @@
-"""Published layouts: HarMeme as its authors and Mr.Harm lay it out."""
+"""Published layouts: HarMeme, and what holds for every adapter."""
 
 import io
 import json
-import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from miko_clf.data.adapters import known
 from miko_clf.data.folder import open_folder
 from miko_clf.data.post import Rationale
 from miko_clf.data.read import SkipReport
 from miko_clf.errors import PostError
-
-REAL = Path(os.environ.get("MIKO_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
 
 
 def meme(name: str, *labels: str) -> dict:
@@ -109,11 +107,102 @@ def test_the_obsolete_files_of_harmeme_are_refused_with_the_reason(report, tmp_p
         open_folder(tmp_path, report=report).read("test")
 
 
+def test_a_test_set_that_shares_memes_with_train_is_refused_though_no_id_stands_twice(tmp_path):
+    lay(tmp_path, meme("a", "very harmful"), meme("b", "not harmful"))
+    lay(tmp_path, meme("c", "very harmful"), meme("b", "not harmful"), split="test")
+    folder = open_folder(tmp_path, report=SkipReport())
+    with pytest.raises(
+        PostError, match=r"test.jsonl: 1 of 2 rows stand in train.jsonl too, as 260"
+    ):
+        folder.read("test")
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_harm_p_is_known_by_its_file_names_and_leaves_its_unlabelled_row_out(inside, tmp_path):
+    lay(tmp_path, meme("a", "very harmful"), meme("b", ""), meme("c", "not harmful"))
+    file = tmp_path / "annotations" / "train.jsonl"
+    file.rename((file.parent if inside else tmp_path) / "train_v1.jsonl")
+    report = SkipReport()
+    for given in (None, report):
+        folder = open_folder(tmp_path, report=given)
+        assert [post.id for post in folder.read("train")] == ["a", "c"]
+        ((where, why),) = folder.left
+        assert where.endswith("train_v1.jsonl:2")
+        assert why == "has no label, as one train row of Harm-P was published"
+        assert folder.notes[0].startswith("train: 1 row left out, the first at ")
+        assert "Harm-P is published with 2,937" in folder.notes[1]
+    assert list(report) == list(folder.left)
+
+
+def test_annotations_of_both_sets_of_harmeme_in_one_folder_are_refused(tmp_path):
+    lay(tmp_path, meme("a", "very harmful"))
+    lay(tmp_path, meme("b", "very harmful"), split="test_v1")
+    with pytest.raises(PostError, match="holds annotations of Harm-C and of Harm-P; keep one"):
+        open_folder(tmp_path)
+
+
+def test_the_target_of_harm_is_a_task_of_harmful_memes_alone(tmp_path):
+    rows = [meme("a", "very harmful", "society"), meme("b", "not harmful")]
+    lay(tmp_path, *rows, meme("c", "somewhat harmful", "individual"))
+    folder = open_folder(tmp_path, task="target")
+    assert [(p.id, p.label) for p in folder.read("train")] == [
+        ("a", "society"),
+        ("c", "individual"),
+    ]
+    assert [why for _, why in folder.left] == ["is not harmful, so it has no target"]
+    lay(tmp_path, meme("d", "very harmful"))
+    with pytest.raises(PostError, match="must name a target, individual or organization or"):
+        open_folder(tmp_path, task="target").read("train")
+
+
+def test_a_task_that_is_not_there_names_those_that_are(tmp_path):
+    lay(tmp_path, meme("a", "very harmful"))
+    with pytest.raises(
+        PostError, match="Harm-C has no task 'targte'; choose from harm, target; di"
+    ):
+        open_folder(tmp_path, task="targte")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "train.jsonl").write_text('{"id": "a", "text": "x"}\n')
+    with pytest.raises(
+        PostError, match="has labels for one thing alone, so there is no task 'harm'"
+    ):
+        open_folder(tmp_path / "own", task="harm")
+
+
+def test_counts_that_are_not_the_published_ones_are_told_in_one_line_once(tmp_path, capsys):
+    lay(tmp_path, meme("a", "very harmful"), meme("b", "not harmful"))
+    folder = open_folder(tmp_path)
+    folder.read("train")
+    folder.read("train")
+    line = (
+        "train: 2 (harmful 1, harmless 1) posts, where Harm-C is published with 3,013 "
+        "(harmful 1,064, harmless 1,949)"
+    )
+    assert folder.notes == [line]
+    assert capsys.readouterr().err == f"{tmp_path}: {line}\n"
+    folder = open_folder(tmp_path, label_map={"very harmful": "worst"})
+    folder.read("train")
+    assert folder.notes == []
+
+
+def test_what_is_known_says_counts_files_and_what_it_was_checked_on():
+    found = {each.name: each for each in known()}
+    assert list(found) == [
+        "Hateful Memes", "Harm-C", "Harm-P", "MMSD2.0", "MMSD 1.0", "MAMI", "MultiOFF", "PrideMM",
+        "MUStARD",
+    ]  # fmt: skip
+    assert all(each.tasks and each.files and each.what for each in found.values())
+    real = [name for name, each in found.items() if each.checked_on.startswith("the real files")]
+    assert real == ["Harm-C", "MMSD2.0"]
+    shown = [count.line() for count in found["Harm-C"].splits.values() if count]
+    assert shown[2] == "354 (harmful 124, harmless 230)"
+    assert found["MMSD 1.0"].splits["train"].line() == "19,816 (by class unknown)"
+    assert set(found["PrideMM"].splits.values()) == {None}
+
+
 @pytest.mark.real
-def test_harm_c_has_the_counts_that_its_authors_publish():
-    if not (REAL / "harm-c").is_dir():
-        pytest.skip(f"no Harm-C at {REAL / 'harm-c'}; set MIKO_DATA to the folder that holds it")
-    folder = open_folder(REAL / "harm-c")
+def test_harm_c_has_the_counts_that_its_authors_publish(harm_c, capsys):
+    folder = open_folder(harm_c)
     found = {split: folder.read(split) for split in folder.splits}
     assert {split: len(posts) for split, posts in found.items()} == {
         "train": 3013, "val": 177, "test": 354,
@@ -122,3 +211,11 @@ def test_harm_c_has_the_counts_that_its_authors_publish():
     assert all(post.rationale and post.rationale.saw_label for post in found["train"])
     assert not any(post.rationale for post in found["test"])
     assert all(post.description for posts in found.values() for post in posts)
+    assert (folder.notes, len(folder.left), capsys.readouterr().err) == ([], 0, "")
+
+
+@pytest.mark.real
+def test_harm_c_by_target_leaves_every_harmless_meme_out(harm_c):
+    folder = open_folder(harm_c, task="target")
+    assert len(folder.read("val")) == 61
+    assert len(folder.left) == 116

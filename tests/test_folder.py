@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from miko_clf.data import images
-from miko_clf.data.folder import labels, open_folder
+from miko_clf.data.folder import open_folder
+from miko_clf.data.labels import find
 from miko_clf.data.post import Post
 from miko_clf.data.read import SkipReport
 from miko_clf.data.split import split_by_group
@@ -51,7 +52,7 @@ def test_files_named_by_split_are_read_one_split_at_a_time(val, tmp_path):
     (tmp_path / "test.jsonl").write_text("this is never opened")
     folder = open_folder(tmp_path, label_map={"x": "z"})
     assert (folder.kind, folder.splits) == ("jsonl", ("train", "val", "test"))
-    assert labels(folder.read("train") + folder.read(val)) == ("y", "z")
+    assert set(find(folder.read("train") + folder.read(val)).names) == {"y", "z"}
     assert folder.read("val") == folder.read("val")
     assert "test.jsonl:1: not valid JSON" in message(lambda: folder.read("test"))
 
@@ -263,7 +264,7 @@ def test_a_folder_of_no_known_kind_says_what_it_may_hold(tmp_path):
 
 def test_labels_are_sorted_and_of_one_kind():
     one, many = Post(id="a", text="x", label="z"), Post(id="b", text="x", label=("y", "a"))
-    assert labels([many, Post(id="c", text="x")]) == ("a", "y")
+    assert find([many, Post(id="c", text="x")]).names == ("a", "y")
     assert "post 'b' has a list of labels and post 'a' one name" in message(
-        lambda: labels([one, many])
+        lambda: find([one, many])
     )

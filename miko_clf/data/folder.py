@@ -3,14 +3,18 @@
 import hashlib
 import importlib
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from miko_clf.data.adapters import harmeme
+from miko_clf.data.adapters import adapted, known
+from miko_clf.data.adapters.known import Wish
+from miko_clf.data.counts import Census, Published
 from miko_clf.data.imagefolder import image_folder
 from miko_clf.data.images import decodable
+from miko_clf.data.labels import mapped
 from miko_clf.data.layout import SPLIT_NAMES, UNSPLIT, Layout, divided, in_order, one_split
 from miko_clf.data.post import Post
 from miko_clf.data.read import Entry, SkipReport, refuse
@@ -20,12 +24,18 @@ from miko_clf.errors import PostError, nearest
 
 _KINDS = (
     "train, val and test files (.jsonl, .csv or .parquet), one such file, a folder saved by "
-    "datasets, pictures in class folders or beside a metadata file, or the HarMeme layout"
+    "datasets, pictures in class folders or beside a metadata file, or a published layout "
+    f"({', '.join(each.name for each in known())})"
 )
 
 
 class DataFolder:
-    """The splits of a data folder. Reading one split opens no file of another."""
+    """The splits of a data folder. Reading train opens no file of another split.
+
+    `notes` holds what there is to say of a published data set, and is told on stderr as it
+    grows: counts that are not the published ones, and rows that were left out. `left` holds
+    those rows one by one.
+    """
 
     def __init__(
         self, path: Path, layout: Layout, label_map: Mapping[str, str], report: SkipReport | None
@@ -38,6 +48,11 @@ class DataFolder:
         self._report = report
         self._places: dict[str, dict[str, str]] = {}
         self._fingerprints: dict[str, str] = {}
+        self.notes: list[str] = []
+        self._published = layout.published or Published(layout.kind, SkipReport())
+        self._census = Census(self._published)
+        self.left = self._published.left
+        self._tell(self._published.notes)
 
     def read(self, split: str) -> list[Post]:
         """Return the posts of a split, every image decoded once to see that it can be.
@@ -51,6 +66,7 @@ class DataFolder:
         found = decodable(found, self._report)
         if not found:
             raise PostError(f"{self.path}: split {split!r} holds no post that can be used")
+        self._tell(self._census.take(split, (entry.post for entry in found), self.splits))
         self._places[split] = {entry.post.id: entry.where for entry in found}
         posts = [_relabelled(entry.post, self._label_map) for entry in found]
         self._fingerprints[split] = _fingerprint(posts)
@@ -68,17 +84,27 @@ class DataFolder:
 
     def _known(self, split: str) -> str:
         name = SPLIT_NAMES.get(split, split)
+        name = self._published.aliases.get(name, name)
         if name in self._sources:
             return name
         line = f"{self.path}: there is no split {split!r}; there is {', '.join(self.splits)}"
         if UNSPLIT in self._sources:
             line += "; a split seed makes train, val and test of it"
+        if name in self._published.instead:
+            line += f"; {self._published.instead[name]}"
         raise PostError(line + nearest(split, self.splits))
 
+    def _tell(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            if line not in self.notes:
+                self.notes.append(line)
+                print(f"{self.path}: {line}", file=sys.stderr)
+
     def _apart(self, split: str, found: Iterable[Entry]) -> Iterator[Entry]:
-        """Refuse the posts whose id another split holds."""
+        """Refuse the posts whose id another split holds, unless the two were published so."""
+        others = [s for s in self._places if not {s, split} <= self._published.shared]
         for entry in found:
-            other = next((s for s, ids in self._places.items() if entry.post.id in ids), None)
+            other = next((s for s in others if entry.post.id in self._places[s]), None)
             if other is None:
                 yield entry
                 continue
@@ -93,43 +119,39 @@ def open_folder(
     label_map: Mapping[str, str] | None = None,
     split_seed: int | None = None,
     report: SkipReport | None = None,
+    task: str | None = None,
 ) -> DataFolder:
     """Return the data folder at a path, which may also be one file with a `split` column.
 
     `label_map` renames or merges labels. `split_seed` makes train, val and test (80/10/10, by
-    group) where posts stand unsplit, and is of no effect elsewhere. Raises PostError.
+    group) where posts stand unsplit, and is of no effect elsewhere. `task` chooses what is to be
+    predicted where a published data set has labels for several things, else the first of them.
+    Raises PostError.
     """
     renamed = dict(label_map or {})
     try:
-        layout = _recognised(path, renamed, split_seed)
+        layout = _recognised(path, Wish(renamed, split_seed, task))
     except OSError as error:
         raise PostError(f"{path}: cannot be read: {error.strerror}") from error
     return DataFolder(path, layout, renamed, report)
 
 
-def labels(posts: Iterable[Post]) -> tuple[str, ...]:
-    """Return the sorted class names; PostError where some posts hold one and others a list."""
-    found: set[str] = set()
-    kinds: dict[type, str] = {}
-    for post in posts:
-        if post.label is not None:
-            kinds.setdefault(type(post.label), post.id)
-            found.update((post.label,) if isinstance(post.label, str) else post.label)
-    if len(kinds) > 1:
+def _recognised(path: Path, wish: Wish) -> Layout:
+    published = adapted(path, wish) if path.is_dir() else None
+    layout = published or _general(path, wish.split_seed)
+    if wish.task is not None and layout.published is None:
         raise PostError(
-            f"post {kinds[tuple]!r} has a list of labels and post {kinds[str]!r} one name; "
-            "a task is one or the other"
+            f"{path}: has labels for one thing alone, so there is no task {wish.task!r} to choose"
         )
-    return tuple(sorted(found))
+    return layout
 
 
-def _recognised(path: Path, label_map: Mapping[str, str], split_seed: int | None) -> Layout:
+def _general(path: Path, split_seed: int | None) -> Layout:
     if not path.is_dir():
         check_file(path)
         return _one_file(path, split_seed)
     layout = (
-        harmeme(path, label_map)
-        or _split_files(path)
+        _split_files(path)
         or _only_file(path, split_seed)
         or _saved(path, split_seed)
         or image_folder(path, split_seed)
@@ -218,10 +240,8 @@ def _saved_rows(path: Path, prefix: str) -> Iterator[Row]:
 def _relabelled(post: Post, label_map: Mapping[str, str]) -> Post:
     if post.label is None or not label_map:
         return post
-    if isinstance(post.label, str):
-        return post.model_copy(update={"label": label_map.get(post.label, post.label)})
-    names = dict.fromkeys(label_map.get(name, name) for name in post.label)
-    return post.model_copy(update={"label": tuple(names)})
+    label = mapped(post.label, lambda name: label_map.get(name, name))
+    return post.model_copy(update={"label": label})
 
 
 def _fingerprint(posts: Iterable[Post]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from miko_clf.data.counts import Published
 from miko_clf.data.post import Post
 from miko_clf.data.read import Entry, SkipReport, entries
 from miko_clf.data.split import SPLITS, split_by_group
@@ -25,10 +26,14 @@ Build = Callable[[Mapping[str, Any]], Post]
 
 
 class Layout(NamedTuple):
-    """A kind of data folder and, for each split it has, what reads that split and no other."""
+    """A kind of data folder, for each split it has what reads that split, and what is known of it.
+
+    `published` is there for the data sets of the literature alone.
+    """
 
     kind: str
     sources: Mapping[str, Source]
+    published: Published | None = None
 
 
 def one_split(table: Table, build: Build) -> Source:
