@@ -8,8 +8,8 @@ from conftest import SHARED
 from hypothesis import given
 from hypothesis import strategies as st
 
+from miko_clf.data.label_words import label_words
 from miko_clf.data.post import RELATIONS, Intention, Post, Relation
-from miko_clf.distil.label_words import label_words
 from miko_clf.distil.relations import (
     MEANINGS,
     PUBLISHED_ORDER,

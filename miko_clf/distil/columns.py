@@ -95,7 +95,7 @@ def inferred(rows: Iterable[Sequence[Mapping[str, Any]]], where: str) -> pa.Sche
 def post_cells(post: Post, folder: Path) -> dict[str, Any]:
     """Return a post as the cells of a row in `folder`, to which an image path is relative."""
     cells: dict[str, Any] = post.model_dump(mode="python", exclude_none=True, exclude={"image"})
-    cells = {name: _listed(value) for name, value in cells.items() if value != ()}
+    cells = {k: _listed(value) for k, value in cells.items() if value != () or k == "label"}
     if isinstance(post.image, Path):
         cells["image"] = os.path.relpath(post.image.absolute(), folder.absolute())
     elif post.image:

@@ -152,6 +152,7 @@ def _found(
 
 
 def _labels(db: sqlite3.Connection) -> pa.DataType:
-    say = "SELECT EXISTS (SELECT 1 FROM posts WHERE json_type(record, '$.label') = 'array')"
-    (several,) = db.execute(say).fetchone()
-    return pa.list_(pa.string()) if several else pa.string()
+    kinds = {kind for (kind,) in db.execute("SELECT json_type(record, '$.label') FROM posts")}
+    if "object" in kinds:
+        raise DistilError("labels of several tasks have no column of one type; .jsonl holds them")
+    return pa.list_(pa.string()) if "array" in kinds else pa.string()

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import product
 
 import numpy as np
 from pydantic import computed_field
@@ -15,8 +16,9 @@ from sklearn.model_selection import (
     train_test_split,
 )
 
-from miko_clf.data.post import Post, Record
-from miko_clf.distil.label_words import label_words
+from miko_clf.data.label_words import label_words
+from miko_clf.data.labels import answers
+from miko_clf.data.post import Names, Post, Record
 from miko_clf.errors import PostError
 
 GAP = 0.1
@@ -26,7 +28,6 @@ PERFECT = 0.95
 MOST_ROWS = 5_000
 FEWEST_ROWS = 20
 
-Label = str | tuple[str, ...]
 _READ: Mapping[str, Callable[[Post], str | None]] = {
     "description": lambda post: post.description,
     "intention": lambda post: "\n".join(one.text for one in post.intentions),
@@ -91,7 +92,7 @@ class Leak(Record):
 
 def probe(
     texts: Sequence[str],
-    labels: Sequence[Label],
+    labels: Sequence[Names],
     post_texts: Sequence[str],
     *,
     groups: Sequence[str] | None = None,
@@ -139,21 +140,23 @@ def check_inputs(posts: Sequence[Post], inputs: Collection[str], *, allow: bool)
     """Return what the texts among the inputs give away of the labels of these posts.
 
     Description, intention and rationale are probed where at least 20 labelled posts of two
-    classes have one. Raises `PostError` for the first that is flagged, unless `allow`.
+    classes have one, for each task anew where labels are of several. Raises `PostError` for the
+    first that is flagged, unless `allow`.
     """
     found: list[Leak] = []
-    for name in (name for name in _READ if name in inputs):
-        told = [(post, _READ[name](post) or "") for post in posts if post.label]
-        told = [(post, text) for post, text in told if text.strip()]
-        labels = [post.label or "" for post, _ in told]
+    for name, task in product((name for name in _READ if name in inputs), _tasks(posts)):
+        asked = [(post, answers(post.label)) for post in posts]
+        told = [(p, each[task], _READ[name](p) or "") for p, each in asked if task in each]
+        told = [(post, label, text) for post, label, text in told if text.strip()]
+        labels = [label for _, label, _ in told]
         if len(told) < FEWEST_ROWS or not _two_classes(labels):
             continue
         leak = probe(
-            [text for _, text in told],
+            [text for _, _, text in told],
             labels,
-            [post.text or "" for post, _ in told],
-            groups=[post.group or f"post {post.id}" for post, _ in told],
-            name=name,
+            [post.text or "" for post, _, _ in told],
+            groups=[post.group or f"post {post.id}" for post, _, _ in told],
+            name=f"{name} ({task})" if task else name,
         )
         if leak.flagged and not allow:
             raise PostError(
@@ -165,11 +168,16 @@ def check_inputs(posts: Sequence[Post], inputs: Collection[str], *, allow: bool)
     return found
 
 
-def _names(label: Label) -> tuple[str, ...]:
+def _tasks(posts: Sequence[Post]) -> list[str]:
+    """Return the tasks that posts have labels for; one without a name where there is but one."""
+    return sorted({task for post in posts for task in answers(post.label)})
+
+
+def _names(label: Names) -> tuple[str, ...]:
     return (label,) if isinstance(label, str) else label
 
 
-def _two_classes(labels: Sequence[Label], folds: int = 5) -> bool:
+def _two_classes(labels: Sequence[Names], folds: int = 5) -> bool:
     sizes = Counter("+".join(sorted(_names(label))) for label in labels)
     return sum(size >= folds for size in sizes.values()) >= 2
 

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 from difflib import get_close_matches
 
+from miko_clf.data.labels import flat
 from miko_clf.data.post import RELATIONS
 from miko_clf.distil.kept import Kept, ends, kept
 from miko_clf.distil.knowledge import PLAIN, Choice, Known, check, known
@@ -28,11 +29,11 @@ def show(db: sqlite3.Connection, name: str, *, raw: bool = False, choice: Choice
 def _post(db: sqlite3.Connection, one: Known) -> Iterator[str]:
     say = "SELECT place, image FROM posts WHERE id = ?"
     place, image = db.execute(say, (one.post.id,)).fetchone()
-    label = one.post.label
+    label = ", ".join(flat(one.post.label))
     yield f"post {one.post.id}"
     yield f"  from   {place}"
     if label:
-        yield f"  label  {label if isinstance(label, str) else ', '.join(label)}"
+        yield f"  label  {label}"
     if one.post.text:
         yield f"  text   {one.post.text}"
     if image is not None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
+from miko_clf.data.labels import flat
 from miko_clf.data.post import Post
 from miko_clf.data.read import SkipReport
 from miko_clf.distil.bar import shown
@@ -234,7 +235,7 @@ def _labels(found: Source) -> tuple[str, ...]:
     """Return the labels that posts carry: the sides of a debate."""
     names: set[str] = set()
     for _, post in found.found:
-        names.update([post.label] if isinstance(post.label, str) else post.label or ())
+        names.update(flat(post.label))
     if len(names) < 2:
         raise PostError(
             f"{found.path}: a debate needs two sides and the posts have "

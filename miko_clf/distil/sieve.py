@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from rapidfuzz import fuzz
 
+from miko_clf.data.label_words import label_words
 from miko_clf.data.post import Intention, Post
-from miko_clf.distil.label_words import label_words
 from miko_clf.distil.relations import completion, has_stem
 
 EMPTY = "empty"

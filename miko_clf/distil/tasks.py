@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from miko_clf.data.labels import flat
 from miko_clf.data.post import Post, Relation
 from miko_clf.distil import answer as answers
 from miko_clf.distil.answer import ORDER, Answer, read
@@ -244,11 +245,10 @@ async def _relation(way: Walk, relation: Relation, name: str, keys: str | None) 
 
 
 async def _rationale(way: Walk) -> Outcome:
-    label = way.post.label
-    if not label:
+    named = ", ".join(flat(way.post.label))
+    if not named:
         return way.end("failed", "a rationale explains a label, and the post has none")
     shown = await _shown(way)
-    named = label if isinstance(label, str) else ", ".join(label)
     row, _ = await way.put(
         "rationale", "rationale", answers.Reasoned, shown=shown, saw_label=True, label=named
     )

@@ -1,0 +1,89 @@
+"""The part of an audit that costs next to nothing: no image is decoded, no text compared twice."""
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from miko_clf.data.audit.area import area
+from miko_clf.data.audit.glance import MARK, MARKS, named, normal
+from miko_clf.data.audit.lookup import look_up
+from miko_clf.data.labels import flat
+from miko_clf.data.pixels import digest
+from miko_clf.data.post import Post
+
+
+def quick(posts_by_split: Mapping[str, Sequence[Post]]) -> list[str]:
+    """Return a warning a line: posts that train shares with other splits, marks that tell a label.
+
+    Texts are compared without punctuation and images byte by byte; the whole audit finds more.
+    """
+    splits = {split: list(posts) for split, posts in posts_by_split.items() if posts}
+    if "train" not in splits:
+        return []
+    every = [post for posts in splits.values() for post in posts]
+    keys = dict(zip(map(id, every), zip(_texts(every), _files(every), strict=True), strict=True))
+    others = [split for split in splits if split != "train"]
+    told = [line for split in others for line in _shared(splits, split, keys)]
+    return told + list(_marks(splits["train"]))
+
+
+def _shared(
+    splits: Mapping[str, Sequence[Post]], split: str, keys: Mapping[int, tuple[str, str]]
+) -> Iterator[str]:
+    known = {keys[id(post)] for post in splits["train"]}
+    whole = sum(keys[id(post)] in known and any(keys[id(post)]) for post in splits[split])
+    if whole:
+        yield f"{whole} of {len(splits[split])} {split} posts stand in train, text and image alike"
+    for part, name in enumerate(("text", "image")):
+        rows: dict[str, list[tuple[Hashable, str]]] = {
+            each: [
+                (keys[id(post)][part] or None, label)
+                for post in splits[each]
+                if (label := named(post.label)) is not None
+            ]
+            for each in ("train", split)
+        }
+        found = look_up(name, split, rows["train"], rows[split])
+        if found and found.leak:
+            yield found.line()
+
+
+def _marks(posts: Sequence[Post]) -> Iterator[str]:
+    """Yield a line for each mark that tells a class from the rest."""
+    labels = sorted({name for post in posts for name in flat(post.label)})
+    kept = [post for post in posts if post.label is not None and post.text is not None]
+    for mark, pattern in MARKS.items():
+        numbers = np.array([float(bool(pattern.search(post.text or ""))) for post in kept])
+        told = [
+            (round(way.low, 6), found.value >= 0.5, way.value, label)
+            for label in labels
+            if (found := area(numbers, np.array([label in flat(post.label) for post in kept])))
+            and (way := found.either_way()).low > MARK
+        ]
+        if told:
+            *_, value, label = max(told)
+            yield f"{mark} alone tells {label} with AUROC {value:.2f}"
+
+
+def _texts(posts: Sequence[Post]) -> list[str]:
+    return [normal(post.text) for post in posts]
+
+
+def _files(posts: Sequence[Post]) -> list[str]:
+    """Return a digest of each image whose size another has too; other sizes have one of their own.
+
+    An absent image has an empty one.
+    """
+    sizes = [_size(post.image) for post in posts]
+    counts = dict(zip(*np.unique(sizes, return_counts=True), strict=True))
+    return [
+        "" if post.image is None else digest(post.image) if counts[size] > 1 else f"{size} bytes"
+        for post, size in zip(posts, sizes, strict=True)
+    ]
+
+
+def _size(image: Path | bytes | None) -> int:
+    if image is None:
+        return -1
+    return image.stat().st_size if isinstance(image, Path) else len(image)
