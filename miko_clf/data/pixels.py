@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import math
 from pathlib import Path
 from typing import IO, Literal
 
@@ -52,7 +53,9 @@ class Preprocess(Record):
     """How a picture becomes `[3, height, width]`; the graph itself normalises by mean and std.
 
     `crop` resizes the short side to size / crop_fraction (timm's crop_pct) and cuts the centre;
-    `squash` ignores the aspect ratio; `pad` keeps the whole picture on a ground of the mean colour.
+    `squash` ignores the aspect ratio; `pad` keeps the whole picture on a ground of the given
+    colour, or of the mean. `half` says where a cut of an odd margin falls: torchvision rounds
+    half a pixel to the even one, transformers down.
     """
 
     height: int = Field(ge=1, le=4096)
@@ -60,6 +63,8 @@ class Preprocess(Record):
     resize: Literal["squash", "crop", "pad"] = "crop"
     resample: Literal["bilinear", "bicubic", "lanczos"] = "bicubic"
     crop_fraction: float = Field(default=1.0, ge=0.1, le=1.0)
+    half: Literal["even", "down"] = "even"
+    ground: tuple[int, int, int] | None = None
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
@@ -153,8 +158,8 @@ def _pad(image: Image.Image, preprocess: Preprocess) -> Image.Image:
     width, height = preprocess.width, preprocess.height
     scale = min(width / image.width, height / image.height)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    ground = tuple(min(255, max(0, round(255 * value))) for value in preprocess.mean)
-    page = Image.new("RGB", (width, height), ground)
+    mean = (min(255, max(0, round(255 * value))) for value in preprocess.mean)
+    page = Image.new("RGB", (width, height), preprocess.ground or tuple(mean))
     corner = ((width - size[0]) // 2, (height - size[1]) // 2)
     page.paste(image.resize(size, _RESAMPLE[preprocess.resample]), corner)
     return page
@@ -166,9 +171,10 @@ def _before_cut(preprocess: Preprocess) -> tuple[int, int]:
 
 
 def _centre(image: Image.Image, preprocess: Preprocess) -> Image.Image:
-    """Cut out the centre, rounding half pixels as torchvision's CenterCrop does."""
-    left = round((image.width - preprocess.width) / 2)
-    top = round((image.height - preprocess.height) / 2)
+    """Cut out the centre."""
+    nearest = round if preprocess.half == "even" else math.floor
+    left = nearest((image.width - preprocess.width) / 2)
+    top = nearest((image.height - preprocess.height) / 2)
     return image.crop((left, top, left + preprocess.width, top + preprocess.height))
 
 

@@ -1,13 +1,17 @@
 """Texts to token ids, the same way in training and in serving."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from miko_clf.errors import BundleError, EncoderError
+
+Long = Literal["cut", "ends", "chunk"]
 
 
 class Words:
@@ -37,21 +41,67 @@ class Words:
         """Write the tokenizer as `tokenizer.json`."""
         self.tokenizer.save(str(path))
 
-    def encode(self, texts: Sequence[str | None], max_length: int) -> list[list[int]]:
+    def encode(
+        self,
+        texts: Sequence[str | None],
+        max_length: int,
+        *,
+        long: Long = "cut",
+        window: int | None = None,
+    ) -> list[list[int]]:
         """Return the ids of each text, special tokens kept, at most `max_length` of them.
 
-        An absent or blank text has no ids at all.
+        Of a longer text `cut` keeps the head, `ends` the head and the tail. `chunk` lays
+        windows of `window` ids end to end, each with special tokens of its own and all but the
+        last full, as many as `max_length` holds. An absent or blank text has no ids at all.
         """
-        if max_length <= self.num_special:
-            raise EncoderError(f"max_length {max_length} leaves no room for a word")
         present = [clean(text) if text else "" for text in texts]
+        given = [text for text in present if text]
+        window = min(window or max_length, max_length)
+        if window <= self.num_special:
+            raise EncoderError(f"max_length {window} leaves no room for a word")
+        rows = iter(self._cut(given, window) if long == "cut" else self._whole(given))
+        whole = [next(rows) if text else [] for text in present]
+        self.num_texts += len(given)
+        if long == "cut":
+            return whole
+        if long == "ends":
+            return [self._ends(row, window) for row in whole]
+        return [self._windows(row, window, max_length // window) for row in whole]
+
+    def _cut(self, texts: list[str], max_length: int) -> list[list[int]]:
         self.tokenizer.enable_truncation(max_length)
-        encodings = self.tokenizer.encode_batch_fast([text for text in present if text])
-        rows = iter(encodings)
-        encoded = [next(rows) if text else None for text in present]
-        self.num_texts += len(encodings)
+        encodings = self.tokenizer.encode_batch_fast(texts)
         self.num_cut += sum(bool(row.overflowing) for row in encodings)
-        return [row.ids if row is not None else [] for row in encoded]
+        return [row.ids for row in encodings]
+
+    def _whole(self, texts: list[str]) -> list[list[int]]:
+        self.tokenizer.no_truncation()
+        return [row.ids for row in self.tokenizer.encode_batch_fast(texts)]
+
+    def _ends(self, row: list[int], max_length: int) -> list[int]:
+        if len(row) <= max_length:
+            return row
+        self.num_cut += 1
+        head = (max_length - self.num_special + 1) // 2 + self._num_before
+        return row[:head] + row[len(row) - (max_length - head) :]
+
+    def _windows(self, row: list[int], window: int, most: int) -> list[int]:
+        if len(row) <= window:
+            return row
+        first, last = self._num_before, len(row) - (self.num_special - self._num_before)
+        room = window - self.num_special
+        starts = range(first, last, room)
+        self.num_cut += len(starts) > most
+        pieces = [row[start : min(start + room, last)] for start in starts[:most]]
+        return [i for piece in pieces for i in (*row[:first], *piece, *row[last:])]
+
+    @cached_property
+    def _num_before(self) -> int:
+        """Return how many special tokens stand before a text; the rest stands behind it."""
+        self.tokenizer.no_truncation()
+        mask = self.tokenizer.encode("a").special_tokens_mask
+        return mask.index(0) if 0 in mask else 0
 
 
 def clean(text: str) -> str:

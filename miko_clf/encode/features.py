@@ -132,14 +132,28 @@ def fill(
 
 
 def fingerprint(tower: ImageTower | TextTower) -> str:
-    """Return a digest of a tower's weights and of how its input is prepared."""
+    """Return a digest of a tower's weights that never change and of how its input is prepared."""
     hasher = sha256()
-    for name, tensor in sorted(tower.trunk.state_dict().items()):
+    if tower.split is not None:
+        hasher.update(f"below {tower.split}".encode())
+    hasher.update(str(tower.plan.get("output", "tokens")).encode())
+    learned = _learned(tower) if tower.split is not None else set()
+    for name, tensor in sorted(tower.trunk.state_dict(keep_vars=True).items()):
+        if id(tensor) in learned:
+            continue
         hasher.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         hasher.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
     if isinstance(tower, ImageTower):
         hasher.update(tower.preprocess.model_dump_json().encode())
     return hasher.hexdigest()[:20]
+
+
+def _learned(tower: ImageTower | TextTower) -> set[int]:
+    return {
+        id(tensor)
+        for module in tower.awake or ()
+        for tensor in (*module.parameters(), *module.buffers())
+    }
 
 
 def _announce(folder: Path, what: str, count: int, size: int) -> None:

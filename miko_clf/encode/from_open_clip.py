@@ -1,21 +1,23 @@
 """Both towers from open_clip."""
 
 import json
+import string
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import open_clip
 from huggingface_hub import hf_hub_download
-from jaxtyping import Bool, Float, Int
-from tokenizers import Tokenizer
-from torch import Tensor, nn
-from torch.nn import functional
+from tokenizers import Regex, Tokenizer, normalizers
+from torch import nn
 from transformers import CLIPTokenizer
 
 from miko_clf.data.pixels import Preprocess
 from miko_clf.data.words import Words
+from miko_clf.encode.open_clip_trunks import TextTrunk, VisionTrunk
 from miko_clf.encode.resolve import local
+from miko_clf.encode.sight import compare
 from miko_clf.encode.towers import ImageTower, Plan, TextTower
 from miko_clf.errors import EncoderError
 
@@ -23,75 +25,52 @@ CONFIG = "open_clip_config.json"
 RESIZE = {"shortest": "crop", "squash": "squash", "longest": "pad"}
 
 
-class VisionTrunk(nn.Module):
-    """The vision half; its tokens stand beside the pooled embedding."""
+def image_tower(name: str, output: str = "tokens") -> ImageTower:
+    """Return the image tower of `ARCHITECTURE:tag`, a folder, or a hub name.
 
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.visual = model.visual
-        self.visual.output_tokens = True
-
-    def forward(
-        self, pixels: Float[Tensor, "image 3 height width"]
-    ) -> Float[Tensor, "image token channel"]:
-        """Return the tokens."""
-        tokens: Tensor = self.visual(pixels)[1]
-        return tokens
-
-
-class TextTrunk(nn.Module):
-    """The text half; its attention is causal, so padding behind a text changes nothing."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.text = model.text
-        self.text.output_tokens = True
-        self.context: int = model.context_length
-
-    def forward(
-        self, ids: Int[Tensor, "text word"], present: Bool[Tensor, "text word"]
-    ) -> Float[Tensor, "text word channel"]:
-        """Return the tokens; the trunk takes its full context, which is cut off again."""
-        length = ids.shape[1]
-        whole = functional.pad(ids, (0, self.context - length))
-        tokens: Tensor = self.text(whole)[1][:, :length]
-        return tokens
-
-
-def image_tower(name: str) -> ImageTower:
-    """Return the image tower of `ARCHITECTURE:tag`, a folder, or a hub name."""
-    model, config = _load(name)
+    Raises `EncoderError` where open_clip's own transform sees pictures in another way.
+    """
+    model, config, _ = _load(name)
     preprocess = _preprocess(model)
+    settings = open_clip.get_model_preprocess_cfg(model)
+    see = open_clip.transform.image_transform_v2(
+        open_clip.transform.PreprocessCfg(**settings), is_train=False
+    )
+    compare(preprocess, lambda image: see(image).numpy(), name)
     plan = {
         "source": "open_clip",
         "config": config,
         "preprocess": preprocess.model_dump(mode="json"),
+        "output": output,
     }
-    return ImageTower(VisionTrunk(model), preprocess, plan)
+    return ImageTower(VisionTrunk(model, output), preprocess, plan)
 
 
-def text_tower(name: str) -> TextTower:
+def text_tower(name: str, output: str = "tokens") -> TextTower:
     """Return the text tower of `ARCHITECTURE:tag`, a folder, or a hub name."""
-    model, config = _load(name)
+    model, config, address = _load(name)
     if "hf_model_name" in config["text_cfg"]:
         raise EncoderError(f"{name}: its text half comes from transformers; use that source")
-    plan = {"source": "open_clip", "config": config}
-    return TextTower(TextTrunk(model), Words(_tokenizer(), 0), model.context_length, plan)
+    backend, pad_id = _tokenizer(address, name)
+    plan = {"source": "open_clip", "config": config, "output": output}
+    trunk = TextTrunk(model, output, pad_id)
+    return TextTower(trunk, Words(backend, pad_id), model.context_length, plan, "last")
 
 
 def rebuild_image(plan: Plan) -> ImageTower:
     """Return the tower that a plan describes, with untrained weights."""
-    trunk = VisionTrunk(_untrained(plan["config"]))
+    trunk = VisionTrunk(_untrained(plan["config"]), plan["output"])
     return ImageTower(trunk, Preprocess(**plan["preprocess"]), plan)
 
 
 def rebuild_text(plan: Plan, words: Words) -> TextTower:
     """Return the tower that a plan describes, with untrained weights."""
     model = _untrained(plan["config"])
-    return TextTower(TextTrunk(model), words, model.context_length, plan)
+    trunk = TextTrunk(model, plan["output"], words.pad_id)
+    return TextTower(trunk, words, model.context_length, plan, "last")
 
 
-def _load(name: str) -> tuple[Any, dict[str, Any]]:
+def _load(name: str) -> tuple[Any, dict[str, Any], str]:
     folder = local(name)
     architecture, _, tag = name.partition(":")
     if folder:
@@ -106,7 +85,7 @@ def _load(name: str) -> tuple[Any, dict[str, Any]]:
     model = open_clip.create_model(
         address, pretrained, force_custom_text=True, require_pretrained=True
     )
-    return model, config
+    return model, config, address
 
 
 def _untrained(config: dict[str, Any]) -> Any:
@@ -119,7 +98,7 @@ def _untrained(config: dict[str, Any]) -> Any:
 
 def _preprocess(model: nn.Module) -> Preprocess:
     config = open_clip.get_model_preprocess_cfg(model)
-    size = config["size"]
+    size, fill = config["size"], config["fill_color"]
     height, width = size if isinstance(size, (tuple, list)) else (size, size)
     return Preprocess.model_validate(
         {
@@ -129,15 +108,46 @@ def _preprocess(model: nn.Module) -> Preprocess:
             "resample": config["interpolation"],
             "mean": config["mean"],
             "std": config["std"],
+            "ground": (fill,) * 3 if isinstance(fill, int) else tuple(fill),
         }
     )
 
 
-def _tokenizer() -> Tokenizer:
+def _tokenizer(address: str, name: str) -> tuple[Tokenizer, int]:
+    """Return the tokenizer of a model as open_clip itself picks it, and its padding."""
+    own = open_clip.get_tokenizer(address)
+    if isinstance(own, open_clip.SimpleTokenizer):
+        return Tokenizer.from_str(_of_clip()), 0
+    fast = getattr(own.tokenizer, "backend_tokenizer", None)
+    if fast is None or getattr(own, "strip_sep_token", False) or getattr(own, "tokenizer_mode", ""):
+        raise EncoderError(f"{name}: its tokenizer has no tokenizer.json form")
+    backend = Tokenizer.from_str(fast.to_str())
+    if own.clean_fn("A_b!") == own.clean_fn("a b"):
+        backend.normalizer = _bare(backend.normalizer)
+    return backend, own.tokenizer.pad_token_id or 0
+
+
+def _bare(normalizer: Any) -> normalizers.Sequence:
+    """Return a normaliser that lowers letters and drops punctuation before the given one."""
+    marks = "".join(mark for mark in string.punctuation if mark != "_")
+    steps = [
+        normalizers.Replace("_", " "),
+        normalizers.Replace(Regex("[" + "".join(rf"\{mark}" for mark in marks) + "]"), ""),
+        normalizers.Lowercase(),
+        normalizers.Replace(Regex(r"\s+"), " "),
+        normalizers.Strip(),
+    ]
+    return normalizers.Sequence([*steps, normalizer] if normalizer is not None else steps)
+
+
+@cache
+def _of_clip() -> str:
+    """Return CLIP's own tokenizer, the same for every model, as JSON."""
     own = open_clip.SimpleTokenizer()
     merges = [pair for pair, _ in sorted(own.bpe_ranks.items(), key=lambda item: item[1])]
     fast = CLIPTokenizer(vocab=own.encoder, merges=merges, **_specials(own))
-    return Tokenizer.from_str(fast.backend_tokenizer.to_str())
+    json_form: str = fast.backend_tokenizer.to_str()
+    return json_form
 
 
 def _specials(own: Any) -> dict[str, str]:

@@ -5,37 +5,128 @@ from typing import Any
 
 import timm
 from jaxtyping import Float
+from timm.models.convnext import ConvNeXt
+from timm.models.efficientnet import EfficientNet
+from timm.models.mobilenetv3 import MobileNetV3
+from timm.models.resnet import ResNet
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from miko_clf.data.pixels import Preprocess
 from miko_clf.encode.resolve import local
+from miko_clf.encode.sight import compare
 from miko_clf.encode.towers import ImageTower, Plan
 from miko_clf.errors import EncoderError
 
 RESIZE = {"squash": "squash", "center": "crop", "border": "pad"}
 RESAMPLE = ("bilinear", "bicubic", "lanczos")
+Rungs = list[list[nn.Module]]
 
 
 class TimmTrunk(nn.Module):
-    """A timm model without its head; a feature map becomes one token a cell."""
+    """A timm model without its head: a token a cell or patch, or its pooled embedding."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, output: str = "tokens") -> None:
         super().__init__()
         self.model = model
+        self.output = output
         self.channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
+        self.splits = bool(self.ladder())
+
+    def ladder(self) -> Rungs:
+        """Return the blocks, bottom to top; none for an architecture that is not known here."""
+        return rungs(self.model)
+
+    def crown(self) -> list[nn.Module]:
+        """Return what stands on the blocks."""
+        return crown(self.model)
 
     def forward(
         self, pixels: Float[Tensor, "image 3 height width"]
     ) -> Float[Tensor, "image token channel"]:
-        """Return what `forward_features` gives, as tokens."""
-        states: Tensor = self.model.forward_features(pixels)
-        if states.ndim != 4:
-            return states
-        return states.flatten(1, 2) if self.channels_last else states.flatten(2).transpose(1, 2)
+        """Return what `forward_features` gives, as tokens, or the embedding as one token."""
+        return self._out(self.model.forward_features(pixels))
+
+    def start(self, pixels: Tensor) -> Tensor:
+        """Return what the first block reads."""
+        return start(self.model, pixels)
+
+    def climb(self, states: Tensor, first: int, last: int | None) -> Tensor:
+        """Return the states after some of the blocks."""
+        return climb(self.model, states, first, last)
+
+    def finish(self, states: Tensor) -> Tensor:
+        """Return the tokens, or the embedding as one token."""
+        return self._out(crowned(self.model, states))
+
+    def _out(self, states: Tensor) -> Tensor:
+        if self.output == "embedding":
+            embedding: Tensor = self.model.forward_head(states, pre_logits=True)
+            return embedding[:, None]
+        return as_tokens(states, self.channels_last)
 
 
-def image_tower(name: str) -> ImageTower:
-    """Return the image tower of a checkpoint by folder or hub name."""
+def as_tokens(states: Tensor, channels_last: bool = False) -> Tensor:
+    """Return a feature map as one token a cell; tokens stay what they are."""
+    if states.ndim != 4:
+        return states
+    return states.flatten(1, 2) if channels_last else states.flatten(2).transpose(1, 2)
+
+
+def rungs(model: Any) -> Rungs:
+    """Return the blocks of a timm model, bottom to top."""
+    kind = type(model)
+    if kind in (EfficientNet, MobileNetV3):
+        return [[block] for stage in model.blocks for block in stage]
+    if kind is ResNet:
+        stages = (model.layer1, model.layer2, model.layer3, model.layer4)
+        return [[block] for stage in stages for block in stage]
+    if kind is ConvNeXt:
+        return [rung for stage in model.stages for rung in _stage(stage)]
+    if kind is VisionTransformer:
+        return [[block] for block in model.blocks]
+    return []
+
+
+def start(model: Any, pixels: Tensor) -> Tensor:
+    """Return what the first block of a timm model reads."""
+    kind = type(model)
+    if kind is VisionTransformer:
+        states = model.patch_drop(model._pos_embed(model.patch_embed(pixels)))
+        return model.norm_pre(states)
+    names = {ResNet: ("conv1", "bn1", "act1", "maxpool"), ConvNeXt: ("stem",)}
+    for name in names.get(kind, ("conv_stem", "bn1")):
+        pixels = getattr(model, name)(pixels)
+    return pixels
+
+
+def climb(model: Any, states: Tensor, first: int, last: int | None) -> Tensor:
+    """Return the states after some blocks of a timm model."""
+    for rung in rungs(model)[first:last]:
+        for module in rung:
+            states = module(states)
+    return states
+
+
+def crown(model: Any) -> list[nn.Module]:
+    """Return what stands on the blocks of a timm model: a norm, or MobileNet's last convolution."""
+    names = {EfficientNet: ("conv_head", "bn2"), ConvNeXt: ("norm_pre",)}
+    names |= {VisionTransformer: ("norm",)}
+    return [getattr(model, name) for name in names.get(type(model), ())]
+
+
+def crowned(model: Any, states: Tensor) -> Tensor:
+    """Return what `forward_features` gives from the states after the last block."""
+    for module in crown(model):
+        states = module(states)
+    return states
+
+
+def image_tower(name: str, output: str = "tokens") -> ImageTower:
+    """Return the image tower of a checkpoint by folder or hub name.
+
+    Raises `EncoderError` where timm's own transform sees pictures in another way.
+    """
     folder = local(name)
     extra: dict[str, Any] = {}
     if folder:
@@ -43,19 +134,28 @@ def image_tower(name: str) -> ImageTower:
         extra = json.loads((folder / "config.json").read_text()).get("model_args", {})
     model = timm.create_model(name, pretrained=True, num_classes=0)
     preprocess = _preprocess(model)
+    settings = timm.data.resolve_model_data_config(model)
+    see = timm.data.create_transform(**settings, is_training=False)
+    compare(preprocess, lambda image: see(image).numpy(), name)
     plan = {
         "source": "timm",
         "architecture": model.pretrained_cfg["architecture"],
         "model_args": extra,
         "preprocess": preprocess.model_dump(mode="json"),
+        "output": output,
     }
-    return ImageTower(TimmTrunk(model), preprocess, plan)
+    return ImageTower(TimmTrunk(model, output), preprocess, plan)
 
 
 def rebuild_image(plan: Plan) -> ImageTower:
     """Return the tower that a plan describes, with untrained weights."""
     model = timm.create_model(plan["architecture"], **{**plan["model_args"], "num_classes": 0})
-    return ImageTower(TimmTrunk(model), Preprocess(**plan["preprocess"]), plan)
+    return ImageTower(TimmTrunk(model, plan["output"]), Preprocess(**plan["preprocess"]), plan)
+
+
+def _stage(stage: Any) -> Rungs:
+    lowest, *rest = stage.blocks
+    return [[stage.downsample, lowest], *([block] for block in rest)]
 
 
 def _preprocess(model: nn.Module) -> Preprocess:

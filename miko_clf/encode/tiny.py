@@ -21,6 +21,8 @@ DROPOUT = 0.1
 class ConvTrunk(nn.Module):
     """Four convolutions that halve the picture, then one token a grid cell."""
 
+    splits = False
+
     def __init__(self, width: int) -> None:
         super().__init__()
         channels = (3, width // 4, width // 2, width)
@@ -41,6 +43,14 @@ class ConvTrunk(nn.Module):
         """Return the grid of the last convolution, row by row."""
         grid: Tensor = self.blocks(pixels)
         return grid.flatten(2).transpose(1, 2)
+
+    def ladder(self) -> list[list[nn.Module]]:
+        """Return the blocks, bottom to top."""
+        return [[block] for block in self.blocks]
+
+    def crown(self) -> list[nn.Module]:
+        """Return what stands on the blocks."""
+        return []
 
 
 class Block(nn.Module):
@@ -65,6 +75,8 @@ class Block(nn.Module):
 class TransformerTrunk(nn.Module):
     """Word and position embeddings, then transformer blocks."""
 
+    splits = False
+
     def __init__(self, vocabulary: int, width: int, layers: int) -> None:
         super().__init__()
         self.word = nn.Embedding(vocabulary, width)
@@ -80,6 +92,14 @@ class TransformerTrunk(nn.Module):
         for block in self.blocks:
             states = block(states, present)
         return states
+
+    def ladder(self) -> list[list[nn.Module]]:
+        """Return the blocks, bottom to top."""
+        return [[block] for block in self.blocks]
+
+    def crown(self) -> list[nn.Module]:
+        """Return what stands on the blocks."""
+        return []
 
 
 def image_tower(size: int, width: int) -> ImageTower:
