@@ -1,7 +1,7 @@
 """A bundle: the directory that `fit` writes and everything else reads. Free of torch."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from miko_clf import manifest, recipe
 from miko_clf.errors import BundleError
+from miko_clf.questions import Questions
 from miko_clf.recipe import Recipe
 
 RECIPE = "recipe.yaml"
@@ -21,12 +22,15 @@ TOWERS = "towers.json"
 WEIGHTS = "model.safetensors"
 METRICS = "metrics.jsonl"
 
+Threshold = float | Mapping[str, float]
+
 
 class Calibration(BaseModel):
-    """What was fitted on validation: a temperature, and for each arm a threshold.
+    """What was fitted on validation for a question: a temperature, and for each arm thresholds.
 
-    A post is the positive class where its calibrated probability is at or above the
-    threshold; both are null where there are more than two classes.
+    A post is the positive class where its calibrated probability is at or above the threshold;
+    where any number of labels may hold each has a threshold of its own. There is neither a
+    positive class nor a threshold where one of more than two labels holds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,7 +38,7 @@ class Calibration(BaseModel):
     temperature: float = Field(gt=0)
     positive: str | None
     arm: str
-    thresholds: Mapping[str, float]
+    thresholds: Mapping[str, Threshold]
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,24 @@ class Bundle:
 
     path: Path
     recipe: Recipe
-    labels: tuple[str, ...]
-    calibration: Calibration
+    questions: Questions
+    calibrations: tuple[Calibration, ...]
     manifest: Mapping[str, Any]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """A name for each logit; where one question is asked, its labels."""
+        return self.questions.names
+
+    @property
+    def calibration(self) -> Calibration:
+        """What was fitted for the first question, which most systems have alone."""
+        return self.calibrations[0]
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """The temperature of each question."""
+        return tuple(each.temperature for each in self.calibrations)
 
     @property
     def preprocess(self) -> dict[str, Any]:
@@ -77,23 +96,29 @@ def read(path: Path) -> Bundle:
     """
     facts = manifest.read(path)
     try:
+        questions = Questions.from_json(_json(path / LABELS))
         return Bundle(
             path=path,
             recipe=recipe.load(path / RECIPE),
-            labels=tuple(_json(path / LABELS)),
-            calibration=Calibration.model_validate(_json(path / CALIBRATION)),
+            questions=questions,
+            calibrations=_calibrations(questions, _json(path / CALIBRATION)),
             manifest=facts,
         )
-    except (ValidationError, TypeError, AttributeError):
+    except (ValidationError, TypeError, AttributeError, KeyError):
         raise BundleError(f"{path}: its files do not describe a bundle of this version") from None
 
 
-def positive(labels: tuple[str, ...]) -> int | None:
-    """Return the index of the positive class of a two-class system, none where there are more.
+def calibration_json(questions: Questions, fitted: Sequence[Calibration]) -> Any:
+    """Return what `calibration.json` holds, by question where there are several."""
+    rows = [each.model_dump(mode="json") for each in fitted]
+    if len(rows) == 1:
+        return rows[0]
+    return {one.name: row for one, row in zip(questions, rows, strict=True)}
 
-    Labels are ordered so that the positive class is the second.
-    """
-    return 1 if len(labels) == 2 else None
+
+def _calibrations(questions: Questions, value: Any) -> tuple[Calibration, ...]:
+    rows = [value] if len(questions) == 1 else [value[one.name] for one in questions]
+    return tuple(Calibration.model_validate(row) for row in rows)
 
 
 def _json(path: Path) -> Any:

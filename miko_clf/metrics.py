@@ -1,7 +1,7 @@
 """The metrics of every report; torchmetrics computes them all."""
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -149,3 +149,106 @@ def classification(
         bins,
     )
     return {name: _MEASURES[name](rows) for name in names_for(positive) if name in names}
+
+
+class _Held(NamedTuple):
+    """Rows any number of whose labels may hold; `decision` is which of them are decided for."""
+
+    probabilities: Tensor  # (row, label), as truth and decision
+    truth: Tensor
+    decision: Tensor
+    bins: int
+
+    def of(self, labels: Tensor) -> "_Held":
+        """Return the columns of these labels alone."""
+        return self._replace(
+            probabilities=self.probabilities[:, labels],
+            truth=self.truth[:, labels],
+            decision=self.decision[:, labels],
+        )
+
+
+def _label_macro_f1(rows: _Held) -> float:
+    known = rows.of((rows.truth | rows.decision).any(0))
+    return _over_labels(measure.multilabel_f1_score, known.decision, known.truth)
+
+
+def _micro_f1(rows: _Held) -> float:
+    if not (rows.truth | rows.decision).any():
+        return math.nan
+    given = (rows.decision.long(), rows.truth.long(), rows.truth.shape[1])
+    return float(measure.multilabel_f1_score(*given, average="micro", validate_args=False))
+
+
+def _label_auroc(rows: _Held) -> float:
+    known = rows.of(rows.truth.any(0) & ~rows.truth.all(0))
+    return _over_labels(measure.multilabel_auroc, known.probabilities, known.truth)
+
+
+def _mean_average_precision(rows: _Held) -> float:
+    known = rows.of(rows.truth.any(0) & ~rows.truth.all(0))
+    return _over_labels(measure.multilabel_average_precision, known.probabilities, known.truth)
+
+
+def _subset_accuracy(rows: _Held) -> float:
+    return float(torch.eq(rows.decision, rows.truth).all(1).double().mean())
+
+
+def _label_ece(rows: _Held) -> float:
+    found = [
+        measure.binary_calibration_error(
+            stated.contiguous(), held.long(), n_bins=rows.bins, norm="l1", validate_args=False
+        )
+        for stated, held in zip(rows.probabilities.T, rows.truth.T, strict=True)
+    ]
+    return float(torch.stack(found).double().mean())
+
+
+def _over_labels(score: Callable[..., Tensor], said: Tensor, truth: Tensor) -> float:
+    """Return the mean over labels, which torchmetrics takes for a vector where there is but one."""
+    if not truth.shape[1]:
+        return math.nan
+    said = said.long() if said.dtype == torch.bool else said
+    given = (said, truth.long(), truth.shape[1])
+    return float(score(*given, average="macro", validate_args=False))
+
+
+_LABEL_MEASURES: dict[str, Callable[[_Held], float]] = {
+    "subset_accuracy": _subset_accuracy,
+    "macro_f1": _label_macro_f1,
+    "micro_f1": _micro_f1,
+    "auroc": _label_auroc,
+    "average_precision": _mean_average_precision,
+    "ece": _label_ece,
+}
+LABEL_NAMES = tuple(_LABEL_MEASURES)
+
+
+def multilabel(
+    probabilities: Float[np.ndarray, "row label"],
+    truth: Int[np.ndarray, "row label"],
+    *,
+    thresholds: Sequence[float] | None = None,
+    bins: int = 15,
+    names: Collection[str] = LABEL_NAMES,
+) -> dict[str, float]:
+    """Return the metrics in `names` of rows any number of whose labels may hold.
+
+    A label is decided for where its probability reaches its threshold (.5 if none are given).
+    Macro-F1 is the mean over the labels that are true or decided somewhere, AUROC and average
+    precision the mean over those that hold in some rows and not in others, ECE over all. Subset
+    accuracy counts the rows that are right in every label. What the rows leave undefined is NaN.
+    Raises ValueError for probabilities outside [0, 1].
+    """
+    assert probabilities.shape == truth.shape
+    assert len(truth)
+    if not ((probabilities >= -1e-6) & (probabilities <= 1 + 1e-6)).all():  # also false for NaN
+        raise ValueError("probabilities hold NaN or lie outside [0, 1]")
+    limits = np.full(truth.shape[1], 0.5) if thresholds is None else np.asarray(thresholds)
+    rows = _Held(
+        torch.from_numpy(probabilities.clip(0, 1)),
+        torch.from_numpy(truth.astype(bool)),
+        torch.from_numpy(probabilities >= limits),
+        bins,
+    )
+    return {name: _LABEL_MEASURES[name](rows) for name in LABEL_NAMES if name in names}

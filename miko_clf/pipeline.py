@@ -3,7 +3,6 @@
 import json
 import shutil
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,18 +15,23 @@ from safetensors.torch import save_file
 
 from miko_clf import bundle, manifest
 from miko_clf import recipe as recipes
+from miko_clf.data.audit.quick import quick
 from miko_clf.data.collate import Preparation, input_rationale
-from miko_clf.data.folder import DataFolder, labels
+from miko_clf.data.folder import DataFolder
+from miko_clf.data.labels import encode, find
 from miko_clf.data.pixels import golden_digest
 from miko_clf.data.post import Post
 from miko_clf.distil.leak import check_inputs
 from miko_clf.encode.build import write_plans
-from miko_clf.errors import BundleError, PostError
+from miko_clf.encode.lora import merge
+from miko_clf.errors import BundleError, PostError, RecipeError
 from miko_clf.evaluate.card import write_card
 from miko_clf.evaluate.predict import calibrate
 from miko_clf.fuse.build import build, prepare
-from miko_clf.fuse.classifier import MikoClassifier
+from miko_clf.fuse.model import Model
+from miko_clf.questions import Questions
 from miko_clf.recipe import Recipe
+from miko_clf.recipe.fusions import Generator
 from miko_clf.train.feed import Feed
 from miko_clf.train.loop import Run, run
 from miko_clf.train.stages import ReasoningStage, TaskStage
@@ -65,49 +69,43 @@ def fit(recipe: Recipe, data: DataFolder, plan: Plan) -> Path:
     started = time.monotonic()
     with _only_run(plan):
         train, val = labelled(data, "train"), labelled(data, "val")
-        names = label_order(train, plan.positive)
-        _check_labels(val, names, data.path)
-        facts = _facts(recipe, data, names, len(train), len(val))
+        _warn(quick({"train": train, "val": val}))
+        questions = find(train, plan.positive)
+        _check(recipe, questions, val, data.path)
+        facts = _facts(recipe, data, questions, len(train), len(val))
         facts["leaks"] = _probe_inputs(train, recipe, allow=plan.leaks)
         _continue_or_start(plan, facts)
-        model = build(recipe, len(names), _texts(train)).to(_device())
+        model = build(recipe, questions.names, _texts(train)).to(_device())
         preparation = prepare(recipe, model)
-        feeds = [_feed(recipe, posts, names, model, preparation, plan) for posts in (train, val)]
+        feeds = [
+            _feed(recipe, posts, questions, model, preparation, plan) for posts in (train, val)
+        ]
         settings = Run(recipe, plan.work, plan.minutes, plan.trackers)
         if recipe.reasoning.epochs:
             run(settings, model, ReasoningStage(recipe), *feeds)
-        run(settings, model, TaskStage(recipe, feeds[0].labels, len(names)), *feeds)
+        stage = TaskStage(recipe, feeds[0])
+        run(settings, model, stage, *feeds)
+        _merge(model)
+        if stage.retrieving is not None:
+            model.vote = stage.retrieving.vote(model, len(questions.names))
         facts["seconds"] = round(time.monotonic() - started, 1)
-        _write(recipe, names, model, preparation, feeds[1], plan, facts)
+        _write(recipe, questions, model, preparation, feeds[1], plan, facts)
         shutil.rmtree(plan.work)
     return plan.out
 
 
 def labelled(data: DataFolder, split: str) -> list[Post]:
-    """Return the posts of a split, each with one label."""
+    """Return the posts of a split, each with a label."""
     posts = data.read(split)
     for post in posts:
-        if not isinstance(post.label, str):
-            what = "no label" if post.label is None else "a list of labels"
-            raise PostError(f"{data.path}: post {post.id!r} of {split} has {what}, one is needed")
+        if post.label is None:
+            raise PostError(f"{data.path}: post {post.id!r} of {split} has no label; it needs one")
     return posts
 
 
-def label_order(posts: Sequence[Post], positive: str | None) -> tuple[str, ...]:
-    """Return the labels, of two the positive one second.
-
-    Without a choice the positive one is the rarer, at equal counts the first by name.
-    """
-    names = labels(posts)
-    if len(names) < 2:
-        raise PostError(f"the training posts have one label, {names[0]!r}; two are needed")
-    if positive is not None and positive not in names:
-        raise PostError(f"no training post is labelled {positive!r}; labels: {', '.join(names)}")
-    if len(names) > 2:
-        return names
-    counts = Counter(post.label for post in posts)
-    chosen = positive or min(names, key=lambda name: (counts[name], name))
-    return tuple(sorted(names, key=lambda name: name == chosen))
+def _warn(lines: Sequence[str]) -> None:
+    for line in lines:
+        Console(stderr=True).print(f"audit: {line}", highlight=False, soft_wrap=True)
 
 
 def _probe_inputs(posts: list[Post], recipe: Recipe, *, allow: bool) -> list[dict[str, Any]]:
@@ -122,34 +120,43 @@ def _probe_inputs(posts: list[Post], recipe: Recipe, *, allow: bool) -> list[dic
     return [leak.model_dump(mode="json") for leak in found]
 
 
-def _check_labels(posts: Sequence[Post], names: tuple[str, ...], where: Path) -> None:
-    for post in posts:
-        if post.label not in names:
-            known = ", ".join(names)
-            raise PostError(
-                f"{where}: post {post.id!r} of val is labelled {post.label!r}; "
-                f"the labels of train are {known}"
+def _check(recipe: Recipe, questions: Questions, val: Sequence[Post], where: Path) -> None:
+    """Raise where the recipe cannot learn these questions, or val cannot judge them."""
+    sections = {
+        "fusion.kind generator": isinstance(recipe.fusion, Generator),
+        "task.retrieval": recipe.task.retrieval is not None,
+    }
+    for key, used in sections.items():
+        if used and not questions.plain:
+            asked = "; ".join(one.line() for one in questions)
+            raise RecipeError(
+                f"{key} learns one question with one answer, and the posts of {where} are "
+                f"labelled for {asked}; take a recipe without it, or posts of one task"
             )
+    truth = encode(val, questions, f"{where}, val", "the labels of train are")
+    for part in truth.parts():
+        if not len(part.rows):
+            raise PostError(f"{where}: no post of val has a label for {part.question.name}")
 
 
 def _feed(
     recipe: Recipe,
     posts: list[Post],
-    names: tuple[str, ...],
-    model: MikoClassifier,
+    questions: Questions,
+    model: Model,
     preparation: Preparation,
     plan: Plan,
 ) -> Feed:
     feed = Feed(
         posts,
-        names,
+        questions,
         model,
         preparation,
         cache=plan.cache,
-        targets=recipe.fusion.slots,
+        targets=recipe.slots or recipe.reasoning.epochs > 0,
         rationale_length=recipe.reasoning.max_length,
     )
-    if feed.words.num_cut:
+    if feed.words is not None and feed.words.num_cut:
         Console(stderr=True).print(
             f"{feed.words.num_cut:,} of {feed.words.num_texts:,} texts were cut at their limit "
             f"(text {preparation.max_length}, intention {preparation.intention_length}, "
@@ -168,12 +175,20 @@ def _texts(posts: Sequence[Post]) -> list[str]:
     return [text for text in texts if text]
 
 
+def _merge(model: Model) -> None:
+    """Add the adapters that learned into the weights of the towers."""
+    if model.image_tower is not None:
+        merge(model.image_tower)
+    if model.text_tower is not None:
+        merge(model.text_tower)
+
+
 def _facts(
-    recipe: Recipe, data: DataFolder, names: tuple[str, ...], num_train: int, num_val: int
+    recipe: Recipe, data: DataFolder, questions: Questions, num_train: int, num_val: int
 ) -> dict[str, Any]:
     return {
         "recipe": recipe.model_dump(mode="json"),
-        "labels": list(names),
+        "labels": questions.to_json(),
         "data": {split: data.fingerprint(split) for split in ("train", "val")},
         "rows": {"train": num_train, "val": num_val},
         "versions": manifest.versions(),
@@ -211,31 +226,32 @@ def _continue_or_start(plan: Plan, facts: dict[str, Any]) -> None:
 
 def _write(
     recipe: Recipe,
-    names: tuple[str, ...],
-    model: MikoClassifier,
+    questions: Questions,
+    model: Model,
     preparation: Preparation,
     val: Feed,
     plan: Plan,
     facts: dict[str, Any],
 ) -> None:
-    fitted = calibrate(recipe, model, val, names)
+    fitted = calibrate(recipe, model, val)
     golden = golden_digest(preparation.image) if preparation.image else None
     model.decoder = None
     state = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     with manifest.aside(plan.out) as folder:
         folder.mkdir()
         (folder / bundle.RECIPE).write_text(recipes.dump(recipe), encoding="utf-8")
-        _json(folder / bundle.LABELS, list(names))
+        _json(folder / bundle.LABELS, questions.to_json())
         _json(
             folder / bundle.PREPROCESS,
             preparation.model_copy(update={"golden": golden}).model_dump(mode="json"),
         )
-        _json(folder / bundle.CALIBRATION, fitted.model_dump(mode="json"))
-        val.words.write(folder / bundle.TOKENIZER)
+        _json(folder / bundle.CALIBRATION, bundle.calibration_json(questions, fitted))
+        if val.words is not None:
+            val.words.write(folder / bundle.TOKENIZER)
         write_plans(folder / bundle.TOWERS, model.image_tower, model.text_tower)
         save_file(state, folder / bundle.WEIGHTS)
         shutil.copy(plan.work / bundle.METRICS, folder / bundle.METRICS)
-        write_card(folder, recipe, model, val, names, fitted, facts)
+        write_card(folder, recipe, model, val, fitted, facts)
         manifest.write(folder, facts)
 
 

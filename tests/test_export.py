@@ -18,6 +18,7 @@ from miko_clf.export.parity import BATCHES, MISSING, Graphs, cases, compare
 from miko_clf.export.write import export
 from miko_clf.fuse.build import rebuild
 from miko_clf.fuse.classifier import MikoClassifier
+from miko_clf.questions import choice
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +30,12 @@ def preparation(bundle: Path) -> Preparation:
 def model(bundle: Path, preparation: Preparation) -> MikoClassifier:
     opened = bundles.read(bundle)
     words = Words.read(opened.tokenizer, preparation.pad_id)
-    return rebuild(bundle, opened.recipe, len(opened.labels), words)
+    return rebuild(bundle, opened.recipe, opened.labels, words)
 
 
 @pytest.fixture(scope="module")
 def graphs(bundle: Path, model: MikoClassifier, preparation: Preparation) -> Graphs:
-    return Graphs(bundle / "onnx", parts(model, preparation, 1.0))
+    return Graphs(bundle / "onnx", parts(model, preparation, choice(("no", "yes")), [1.0]))
 
 
 def test_a_post_without_an_image_scores_the_same_in_torch_and_onnx(

@@ -17,16 +17,20 @@ from miko_clf import bundle as bundles
 from miko_clf import manifest
 from miko_clf import recipe as recipes
 from miko_clf.data.folder import open_folder
+from miko_clf.data.labels import find
 from miko_clf.data.post import Post, Rationale
 from miko_clf.errors import BundleError, PostError
 from miko_clf.evaluate.predict import Predictor
 from miko_clf.fuse.build import build, prepare
-from miko_clf.pipeline import Plan, fit, label_order
+from miko_clf.pipeline import Plan, fit
+from miko_clf.questions import choice
 from miko_clf.recipe import Optimiser, Recipe
 from miko_clf.train import optim
 from miko_clf.train.feed import Feed
 from miko_clf.train.order import Order
 from miko_clf.train.stages import ReasoningStage, TaskStage
+
+LABELS = ("no", "yes")
 
 
 def test_a_run_killed_twice_ends_in_the_weights_of_an_uninterrupted_one(
@@ -137,7 +141,7 @@ def test_the_rate_rises_then_falls(decay: str) -> None:
 
 
 def test_pretrained_towers_learn_at_their_own_rate_and_norms_do_not_decay(small: Recipe) -> None:
-    model = build(small, 2, ["a burnt cake"])
+    model = build(small, LABELS, ["a burnt cake"])
     settings = Optimiser(rate=1e-3, tower_rate=1e-5, weight_decay=0.1)
     groups = optim.optimiser(model, settings, ("image_tower.",)).param_groups
     by_id = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
@@ -155,14 +159,14 @@ def test_the_loss_is_the_same_with_and_without_the_cache(
     monkeypatch.setenv("MIKO_ENCODERS", str(encoders))
     recipe = recipes.load("mobilenet-minilm-student", {"reasoning.max_length": 48})
     posts = open_folder(harm_c).read("val")[:12]
-    labels = label_order(posts, None)
-    model = build(recipe, len(labels), [])
+    labels = find(posts)
+    model = build(recipe, labels.names, [])
     preparation = prepare(recipe, model)
     settings = {"targets": True, "rationale_length": 48}
     cached = Feed(posts, labels, model, preparation, cache=tmp_path, **settings)
     live = Feed(posts, labels, model, preparation, **settings)
     model.eval()
-    for stage in (ReasoningStage(recipe), TaskStage(recipe, live.labels, len(labels))):
+    for stage in (ReasoningStage(recipe), TaskStage(recipe, live)):
         one = float(stage.loss(model, cached.batch(range(12))).detach())
         other = float(stage.loss(model, live.batch(range(12))).detach())
         assert one == pytest.approx(other, rel=1e-3), stage.name
@@ -171,16 +175,16 @@ def test_the_loss_is_the_same_with_and_without_the_cache(
 def test_a_rationale_that_saw_the_label_is_refused_as_input(small: Recipe) -> None:
     recipe = small.model_copy(update={"inputs": ("image", "text", "rationale")})
     post = Post(id="7", text="a cake", rationale=Rationale(text="because", saw_label=True))
-    model = build(recipe, 2, ["a burnt cake"])
+    model = build(recipe, LABELS, ["a burnt cake"])
     with pytest.raises(PostError, match=r"post '7'.*knowing the label"):
-        Feed([post], ("no", "yes"), model, prepare(recipe, model))
+        Feed([post], choice(LABELS), model, prepare(recipe, model))
 
 
 def test_a_rationale_that_did_not_see_the_label_may_be_read(small: Recipe) -> None:
     recipe = small.model_copy(update={"inputs": ("image", "text", "rationale")})
     post = Post(id="7", text="a cake", rationale=Rationale(text="because", saw_label=False))
-    model = build(recipe, 2, ["a burnt cake", "because"])
-    batch = Feed([post], ("no", "yes"), model, prepare(recipe, model)).batch([0])
+    model = build(recipe, LABELS, ["a burnt cake", "because"])
+    batch = Feed([post], choice(LABELS), model, prepare(recipe, model)).batch([0])
     assert batch["rationale_mask"].any()
 
 
@@ -197,15 +201,15 @@ def test_ids_file_names_and_groups_are_not_features(bundle: Path, world: Path) -
 
 def test_the_positive_class_is_the_rarer_unless_chosen() -> None:
     posts = [Post(id=str(i), text="t", label="yes" if i < 3 else "no") for i in range(10)]
-    assert label_order(posts, None) == ("no", "yes")
-    assert label_order(posts, "no") == ("yes", "no")
+    assert find(posts).names == ("no", "yes")
+    assert find(posts, "no").names == ("yes", "no")
     with pytest.raises(PostError, match="no training post is labelled 'maybe'; labels: no, yes"):
-        label_order(posts, "maybe")
+        find(posts, "maybe")
 
 
 def test_one_label_is_not_enough() -> None:
     with pytest.raises(PostError, match="one label, 'yes'; two are needed"):
-        label_order([Post(id="1", text="t", label="yes")], None)
+        find([Post(id="1", text="t", label="yes")])
 
 
 def test_an_existing_bundle_is_not_overwritten_unless_told(

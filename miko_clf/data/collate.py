@@ -1,28 +1,36 @@
 """Posts to arrays under the names that the model and the exported graphs take."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from miko_clf.data import joined
 from miko_clf.data.pixels import Preprocess, pixels
 from miko_clf.data.post import RELATIONS, Post, Record
 from miko_clf.data.words import Words, pad
 from miko_clf.errors import PostError
 
 Arrays = dict[str, NDArray[Any]]
+TEXTS = ("text", "description", "rationale")
 
 
 class Preparation(Record):
     """What `preprocess.json` holds: how a post becomes arrays.
 
-    `inputs` are the recipe's; `image` is null where none of them is an image; `slots` says that
-    the model can guess absent intentions; `golden` is the digest of a fixed picture, prepared.
+    `inputs` are the recipe's; `joined` says how its texts become one, `long` what becomes of a
+    text that is too long, `window` how many tokens of it the tower reads at once; `image` is null
+    where no input is one; `slots` says that the model can guess absent intentions; `golden` is the
+    digest of a fixed picture, prepared.
     """
 
     inputs: tuple[str, ...]
+    joined: Literal["no", "separated", "bare"] = "no"
+    long: Literal["cut", "ends", "chunk"] = "cut"
+    window: int | None = None
     image: Preprocess | None
     pad_id: int
     max_length: int = Field(gt=0)
@@ -30,9 +38,25 @@ class Preparation(Record):
     slots: bool = False
     golden: str | None = None
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Texts that the model sees as content; joined ones are one, called text."""
+        given = tuple(name for name in TEXTS if name in self.inputs)
+        return given if self.joined == "no" else ("text",)
 
-def collate(posts: Sequence[Post], preparation: Preparation, words: Words) -> Arrays:
-    """Return every array that the inputs call for.
+    @property
+    def reads_intentions(self) -> bool:
+        """Whether intentions reach the model as such, and not as a part of its text."""
+        return "intention" in self.inputs and self.joined == "no"
+
+
+def read_words(path: Path, preparation: Preparation) -> Words | None:
+    """Return the tokenizer of a bundle, none where no input is a text."""
+    return Words.read(path, preparation.pad_id) if preparation.texts else None
+
+
+def collate(posts: Sequence[Post], preparation: Preparation, words: Words | None) -> Arrays:
+    """Return every array that the inputs call for; `words` is null where none of them is a text.
 
     pixels uint8 (post, 3, height, width), image_present bool (post,); for each text NAME
     NAME_ids int64 and NAME_mask bool (post, token); intention_ids and intention_mask
@@ -42,13 +66,37 @@ def collate(posts: Sequence[Post], preparation: Preparation, words: Words) -> Ar
     arrays: Arrays = {}
     if preparation.image is not None:
         arrays |= images(posts, preparation.image)
-    for name in ("text", "description", "rationale"):
-        if name in preparation.inputs:
-            rows = words.encode(content_text(posts, name), preparation.max_length)
-            arrays[f"{name}_ids"], arrays[f"{name}_mask"] = pad(rows, words.pad_id)
-    if "intention" in preparation.inputs:
+    if words is None:
+        return arrays
+    for name, rows in text_rows(posts, preparation, words).items():
+        arrays[f"{name}_ids"], arrays[f"{name}_mask"] = pad(rows, words.pad_id)
+    if preparation.reads_intentions:
         arrays |= intentions(posts, preparation.intention_length, words)
     return arrays
+
+
+def text_rows(
+    posts: Sequence[Post], preparation: Preparation, words: Words
+) -> dict[str, list[list[int]]]:
+    """Return the ids of each text that the model sees as content, none where a post lacks it."""
+    longest = preparation.max_length
+    if preparation.joined == "no":
+        how: dict[str, Any] = {"long": preparation.long, "window": preparation.window}
+        return {
+            name: words.encode(content_text(posts, name), longest, **how)
+            for name in preparation.texts
+        }
+    parts = [_parts(post, preparation.inputs) for post in posts]
+    join = joined.bare if preparation.joined == "bare" else joined.separated
+    return {"text": join(parts, words, longest)}
+
+
+def _parts(post: Post, inputs: Sequence[str]) -> list[str]:
+    """Return the texts of a post that are inputs, in the order in which they are joined."""
+    texts = [content_text([post], name)[0] for name in TEXTS if name in inputs]
+    if "intention" in inputs:
+        texts += [one.text for one in post.intentions]
+    return [text for text in texts if text]
 
 
 def images(posts: Sequence[Post], preprocess: Preprocess) -> Arrays:

@@ -53,6 +53,9 @@ def _reading(feature: Any) -> Callable[[Any], Any]:
     """Return what turns a stored value into ours: names for class numbers, else no change."""
     if isinstance(feature, datasets.ClassLabel):
         return lambda value: _class_name(feature, value)
+    if isinstance(feature, dict):
+        readings = {name: _reading(each) for name, each in feature.items()}
+        return lambda values: values and {n: readings[n](value) for n, value in values.items()}
     inner = getattr(feature, "feature", None)
     if isinstance(inner, datasets.ClassLabel):
         return lambda values: values and [_class_name(inner, value) for value in values]

@@ -14,6 +14,10 @@ RELATIONS: tuple[Relation, ...] = (
     "xNeed", "xIntent", "xAttr", "xReact", "xWant", "xEffect", "oReact", "oWant", "oEffect", "Open",
 )  # fmt: skip
 
+Names = str | tuple[str, ...]
+# One class, any number of classes, or either for each of several tasks.
+Label = Names | Mapping[str, Names]
+
 
 class Record(BaseModel):
     """Frozen, and closed to keys that it does not know."""
@@ -52,13 +56,14 @@ class Rationale(Record):
 class Post(Record):
     """An image, a text, or both, with whatever is known of them.
 
-    `image` is a path or the encoded bytes. `id` and `group` are never features.
+    `image` is a path or the encoded bytes. `id` and `group` are never features. A `label` that is
+    an object has an answer for each task; of a task that is not there nothing is known.
     """
 
     id: str = Field(min_length=1)
     text: str | None = None
     image: Path | bytes | None = None
-    label: str | tuple[str, ...] | None = None
+    label: Label | None = None
     description: str | None = None
     key_information: KeyInformation | None = None
     intentions: tuple[Intention, ...] = ()

@@ -21,7 +21,7 @@ _EXPECTED = {
     "id": "a string",
     "text": "a string",
     "image": "a path or encoded bytes",
-    "label": "a class name or a list of class names",
+    "label": "a class name or a list of class names, or an object of either by task",
     "description": "a string",
     "key_information": "an object",
     "concept": "a string",
@@ -50,7 +50,7 @@ def post_of(cells: Mapping[str, Any], folder: Path) -> Post:
     if "image" in fields:
         fields["image"] = _image(fields["image"], folder)
     if "label" in fields:
-        _check_label(fields["label"])
+        fields["label"] = _label(fields["label"])
     for key in _RECORDS.keys() & fields.keys():
         fields[key] = _without_nulls(fields[key])
     try:
@@ -94,7 +94,20 @@ def _image(value: object, folder: Path) -> Path | bytes:
     raise PostError(f"image must be {_EXPECTED['image']}, not {_shown(value)}")
 
 
-def _check_label(label: object) -> None:
+def _label(label: Any) -> Any:
+    """Return a label whose every name can be one; of an object without a task nothing is left."""
+    if not isinstance(label, Mapping):
+        _check_names(label)
+        return label
+    answers = _without_nulls(label)
+    for task, names in answers.items():
+        if not isinstance(task, str) or not task or task != task.strip():
+            raise PostError(f"label: task {_shown(task)} is empty or has blanks around it")
+        _check_names(names)
+    return answers or None
+
+
+def _check_names(label: object) -> None:
     names = label if isinstance(label, list | tuple) else [label]
     for name in names:
         if not isinstance(name, str):

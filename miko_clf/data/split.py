@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from miko_clf.data.labels import flat
 from miko_clf.data.post import Post
 from miko_clf.errors import PostError
 
@@ -13,7 +14,7 @@ _EVERY = ""  # counted for each post beside its labels, so that sizes come out r
 
 
 def split_by_group(posts: Sequence[Post], seed: int) -> list[str]:
-    """Return for each post the split its group falls in, 80/10/10 and stratified by label.
+    """Return for each post the split its group falls in, 80/10/10 and stratified by every label.
 
     A post without a group is a group of its own. Large groups are placed first, each where
     the counts of its labels come nearest to their share; the seed decides the order of equals.
@@ -51,9 +52,7 @@ def _group(post: Post) -> tuple[str, str]:
 
 
 def _strata(post: Post) -> tuple[str, ...]:
-    if post.label is None:
-        return (_EVERY,)
-    return (_EVERY, post.label) if isinstance(post.label, str) else (_EVERY, *post.label)
+    return (_EVERY, *flat(post.label))
 
 
 def _draw(seed: int, group: tuple[str, str]) -> bytes:

@@ -186,8 +186,6 @@ def _record(header: list[str], cells: list[str], unreadable: list[int]) -> dict[
     for name in KEYS:
         if str(record.get(name, "")).strip().lower() == "nan":
             raise PostError(f"{name} is {record[name]!r}; leave the cell empty where it is absent")
-    if record.get("label", "").startswith("["):
-        record["label"] = _cell("label", record["label"])
     return _with_json(record)
 
 
@@ -195,6 +193,9 @@ def _with_json(cells: dict[str, Any]) -> dict[str, Any]:
     for name in _JSON_CELLS:
         if isinstance(cells.get(name), str):
             cells[name] = _cell(name, cells[name])
+    label = cells.get("label")
+    if isinstance(label, str) and label.startswith(("[", "{")):
+        cells["label"] = _cell("label", label)
     return cells
 
 

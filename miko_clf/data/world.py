@@ -8,7 +8,9 @@ is another than the one whose pennant the picture shows.
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from random import Random
@@ -17,7 +19,7 @@ from typing import Literal
 
 from miko_clf.data import motives, phrases
 from miko_clf.data.phrases import FAMILIES, Words
-from miko_clf.data.post import Post
+from miko_clf.data.post import Post, Rationale
 from miko_clf.data.scenes import CLUBS, NUM_VARIANTS, SCENES, STATES, Picture, draw
 from miko_clf.errors import PostError
 
@@ -28,6 +30,7 @@ Progress = Callable[[Sequence[Picture]], Iterable[Picture]]
 
 VERSION = 1
 STAMP = "world.json"
+BOTH = "both"  # folder of posts that are labelled for every task
 CLASSES: Mapping[Task, tuple[str, str]] = {
     "sarcasm": ("sincere", "sarcastic"),
     "harm": ("harmless", "harmful"),
@@ -105,19 +108,34 @@ def to_post(draft: Draft, task: Task) -> Post:
     )
 
 
+def to_post_of_both(draft: Draft) -> Post:
+    """Return the draft as a post that is labelled for every task, and explained for each."""
+    by_task = {task: to_post(draft, task) for task in CLASSES}
+    reasons = [post.rationale.text for post in by_task.values() if post.rationale]
+    return by_task["sarcasm"].model_copy(
+        update={
+            "label": {task: draft.label(task) for task in CLASSES},
+            "rationale": Rationale(text=" ".join(reasons), saw_label=True),
+        }
+    )
+
+
 def write_world(
     folder: Path, *, seed: int = 0, num_posts: int = 3000, progress: Progress = iter
 ) -> Path:
-    """Write `images/`, `sarcasm/` and `harm/` under a folder, and return the folder.
+    """Write `images/`, `sarcasm/`, `harm/` and `both/` under a folder, and return the folder.
 
     The same seed and size give the same bytes. A folder that holds this very world is left as it
-    is; any other that is not empty raises PostError. `progress` may watch the drawing.
+    is, apart from a `both/` that it lacks; any other that is not empty raises PostError.
+    `progress` may watch the drawing.
     """
     folder = Path(folder)
     stamp = {"version": VERSION, "seed": seed, "num_posts": num_posts}
-    if _stamp(folder) == stamp:
-        return folder
     drafts = world_posts(seed, num_posts)
+    if _stamp(folder) == stamp:
+        if not (folder / BOTH).exists():
+            _write_both(folder, drafts)
+        return folder
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise PostError(f"{folder} holds something else; choose a new folder, or delete this one")
     home = folder.resolve().parent
@@ -126,7 +144,8 @@ def write_world(
         aside = Path(scrap, "world")
         _write_images(aside / "images", drafts, progress)
         for task in CLASSES:
-            _write_task(aside / task, drafts, task)
+            _write_posts(aside / task, drafts, partial(to_post, task=task))
+        _write_both(aside, drafts)
         (aside / STAMP).write_text(json.dumps(stamp) + "\n", encoding="utf-8")
         _move(aside, folder, stamp)
     return folder
@@ -194,12 +213,19 @@ def _write_images(folder: Path, drafts: Iterable[Draft], progress: Progress) -> 
         draw(picture).save(folder / f"{picture.name}.png")
 
 
-def _write_task(folder: Path, drafts: Sequence[Draft], task: Task) -> None:
+def _write_both(folder: Path, drafts: Sequence[Draft]) -> None:
+    with TemporaryDirectory(prefix=".both-", dir=folder) as scrap:
+        _write_posts(Path(scrap, BOTH), drafts, to_post_of_both)
+        with suppress(OSError):  # another process was first, with the same posts
+            Path(scrap, BOTH).rename(folder / BOTH)
+
+
+def _write_posts(folder: Path, drafts: Sequence[Draft], build: Callable[[Draft], Post]) -> None:
     """Write the three files of a task."""
     folder.mkdir()
     for split in SPLITS:
         lines = [
-            to_post(draft, task).model_dump_json(exclude_none=True) + "\n"
+            build(draft).model_dump_json(exclude_none=True) + "\n"
             for draft in drafts
             if draft.split == split
         ]

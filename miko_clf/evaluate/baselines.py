@@ -16,24 +16,34 @@ CLASS_WEIGHT = "balanced"
 
 
 def majority(
-    train_truth: Int[np.ndarray, " train"], num_labels: int, num_rows: int
+    train_truth: Int[np.ndarray, " train"] | Int[np.ndarray, "train label"],
+    num_labels: int,
+    num_rows: int,
 ) -> Float[np.ndarray, "row label"]:
-    """Return each class's share of the training rows, the same for every row."""
+    """Return each class's share of the training rows, the same for every row.
+
+    The truth is the index of a row's class or, where any may hold, 1 for each that does.
+    """
+    if train_truth.ndim == 2:
+        return np.tile(train_truth.mean(0), (num_rows, 1))
     shares = np.bincount(train_truth, minlength=num_labels) / len(train_truth)
     return np.tile(shares, (num_rows, 1))
 
 
 def tfidf_logistic(
     train_texts: Sequence[str],
-    train_truth: Int[np.ndarray, " train"],
+    train_truth: Int[np.ndarray, " train"] | Int[np.ndarray, "train label"],
     texts: Sequence[str],
     num_labels: int,
 ) -> Float[np.ndarray, "row label"]:
     """Return the probabilities of a logistic regression on TF-IDF of words and word pairs.
 
     A class without training rows gets 0. Training rows of one class, or without a word, give what
-    `majority` gives.
+    `majority` gives. Where any number of classes may hold there is a regression for each.
     """
+    if train_truth.ndim == 2:
+        each = [tfidf_logistic(train_texts, held, texts, 2)[:, 1] for held in train_truth.T]
+        return np.stack(each, axis=1)
     vectoriser = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, strip_accents="unicode")
     analyse = vectoriser.build_analyzer()
     spread = Counter(term for text in train_texts for term in set(analyse(text)))

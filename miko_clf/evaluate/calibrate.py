@@ -1,5 +1,7 @@
 """Temperature and threshold, fitted on validation rows only."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.optimize import minimize_scalar
@@ -12,15 +14,21 @@ _NUM_RESAMPLES = 200
 
 
 def fit_temperature(
-    logits: Float[np.ndarray, "row label"], truth: Int[np.ndarray, " row"]
+    logits: Float[np.ndarray, "row label"],
+    truth: Int[np.ndarray, " row"] | Int[np.ndarray, "row label"],
 ) -> float:
     """Return the T in `TEMPERATURES` that minimises the NLL of softmax(logits / T).
+
+    Where `truth` is 1 for each label that holds, that of sigmoid(logits / T) over all labels.
 
     Guo et al., ICML 2017. Rows that say nothing of confidence give 1, which changes nothing: fewer
     than `FEWEST_ROWS`, one class only, equal logits, or every row right (the best T would be 0).
     Raises ValueError for logits that are not finite.
     """
     assert logits.ndim == 2
+    if truth.ndim == 2:  # a sigmoid is the softmax over the logit and 0
+        flat = logits.ravel()
+        logits, truth = np.stack([np.zeros_like(flat), flat], axis=1), truth.ravel()
     assert truth.shape == logits.shape[:1]
     if not np.isfinite(logits).all():
         raise ValueError("logits hold NaN or infinity")
@@ -40,8 +48,12 @@ def fit_temperature(
 def fit_threshold(
     positive_probabilities: Float[np.ndarray, " row"],
     positive_truth: Bool[np.ndarray, " row"] | Int[np.ndarray, " row"],
+    *,
+    both: bool = True,
 ) -> float:
     """Return the threshold on the probability of the positive class for the best macro-F1.
+
+    Without `both` it is for the best F1 of the positive class alone.
 
     It is the mean over bootstrap resamples of each one's best threshold (bagging; Breiman 1996),
     because the best threshold of a few hundred rows chases their noise. `positive_truth` is 1 for
@@ -57,21 +69,37 @@ def fit_threshold(
         num_rows, np.full(num_rows, 1 / num_rows), size=_NUM_RESAMPLES
     )  # (resample, row): how often the resample holds the row
     has_both = (weights @ truth > 0) & (weights @ (1 - truth) > 0)
-    best = [_best_threshold(positive_probabilities, truth, row) for row in weights[has_both]]
+    best = [
+        _best_threshold(positive_probabilities, truth, row, both=both) for row in weights[has_both]
+    ]
     return float(np.mean(best)) if best else 0.5
+
+
+def fit_label_thresholds(
+    probabilities: Float[np.ndarray, "row label"],
+    truth: Int[np.ndarray, "row label"],
+    labels: Sequence[str],
+) -> dict[str, float]:
+    """Return for each label the threshold of the best F1; macro-F1 over labels is their mean."""
+    columns = zip(labels, probabilities.T, truth.T, strict=True)
+    return {label: fit_threshold(stated, held, both=False) for label, stated, held in columns}
 
 
 def _best_threshold(
     scores: Float[np.ndarray, " row"],
     truth: Int[np.ndarray, " row"],
     weight: Int[np.ndarray, " row"],
+    *,
+    both: bool,
 ) -> float:
     """Return the middle between the best cut's score and the next one below it."""
     tn, fp, fn, tp, cuts = confusion_matrix_at_thresholds(
         truth, scores, pos_label=1, sample_weight=weight
     )
-    macro_f1 = tp / (2 * tp + fp + fn) + tn / (2 * tn + fp + fn)
-    best = int(macro_f1.argmax())
+    score = tp / (2 * tp + fp + fn)
+    if both:
+        score = score + tn / (2 * tn + fp + fn)
+    best = int(score.argmax())
     below = cuts[best + 1] if best + 1 < len(cuts) else 0.0
     return float(cuts[best] + below) / 2
 

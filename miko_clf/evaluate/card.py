@@ -1,18 +1,21 @@
 """What a bundle says of itself: a model card and a page of its training."""
 
 import json
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from scipy.special import softmax
 
 from miko_clf import bundle, metrics
-from miko_clf.bundle import Calibration
+from miko_clf.bundle import Calibration, Threshold
+from miko_clf.data.labels import Part
 from miko_clf.evaluate import plots
-from miko_clf.fuse.classifier import MikoClassifier
+from miko_clf.evaluate.predict import linked
+from miko_clf.fuse.model import Model
+from miko_clf.questions import Question
 from miko_clf.recipe import Recipe
 from miko_clf.train.feed import Feed
 from miko_clf.train.infer import arms, logits
@@ -24,7 +27,7 @@ tags: [multimodal, text-classification, image-classification]
 ---
 # {name}
 
-Reads {inputs} and answers one of: {labels}.
+Reads {inputs} and answers {labels}.
 
 | | |
 | --- | --- |
@@ -35,7 +38,7 @@ Reads {inputs} and answers one of: {labels}.
 | training posts / validation posts | {rows_train:,} / {rows_val:,} |
 | data fingerprint (train) | `{fingerprint}` |
 | seed | {seed} |
-| temperature | {temperature:.3f} |
+| temperature | {temperature} |
 | positive class | {positive} |
 | training took | {seconds} s |
 
@@ -55,22 +58,25 @@ and carry their disagreements; a score is no ground to act on a person without a
 def write_card(
     folder: Path,
     recipe: Recipe,
-    model: MikoClassifier,
+    model: Model,
     val: Feed,
-    labels: tuple[str, ...],
-    fitted: Calibration,
+    fitted: Sequence[Calibration],
     facts: dict[str, Any],
 ) -> None:
     """Write `README.md` and `report.html` of the bundle in `folder`."""
-    truth = np.array(val.labels)
+    questions = val.truth.questions
+    temperatures = [each.temperature for each in fitted]
     probabilities = {
-        arm: softmax(logits(model, val, arm) / fitted.temperature, axis=1) for arm in arms(recipe)
+        arm: linked(logits(model, val, arm), questions, temperatures) for arm in arms(recipe)
     }
-    table = _table(probabilities, truth, bundle.positive(labels), fitted)
+    tables = {
+        part.question.name: _table(probabilities, part, each)
+        for part, each in zip(val.truth.parts(), fitted, strict=True)
+    }
     values = {
         "name": recipe.name,
         "inputs": ", ".join(recipe.inputs),
-        "labels": ", ".join(labels),
+        "labels": "; ".join(map(_asked, questions)),
         "image": _tower(recipe.image),
         "text": _tower(recipe.text),
         "learned": sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -79,28 +85,31 @@ def write_card(
         "rows_val": facts["rows"]["val"],
         "fingerprint": facts["data"]["train"][:16],
         "seed": recipe.seed,
-        "temperature": fitted.temperature,
-        "positive": fitted.positive or "none, more than two classes",
+        "temperature": ", ".join(f"{each:.3f}" for each in temperatures),
+        "positive": ", ".join(_positive(*each) for each in zip(questions, fitted, strict=True)),
         "seconds": facts["seconds"],
-        "table": table,
+        "table": "\n\n".join(f"### {n}\n\n{t}" if n else t for n, t in tables.items()),
     }
     card = CARD.format(**values)
     (folder / "README.md").write_text(card, encoding="utf-8")
-    usual = probabilities[fitted.arm]
-    page = _page(recipe.name, table, folder, usual, truth, bundle.positive(labels))
+    page = _page(recipe.name, tables, folder, probabilities[fitted[0].arm], val.truth.parts())
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
-def _table(
-    probabilities: dict[str, np.ndarray],
-    truth: np.ndarray,
-    positive: int | None,
-    fitted: Calibration,
-) -> str:
+def _asked(question: Question) -> str:
+    """Say what a question's answer is: `one of: a, b`, behind the question's name if it has one."""
+    return question.line().replace(" of ", " of: ", 1)
+
+
+def _positive(question: Question, fitted: Calibration) -> str:
+    if question.kind == "many":
+        return "each label"
+    return fitted.positive or "none, more than two classes"
+
+
+def _table(probabilities: dict[str, np.ndarray], part: Part, fitted: Calibration) -> str:
     rows = {
-        arm: metrics.classification(
-            values, truth, positive=positive, threshold=fitted.thresholds.get(arm)
-        )
+        arm: _measured(values[part.rows, part.span], part, fitted.thresholds.get(arm))
         for arm, values in probabilities.items()
     }
     names = list(next(iter(rows.values())))
@@ -108,6 +117,16 @@ def _table(
     for arm, row in rows.items():
         lines.append(f"| {arm} | {' | '.join(f'{row[name]:.3f}' for name in names)} |")
     return "\n".join(lines)
+
+
+def _measured(
+    probabilities: np.ndarray, part: Part, threshold: Threshold | None
+) -> dict[str, float]:
+    if isinstance(threshold, Mapping):
+        limits = [threshold[label] for label in part.question.labels]
+        return metrics.multilabel(probabilities, part.truth, thresholds=limits)
+    positive = part.question.positive
+    return metrics.classification(probabilities, part.truth, positive=positive, threshold=threshold)
 
 
 def _tower(tower: Any) -> str:
@@ -119,29 +138,38 @@ def _tower(tower: Any) -> str:
 
 def _page(
     name: str,
-    table: str,
+    tables: Mapping[str, str],
     folder: Path,
     probabilities: np.ndarray,
-    truth: np.ndarray,
-    positive: int | None,
+    parts: Sequence[Part],
 ) -> str:
     lines = (folder / bundle.METRICS).read_text(encoding="utf-8").splitlines()
     with TemporaryDirectory() as drawing:
-        curves, reliability = Path(drawing) / "curves.svg", Path(drawing) / "reliability.svg"
-        plots.curves([json.loads(line) for line in lines], curves)
-        plots.reliability(probabilities, truth, positive, reliability)
-        pictures = [path.read_text(encoding="utf-8") for path in (curves, reliability)]
-    figures = "".join(
-        f"<figure>{picture[picture.index('<svg') :]}</figure>" for picture in pictures
-    )
+        path = Path(drawing) / "drawn.svg"
+        plots.curves([json.loads(line) for line in lines], path)
+        figures = _figure(path)
+        for part in parts:
+            seen = probabilities[part.rows, part.span]
+            plots.reliability(seen, part.truth, part.question.positive, path)
+            figures += _heading(part.question.name) + _figure(path)
+    shown = "".join(_heading(task) + _as_html(table) for task, table in tables.items())
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(name)}</title>"
         "<style>body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}"
         "figure{margin:2rem 0}svg{max-width:100%;height:auto}td,th{padding:.2rem .8rem;"
         "text-align:right;border-bottom:1px solid #ddd}</style>"
         f"<h1>{escape(name)}</h1><p>Measured on validation, which also chose the epoch, the "
-        f"temperature and the thresholds.</p>{_as_html(table)}{figures}</html>\n"
+        f"temperature and the thresholds.</p>{shown}{figures}</html>\n"
     )
+
+
+def _heading(task: str) -> str:
+    return f"<h2>{escape(task)}</h2>" if task else ""
+
+
+def _figure(path: Path) -> str:
+    picture = path.read_text(encoding="utf-8")
+    return f"<figure>{picture[picture.index('<svg') :]}</figure>"
 
 
 def _as_html(table: str) -> str:

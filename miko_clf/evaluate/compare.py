@@ -3,41 +3,30 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
 from miko_clf import bundle, manifest
-from miko_clf.bundle import Bundle
+from miko_clf.bundle import Bundle, Threshold
 from miko_clf.data.folder import DataFolder
+from miko_clf.data.labels import Part
 from miko_clf.data.post import Post
-from miko_clf.errors import BundleError, PostError
+from miko_clf.errors import BundleError
 from miko_clf.evaluate import baselines
+from miko_clf.evaluate.asked import Asked, Said, Scored, asked, scored
+from miko_clf.evaluate.interval import Threshold as Limit
 from miko_clf.evaluate.interval import bootstrap, paired_difference
 from miko_clf.evaluate.predict import Predictor
 from miko_clf.evaluate.report import Difference, Report, Row
+from miko_clf.questions import Questions
 from miko_clf.recipe import Recipe
 from miko_clf.train.infer import arms, serving_arms
 
 COMPARED = ("macro_f1", "auroc")
-
-
-class Scored(NamedTuple):
-    """The probabilities, (post, label), of one system in one arm."""
-
-    system: str
-    arm: str
-    probabilities: NDArray[np.float64]
-    threshold: float | None
-    note: str = ""
-
-    @property
-    def name(self) -> str:
-        """System and arm in one word."""
-        return f"{self.system}/{self.arm}"
 
 
 def compare(
@@ -52,64 +41,84 @@ def compare(
     """Return what each bundle scores in each of its arms on one split.
 
     Thresholds and temperatures are the bundles' own, fitted on validation. Baselines are
-    fitted on the train split of the same data. Raises a `MikoError` where bundles answer
-    different labels, or a post has a label that none of them knows.
+    fitted on the train split of the same data. Where several questions are asked the report is
+    of the first, with those of the others, each on the posts that answer it. Raises a
+    `MikoError` where bundles answer different labels, or a post has a label that none of them
+    knows.
     """
     started = time.monotonic()
     opened = [bundle.read(path) for path in bundles]
-    labels = _common_labels(opened)
+    questions = _common_questions(opened)
     posts, train = data.read(split), data.read("train")
-    truth, train_truth = _truth(posts, labels, split), _truth(train, labels, "train")
-    scored = _baselines(train, train_truth, posts, labels, opened)
-    for each in opened:
-        scored += _arms(each, posts, cache, _note(each, data))
-    positive = bundle.positive(labels)
-    return Report(
-        rows=[_row(one, truth, positive, num_resamples) for one in scored],
+    asks = asked(posts, train, questions, data.path, split)
+    said = [one for each in opened for one in _arms(each, posts, cache, _note(each, data))]
+    whole = Report(
+        rows=[],
         data=str(data.path),
         fingerprint=data.fingerprint(split),
         split=split,
-        counts=dict(Counter(labels[index] for index in truth)),
-        positive=None if positive is None else labels[positive],
+        counts={},
+        positive=None,
         versions=manifest.versions(),
         command=command,
-        seconds=round(time.monotonic() - started, 1),
-        differences=_differences(scored, opened, truth, positive, num_resamples),
+        seconds=0.0,
         num_resamples=num_resamples,
+    )
+    first, *others = [_answered(whole, one, said, opened) for one in asks]
+    seconds = round(time.monotonic() - started, 1)
+    others = [replace(each, seconds=seconds) for each in others]
+    return replace(first, seconds=seconds, others=others)
+
+
+def _answered(whole: Report, one: Asked, said: Sequence[Said], opened: Sequence[Bundle]) -> Report:
+    question, truth = one.here.question, one.here.truth
+    known = _baselines(one, opened) + [scored(each, one.here) for each in said]
+    positive, labels = question.positive, question.labels
+    resamples = whole.num_resamples
+    if question.kind == "many":
+        counts = dict(zip(labels, truth.sum(0).tolist(), strict=True))
+    else:
+        counts = dict(Counter(labels[index] for index in truth))
+    return replace(
+        whole,
+        question=question.name,
+        kind=question.kind,
+        rows=[_row(each, one.here, resamples) for each in known],
+        counts=counts,
+        positive=None if positive is None else labels[positive],
+        differences=_differences(known, opened, truth, positive, resamples),
     )
 
 
-def _arms(opened: Bundle, posts: list[Post], cache: Path | None, note: str) -> list[Scored]:
+def _arms(opened: Bundle, posts: list[Post], cache: Path | None, note: str) -> list[Said]:
     """Score every arm, and without intentions each kind of content alone."""
     predictor = Predictor(opened, posts, cache)
-    thresholds, inputs = opened.calibration.thresholds, opened.recipe.inputs
-    name = opened.path.name
-    scored = [
-        Scored(name, arm, predictor.probabilities(arm), thresholds.get(arm), note)
-        for arm in arms(opened.recipe)
-    ]
+    inputs, name = opened.recipe.inputs, opened.path.name
+
+    def say(arm: str, shown: str, without: tuple[str, ...] = ()) -> Said:
+        fitted = zip(opened.questions, opened.calibrations, strict=True)
+        limits = {q.name: c.thresholds[arm] for q, c in fitted if arm in c.thresholds}
+        return Said(name, shown, predictor.probabilities(arm, without), limits, note)
+
+    found = [say(arm, arm) for arm in arms(opened.recipe)]
     content = [kind for kind in inputs if kind != "intention"]
     for kind in content if len(content) > 1 else ():
         others = tuple(other for other in content if other != kind)
-        probabilities = predictor.probabilities("without", others)
-        arm = f"without, {kind} only"
-        scored.append(Scored(name, arm, probabilities, thresholds.get("without"), note))
-    return scored
+        found.append(say("without", f"without, {kind} only", others))
+    return found
 
 
-def _baselines(
-    train: list[Post],
-    train_truth: NDArray[np.int64],
-    posts: list[Post],
-    labels: tuple[str, ...],
-    opened: Sequence[Bundle],
-) -> list[Scored]:
-    rows = [Scored("majority", "-", baselines.majority(train_truth, len(labels), len(posts)), None)]
+def _baselines(one: Asked, opened: Sequence[Bundle]) -> list[Scored]:
+    truth, posts, train = one.learned.truth, one.posts, one.train
+    num_labels = len(one.here.question.labels)
+    if not train:
+        return []
+    rows = [Scored("majority", "-", baselines.majority(truth, num_labels, len(posts)), None)]
     reads = {name for each in opened for name in each.recipe.inputs}
     mixes = [("text",), ("text", "description")] if "description" in reads else [("text",)]
     for mix in mixes:
         probabilities = baselines.tfidf_logistic(
-            _joined(train, mix), train_truth, _joined(posts, mix), len(labels)
+            _joined(train, mix), truth, _joined(posts, mix), num_labels
         )
         rows.append(Scored("TF-IDF + logistic", " + ".join(mix), probabilities, None))
     return rows
@@ -119,15 +128,20 @@ def _joined(posts: list[Post], names: tuple[str, ...]) -> list[str]:
     return [" ".join(getattr(post, name) or "" for name in names) for post in posts]
 
 
-def _row(one: Scored, truth: NDArray[np.int64], positive: int | None, num_resamples: int) -> Row:
+def _row(one: Scored, part: Part, num_resamples: int) -> Row:
     intervals = bootstrap(
         one.probabilities,
-        truth,
-        positive=positive,
+        part.truth,
+        positive=part.question.positive,
         threshold=one.threshold,
         num_resamples=num_resamples,
     )
-    return Row(one.system, one.arm, len(truth), intervals, one.threshold, one.note)
+    threshold: Threshold | None
+    if isinstance(one.threshold, tuple):
+        threshold = dict(zip(part.question.labels, one.threshold, strict=True))
+    else:
+        threshold = one.threshold
+    return Row(one.system, one.arm, len(part.rows), intervals, threshold, one.note)
 
 
 def _differences(
@@ -171,16 +185,16 @@ def _usual(recipe: Recipe) -> str:
     return serving_arms(recipe)[0]
 
 
-def _thresholds(a: Scored, b: Scored) -> tuple[float, float] | None:
+def _thresholds(a: Scored, b: Scored) -> tuple[Limit, Limit] | None:
     if a.threshold is None or b.threshold is None:
         return None
     return a.threshold, b.threshold
 
 
-def _common_labels(opened: Sequence[Bundle]) -> tuple[str, ...]:
+def _common_questions(opened: Sequence[Bundle]) -> Questions:
     first = opened[0]
     for each in opened[1:]:
-        if each.labels != first.labels:
+        if each.questions != first.questions:
             raise BundleError(
                 f"{each.path} answers {', '.join(each.labels)} and {first.path} "
                 f"{', '.join(first.labels)}; only systems with the same labels compare"
@@ -189,17 +203,7 @@ def _common_labels(opened: Sequence[Bundle]) -> tuple[str, ...]:
     for name, count in names.items():
         if count > 1:
             raise BundleError(f"two bundles are called {name}; rename one")
-    return first.labels
-
-
-def _truth(posts: list[Post], labels: tuple[str, ...], split: str) -> NDArray[np.int64]:
-    for post in posts:
-        if post.label not in labels:
-            raise PostError(
-                f"post {post.id!r} of {split} is labelled {post.label!r}; "
-                f"the bundles know {', '.join(labels)} (--label-map renames labels)"
-            )
-    return np.array([labels.index(str(post.label)) for post in posts], dtype=np.int64)
+    return first.questions
 
 
 def _note(opened: Bundle, data: DataFolder) -> str:

@@ -13,6 +13,9 @@ from miko_clf import metrics
 
 _log = logging.getLogger(__name__)
 
+Truth = Int[np.ndarray, " row"] | Int[np.ndarray, "row label"]
+Threshold = float | Sequence[float] | None  # of the positive class, or of each label
+
 
 class Interval(NamedTuple):
     """A metric on the rows as they are, and the interval that the bootstrap puts around it."""
@@ -70,12 +73,28 @@ def _percentile(
     return Interval(value, float(low), float(high))
 
 
+def _measured(
+    probabilities: Float[np.ndarray, "row label"],
+    truth: Truth,
+    positive: int | None,
+    threshold: Threshold,
+    names: Sequence[str],
+) -> dict[str, float]:
+    if truth.ndim == 2:
+        assert not isinstance(threshold, float)
+        return metrics.multilabel(probabilities, truth, thresholds=threshold, names=names)
+    assert threshold is None or isinstance(threshold, float)
+    return metrics.classification(
+        probabilities, truth, positive=positive, threshold=threshold, names=names
+    )
+
+
 def bootstrap(
     probabilities: Float[np.ndarray, "row label"],
-    truth: Int[np.ndarray, " row"],
+    truth: Truth,
     *,
     positive: int | None,
-    threshold: float | None = None,
+    threshold: Threshold = None,
     num_resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
@@ -84,26 +103,25 @@ def bootstrap(
 
     A resample on which a metric is undefined is left out of that metric, and the log says how many
     were. The bounds are NaN where the metric is undefined on the rows themselves or there is but
-    one row. About 1.2 ms a resample for two classes and 354 rows.
+    one row. About 1.2 ms a resample for two classes and 354 rows. `truth` (row, label) is 1 for
+    each label that holds, and `threshold` then has one for each.
     """
+    names = metrics.names_for(positive) if truth.ndim == 1 else metrics.LABEL_NAMES
 
     def statistic(rows: Int[np.ndarray, " row"]) -> Float[np.ndarray, " metric"]:
-        scores = metrics.classification(
-            probabilities[rows], truth[rows], positive=positive, threshold=threshold
-        )
+        scores = _measured(probabilities[rows], truth[rows], positive, threshold, names)
         return np.array(list(scores.values()))
 
-    names = metrics.names_for(positive)
     return _resampled(statistic, names, len(truth), num_resamples, seed, level)
 
 
 def paired_difference(
     a_probabilities: Float[np.ndarray, "row label"],
     b_probabilities: Float[np.ndarray, "row label"],
-    truth: Int[np.ndarray, " row"],
+    truth: Truth,
     *,
     positive: int | None,
-    threshold: float | tuple[float, float] | None = None,
+    threshold: float | tuple[Threshold, Threshold] | None = None,
     num_resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
@@ -119,11 +137,9 @@ def paired_difference(
     def score(
         probabilities: Float[np.ndarray, "row label"],
         rows: Int[np.ndarray, " row"],
-        threshold: float | None,
+        threshold: Threshold,
     ) -> float:
-        return metrics.classification(
-            probabilities[rows], truth[rows], positive=positive, threshold=threshold, names=[metric]
-        )[metric]
+        return _measured(probabilities[rows], truth[rows], positive, threshold, [metric])[metric]
 
     def statistic(rows: Int[np.ndarray, " row"]) -> Float[np.ndarray, " metric"]:
         difference = score(a_probabilities, rows, a_threshold)

@@ -19,22 +19,29 @@ _BLUE, _ORANGE, _GREY = "#1f77b4", "#d95f02", "#777777"
 
 def reliability(
     probabilities: Float[np.ndarray, "row label"],
-    truth: Int[np.ndarray, " row"],
+    truth: Int[np.ndarray, " row"] | Int[np.ndarray, "row label"],
     positive: int | None,
     path: Path,
 ) -> None:
     """Draw how often a class is true against the probability given to it, in 15 bins (SVG or PNG).
 
-    The class is `positive`; where that is None, the most probable one. Bars of the points are 95 %
-    Wilson intervals; below stands how many rows each bin holds.
+    The class is `positive`; where that is None, the most probable one, and every label where
+    `truth` (row, label) says of each whether it holds. Bars of the points are 95 % Wilson
+    intervals; below stands how many rows each bin holds.
     """
-    if positive is None:
-        stated, true = probabilities.max(1), probabilities.argmax(1) == truth
-        stated_of, true_of = "confidence of the most probable class", "share that is right"
+    if truth.ndim == 2:
+        stated, true = probabilities.ravel(), truth.ravel() == 1
+        stated_of, true_of = "probability of a label", "share where it holds"
+        ece, ece_of = metrics.multilabel(probabilities, truth, names=["ece"])["ece"], "a label"
     else:
-        stated, true = probabilities[:, positive], truth == positive
-        stated_of, true_of = "probability of the positive class", "share that is positive"
-    ece = metrics.classification(probabilities, truth, positive=positive, names=["ece"])["ece"]
+        known = metrics.classification(probabilities, truth, positive=positive, names=["ece"])
+        ece, ece_of = known["ece"], "the most probable class"
+        if positive is None:
+            stated, true = probabilities.max(1), probabilities.argmax(1) == truth
+            stated_of, true_of = "confidence of the most probable class", "share that is right"
+        else:
+            stated, true = probabilities[:, positive], truth == positive
+            stated_of, true_of = "probability of the positive class", "share that is positive"
     figure = _figure(5, 5.6)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     upper.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle="--", label="as stated")
@@ -49,7 +56,7 @@ def reliability(
     errors = np.maximum([share - low, high - share], 0)
     upper.errorbar(mean, share, errors, fmt="o-", color=_BLUE, capsize=2, label="observed")
     upper.set(ylabel=true_of, ylim=(-0.02, 1.02), xlim=(-0.02, 1.02))
-    upper.set_title(f"{len(truth)} rows; ECE of the most probable class {ece:.3f}", fontsize=10)
+    upper.set_title(f"{len(truth)} rows; ECE of {ece_of} {ece:.3f}", fontsize=10)
     upper.legend(loc="upper left", frameon=False)
     lower.bar(edges[:-1], counts, width=1 / _NUM_BINS, align="edge", color=_BLUE, edgecolor="white")
     lower.set(xlabel=stated_of, ylabel="rows")

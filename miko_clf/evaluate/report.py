@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rich import box
 from rich.console import Console
@@ -18,11 +18,18 @@ from miko_clf.evaluate.interval import Interval
 _WIDE = 190  # columns that a table with each interval beside its value takes
 _TITLES = {
     "accuracy": "accuracy",
+    "subset_accuracy": "subset accuracy",
     "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
     "positive_f1": "F1 ({positive})",
     "auroc": "AUROC",
     "average_precision": "AP",
     "ece": "ECE",
+}
+
+_ECE = {
+    "one": "of the confidence of the most probable class",
+    "many": "of the probability of a label, the mean over labels",
 }
 
 
@@ -34,7 +41,7 @@ class Row:
     arm: str
     rows: int
     metrics: Mapping[str, Interval]
-    threshold: float | None = None
+    threshold: float | Mapping[str, float] | None = None
     note: str = ""
 
 
@@ -49,7 +56,11 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """Rows of one split of one data set, the differences between them, and how they came about."""
+    """Rows of one split of one data set, the differences between them, and how they came about.
+
+    `others` are the reports on further `question`s that the same systems answer; `kind` is
+    whether one label holds or any number of them.
+    """
 
     rows: Sequence[Row]
     data: str
@@ -63,6 +74,9 @@ class Report:
     differences: Sequence[Difference] = field(default=())
     num_resamples: int = 1000
     level: float = 0.95
+    question: str = ""
+    kind: Literal["one", "many"] = "one"
+    others: Sequence["Report"] = ()
 
 
 def write(report: Report, folder: Path) -> None:
@@ -70,12 +84,13 @@ def write(report: Report, folder: Path) -> None:
 
     Raises `BundleError` where the folder cannot be written.
     """
-    manifest.write_json(folder / "report.json", _strict(asdict(report)))
-    manifest.write_text(folder / "report.md", _page(report))
+    manifest.write_json(folder / "report.json", _strict(_fields(report)))
+    pages = [_page(each) for each in (report, *report.others)]
+    manifest.write_text(folder / "report.md", "\n".join(pages))
 
 
 def print_table(report: Report, console: Console | None = None) -> None:
-    """Print the rows, then in words what the differences show.
+    """Print the rows, then in words what the differences show, question by question.
 
     Below 190 columns the intervals stand under their values, and below 100 the metrics take two
     tables or more. Without a `console` it goes to standard output, 190 columns wide where that is
@@ -85,6 +100,13 @@ def print_table(report: Report, console: Console | None = None) -> None:
         console = Console()
         if not console.is_terminal:
             console = Console(width=_WIDE)
+    for each in (report, *report.others):
+        if each.question:
+            console.print(f"Question {each.question}", markup=False, highlight=False)
+        _print_rows(each, console)
+
+
+def _print_rows(report: Report, console: Console) -> None:
     metrics = _metrics(report)
     stacked = console.width < _WIDE
     fit = max(1, (console.width - 22) // 13) if stacked else len(metrics)
@@ -141,6 +163,8 @@ def _titles(report: Report, metrics: Sequence[str]) -> list[str]:
 
 
 def _threshold(row: Row) -> str:
+    if isinstance(row.threshold, Mapping):
+        return "by label"
     return "" if row.threshold is None else f"{row.threshold:.3f}"
 
 
@@ -177,8 +201,8 @@ def _meaning(report: Report) -> str:
         f"Rows: split {report.split} of {report.data} ({counts}). Each figure is the metric on "
         f"those rows and, in brackets, the {100 * report.level:g} % percentile interval of "
         f"{report.num_resamples} bootstrap resamples of them: the chance in which rows were drawn, "
-        "not the chance in training. ECE is of the confidence of the most probable class; on "
-        "resamples it comes out a little high."
+        f"not the chance in training. ECE is {_ECE[report.kind]}; on resamples it comes out a "
+        "little high."
     )
 
 
@@ -198,13 +222,24 @@ def _page(report: Report) -> str:
     }
     verdicts = [f"- {verdict(each, report.positive)}" for each in report.differences]
     parts = [
-        f"# Report on {report.data}, split {report.split}",
+        f"# Report on {report.data}, split {report.split}{_asked(report)}",
         "\n".join(lines),
         _meaning(report),
         "\n".join(verdicts),
         "\n".join(f"- {name}: {fact}" for name, fact in facts.items()),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _asked(report: Report) -> str:
+    return f", question {report.question}" if report.question else ""
+
+
+def _fields(report: Report) -> dict[str, Any]:
+    """Return the report as an object; what most reports have no use for is there where it is."""
+    found = asdict(report) | {"others": [_fields(each) for each in report.others]}
+    bare = {"question": "", "kind": "one", "others": []}
+    return {key: value for key, value in found.items() if key not in bare or value != bare[key]}
 
 
 def _cells(cells: Sequence[str]) -> str:

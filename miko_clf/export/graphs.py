@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from miko_clf.data.collate import Preparation
-from miko_clf.fuse.classifier import MikoClassifier
+from miko_clf.fuse.model import Model
+from miko_clf.questions import Questions
 
 # Names of the dimensions of each input; none where the size is fixed.
 DIMS: Mapping[str, tuple[str | None, ...]] = {
@@ -64,35 +65,52 @@ class Part:
         return self.module.names
 
 
-def parts(model: MikoClassifier, preparation: Preparation, temperature: float) -> list[Part]:
-    """Return the single graph, and the split ones: each tower, and the head behind them."""
+def parts(
+    model: Model,
+    preparation: Preparation,
+    questions: Questions,
+    temperatures: Sequence[float],
+) -> list[Part]:
+    """Return the single graph, and the split ones: each tower, and the head behind them.
+
+    The probabilities are those of each question at its own temperature, in the order of the
+    logits: a softmax over the labels of which one holds, a sigmoid for each that may hold.
+    """
 
     def answer(module: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         logits = module(batch).logits
-        return logits, torch.softmax(logits / temperature, dim=-1)
+        return logits, _probabilities(logits, questions, temperatures)
 
     whole = inputs(preparation)
-    behind = [_behind_towers(name) for name in whole]
-    text = Graph(model.text_tower, ("ids", "mask"), lambda m, b: m(b["ids"], b["mask"]))
+    behind = [_behind_towers(name, model.split) for name in whole]
     outputs, states = ("logits", "probabilities"), ("states",)
     found = [
         Part("model", Graph(model, whole, answer), outputs),
-        Part("head", Graph(model.fusion, behind, answer), outputs),
-        Part("text", text, states),
+        Part("head", Graph(model, behind, answer), outputs),
     ]
-    if model.image_tower is not None:
+    if model.text_tower is not None and set(preparation.texts) <= set(model.split):
+        text = Graph(model.text_tower, ("ids", "mask"), lambda m, b: m(b["ids"], b["mask"]))
+        found.append(Part("text", text, states))
+    if model.image_tower is not None and "image" in model.split:
         image = Graph(model.image_tower, ("pixels",), lambda m, b: m(b["pixels"]))
         found.append(Part("image", image, states))
     return found
 
 
+def _probabilities(logits: Tensor, questions: Questions, temperatures: Sequence[float]) -> Tensor:
+    found = []
+    for (question, span), temperature in zip(questions.spans(), temperatures, strict=True):
+        scaled = (logits if len(questions) == 1 else logits[:, span]) / temperature
+        found.append(scaled.softmax(-1) if question.kind == "one" else scaled.sigmoid())
+    return found[0] if len(found) == 1 else torch.cat(found, dim=-1)
+
+
 def inputs(preparation: Preparation) -> list[str]:
     """Return the names of the single graph's inputs."""
     names = ["pixels", "image_present"] if preparation.image else []
-    for name in ("text", "description", "rationale"):
-        if name in preparation.inputs:
-            names += [f"{name}_ids", f"{name}_mask"]
-    if "intention" in preparation.inputs:
+    for name in preparation.texts:
+        names += [f"{name}_ids", f"{name}_mask"]
+    if preparation.reads_intentions:
         names += ["intention_ids", "intention_mask", "relation"]
     return [*names, "student"] if preparation.slots else names
 
@@ -112,7 +130,9 @@ def shapes(names: Sequence[str], preparation: Preparation) -> tuple[dict[int, An
     return tuple(found)
 
 
-def _behind_towers(name: str) -> str:
+def _behind_towers(name: str, split: Sequence[str]) -> str:
+    """Return the input that stands in for one that a tower reads, where the model allows it."""
     if name == "pixels":
-        return "image_states"
-    return name.removesuffix("_ids") + "_states" if name.endswith("_ids") else name
+        return "image_states" if "image" in split else name
+    text = name.removesuffix("_ids")
+    return f"{text}_states" if text != name and text in split else name

@@ -14,7 +14,8 @@ from miko_clf.data.collate import Preparation
 from miko_clf.data.post import RELATIONS
 from miko_clf.errors import ExportError
 from miko_clf.export.graphs import DIMS, Part, inputs
-from miko_clf.fuse.classifier import Batch, MikoClassifier
+from miko_clf.fuse.fused import Batch
+from miko_clf.fuse.model import Model
 from miko_clf.train.infer import take_away
 
 TOLERANCE = 1e-4  # of a logit, in float32
@@ -66,11 +67,13 @@ class Graphs:
     def split(self, batch: Batch) -> np.ndarray:
         """Return the logits of the head over the states of the towers' graphs."""
         states = dict(batch)
-        if "pixels" in batch:
+        wanted = {each.name for each in self.sessions["head"].get_inputs()}
+        if "image_states" in wanted:
             states["image_states"] = self._tensor("image", {"pixels": batch["pixels"]})
-        for key in [key for key in batch if key.endswith("_ids")]:
-            name = key.removesuffix("_ids")
-            ids, mask = batch[key], batch[f"{name}_mask"]
+        for name in [key.removesuffix("_states") for key in wanted - {"image_states"}]:
+            if f"{name}_states" not in wanted:
+                continue
+            ids, mask = batch[f"{name}_ids"], batch[f"{name}_mask"]
             flat = {"ids": ids.flatten(0, -2), "mask": mask.flatten(0, -2)}
             states[f"{name}_states"] = self._tensor("text", flat).unflatten(0, ids.shape[:-1])
         return self._run("head", states)
@@ -85,9 +88,7 @@ class Graphs:
         return result
 
 
-def compare(
-    model: MikoClassifier, graphs: Graphs, preparation: Preparation, attention: int
-) -> Parity:
+def compare(model: Model, graphs: Graphs, preparation: Preparation, attention: int) -> Parity:
     """Return how far the graphs are from the model.
 
     Raises `ExportError` naming the first row past the tolerance, or not a number.
@@ -108,7 +109,7 @@ def compare(
     return Parity(rows, worst["one graph"], worst["split graphs"], attention)
 
 
-def cases(model: MikoClassifier, preparation: Preparation) -> Iterator[tuple[str, Batch]]:
+def cases(model: Model, preparation: Preparation) -> Iterator[tuple[str, Batch]]:
     """Yield each pattern of missing inputs x batch x length, and random posts of that form."""
     random = torch.Generator().manual_seed(0)
     lengths = (1, 2, preparation.max_length)
@@ -118,7 +119,7 @@ def cases(model: MikoClassifier, preparation: Preparation) -> Iterator[tuple[str
 
 
 def example(
-    model: MikoClassifier,
+    model: Model,
     preparation: Preparation,
     size: int,
     length: int,
@@ -127,7 +128,8 @@ def example(
     """Return random posts: texts of up to `length` tokens, some intentions and slots absent."""
     sizes = {"batch": size, "intention": max(2, min(length, len(RELATIONS)))}
     sizes["intention_word"] = min(length, preparation.intention_length)
-    vocabulary = model.text_tower.words.tokenizer.get_vocab_size()
+    text = model.text_tower
+    vocabulary = text.words.tokenizer.get_vocab_size() if text else 1
     batch: Batch = {}
     for name in inputs(preparation):
         shape = [sizes.get(dim, length) for dim in DIMS[name] if dim]

@@ -31,7 +31,7 @@ def write(part: Part, example: dict[str, Tensor], preparation: Preparation, path
         if dim
     )
     size = sum(p.numel() * p.element_size() for p in part.module.parameters())
-    with _quiet():
+    with _quiet(), torch.no_grad():  # with gradients, attention traces to another kernel
         torch.onnx.export(
             part.module.eval(),
             tensors,

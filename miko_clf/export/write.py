@@ -8,13 +8,13 @@ import torch
 from rich.console import Console
 
 from miko_clf import bundle, manifest
-from miko_clf.data.collate import Preparation
-from miko_clf.data.words import Words
+from miko_clf.data.collate import Preparation, read_words
 from miko_clf.export import to_onnx
 from miko_clf.export.graphs import parts
 from miko_clf.export.parity import Graphs, Parity, compare, example
 from miko_clf.fuse.build import rebuild
-from miko_clf.fuse.classifier import Batch, MikoClassifier
+from miko_clf.fuse.fused import Batch
+from miko_clf.fuse.model import Model
 
 
 def export(path: Path) -> Parity:
@@ -24,9 +24,9 @@ def export(path: Path) -> Parity:
     """
     opened = bundle.read(path)
     preparation = Preparation.model_validate(opened.preprocess)
-    words = Words.read(opened.tokenizer, preparation.pad_id)
-    model = rebuild(path, opened.recipe, len(opened.labels), words)
-    found = parts(model, preparation, opened.calibration.temperature)
+    words = read_words(opened.tokenizer, preparation)
+    model = rebuild(path, opened.recipe, opened.questions.names, words)
+    found = parts(model, preparation, opened.questions, opened.temperatures)
     console = Console(file=sys.stderr)
     with manifest.aside(path / "onnx") as folder:
         folder.mkdir()
@@ -43,7 +43,7 @@ def export(path: Path) -> Parity:
     return parity
 
 
-def _examples(model: MikoClassifier, preparation: Preparation) -> Batch:
+def _examples(model: Model, preparation: Preparation) -> Batch:
     """Return an example of every input of every graph, at least two of everything that varies."""
     random = torch.Generator().manual_seed(0)
     batch = example(model, preparation, 3, 5, random)

@@ -11,12 +11,12 @@ from onnxruntime import InferenceSession
 from pydantic import ValidationError
 
 from miko_clf import bundle
-from miko_clf.bundle import PREPROCESS, Bundle
-from miko_clf.data.collate import Arrays, Preparation, collate, images
+from miko_clf.bundle import PREPROCESS, Bundle, Threshold
+from miko_clf.data.collate import Arrays, Preparation, collate, images, read_words
 from miko_clf.data.pixels import golden_digest
-from miko_clf.data.post import Intention, Post, Record
-from miko_clf.data.words import Words
+from miko_clf.data.post import Intention, Label, Post, Record
 from miko_clf.errors import BundleError, MikoError
+from miko_clf.serve.decision import decide, lacking
 from miko_clf.serve.session import Provider, open_session, provider_of
 
 MAX_BATCH = 32
@@ -29,14 +29,16 @@ class Score(Record):
 
     `arm` is what stood for the author's intention: those given (`with`), the model's own guess
     (`student`) or nothing (`without`). Of two labels the second is decided where its probability
-    is at or above `threshold`; of more, the most probable. `truncated` says that some text was
-    longer than the model reads.
+    is at or above `threshold`; of more, the most probable. Where any number of labels may hold
+    `label` lists those at or above their thresholds. Where there are tasks label, probabilities
+    and threshold are objects with an entry for each. `truncated` says that some text was longer
+    than the model reads.
     """
 
     id: str
-    label: str
-    probabilities: Mapping[str, float]
-    threshold: float | None
+    label: Label
+    probabilities: Mapping[str, float] | Mapping[str, Mapping[str, float]]
+    threshold: Threshold | Mapping[str, Threshold | None] | None
     arm: str
     truncated: bool
 
@@ -68,7 +70,7 @@ class Engine:
         self.preparation = preparation
         self.arms = _arms(preparation)
         self._texts = preparation.model_copy(update={"image": None})
-        self._words = Words.read(opened.tokenizer, preparation.pad_id)
+        self._words = read_words(opened.tokenizer, preparation)
         self._lock = threading.Lock()  # a tokenizer's limit is set, then used
         self._names = [each.name for each in session.get_inputs()]
 
@@ -109,9 +111,9 @@ class Engine:
         if arm not in (None, "with"):
             post = post.model_copy(update={"intentions": ()})
         with self._lock:
-            before = self._words.num_cut
+            before = self._words.num_cut if self._words else 0
             arrays = collate([post], self._texts, self._words)
-            truncated = self._words.num_cut > before
+            truncated = self._words is not None and self._words.num_cut > before
         if self.preparation.image is not None:
             arrays |= images([post], self.preparation.image)
         given = "intention_mask" in arrays and bool(arrays["intention_mask"].any())
@@ -145,19 +147,18 @@ class Engine:
             intentions=(Intention(relation="xIntent", text="to be heard"),),
         )
         ready = self.prepare(post)
-        alone, *batch = self.run([ready]) + self.run([ready] * 8)
-        for score in batch:
-            for label, probability in score.probabilities.items():
-                if abs(probability - alone.probabilities[label]) > TOLERANCE:
-                    raise BundleError(
-                        f"{self.bundle.path}: the graph scores a post in a batch otherwise than "
-                        f"alone; export it again by: miko-clf export {self.bundle.path}"
-                    )
+        alone, batch = (
+            self._probabilities(_join([ready] * count, self.preparation.pad_id)) for count in (1, 8)
+        )
+        if np.abs(batch - alone).max() > TOLERANCE:
+            raise BundleError(
+                f"{self.bundle.path}: the graph scores a post in a batch otherwise than "
+                f"alone; export it again by: miko-clf export {self.bundle.path}"
+            )
 
     def _usual(self, given: bool) -> str:
-        if given:
-            return "with"
-        return "student" if "student" in self.arms else "without"
+        wanted = "with" if given else "student"
+        return wanted if wanted in self.arms else self.arms[-1]
 
     def _probabilities(self, arrays: Arrays) -> NDArray[np.float32]:
         feed = {name: arrays[name] for name in self._names}
@@ -167,19 +168,8 @@ class Engine:
         return rows
 
     def _decide(self, post: Ready, row: NDArray[np.float32]) -> Score:
-        labels, threshold = self.bundle.labels, None
-        place, second = int(row.argmax()), bundle.positive(labels)
-        if second is not None:
-            threshold = self.bundle.calibration.thresholds[post.arm]
-            place = second if row[second] >= threshold else 1 - second
-        return Score(
-            id=post.id,
-            label=labels[place],
-            probabilities={name: float(p) for name, p in zip(labels, row, strict=True)},
-            threshold=threshold,
-            arm=post.arm,
-            truncated=post.truncated,
-        )
+        found = decide(row, self.bundle.questions, self.bundle.calibrations, post.arm)
+        return Score(id=post.id, **found, arm=post.arm, truncated=post.truncated)
 
     def _check_graph(self) -> None:
         """Raise BundleError unless inputs, outputs and thresholds are those this program knows."""
@@ -190,10 +180,9 @@ class Engine:
         given = {each.name: each.shape for each in self.session.get_outputs()}
         if given.get("probabilities", [0])[-1] != len(self.bundle.labels):
             raise BundleError(f"{path}: the graph gives no probability for each of the labels")
-        if bundle.positive(self.bundle.labels) is not None:
-            for arm in self.arms:
-                if arm not in self.bundle.calibration.thresholds:
-                    raise BundleError(f"{path}: calibration.json has no threshold for arm {arm!r}")
+        for arm in self.arms:
+            if lacking(self.bundle.questions, self.bundle.calibrations, arm):
+                raise BundleError(f"{path}: calibration.json has no threshold for arm {arm!r}")
 
 
 def _join(posts: Sequence[Ready], pad_id: int) -> Arrays:
@@ -214,6 +203,8 @@ def _stack(rows: Sequence[NDArray], fill: int) -> NDArray:
 
 
 def _arms(preparation: Preparation) -> tuple[str, ...]:
+    if "intention" in preparation.inputs and not preparation.reads_intentions:
+        return ("with",)
     here = {"with": "intention" in preparation.inputs, "student": preparation.slots}
     return tuple(arm for arm in _ARMS if here.get(arm, True))
 

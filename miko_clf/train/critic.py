@@ -72,6 +72,7 @@ class Critic(NamedTuple):
         about = json.loads((folder / "critic.json").read_text(encoding="utf-8"))
         words = Words.read(folder / "tokenizer.json", about["pad_id"])
         _, tower = rebuild(folder / "towers.json", words)
+        assert tower is not None
         tower.trunk.load_state_dict(load_tensors(folder / "tower.safetensors"))
         tower.requires_grad_(False)
         head = _unpacked(load_file(folder / "head.safetensors"), about)

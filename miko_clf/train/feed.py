@@ -1,17 +1,23 @@
 """Posts to batches of tensors, from the feature cache where a tower is frozen."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from miko_clf.data.collate import Preparation, content_text, images
+from miko_clf.data.collate import Preparation, images, text_rows
+from miko_clf.data.labels import encode
 from miko_clf.data.post import RELATIONS, Post
 from miko_clf.data.words import Words, pad
 from miko_clf.encode.cache import ImageFeatures, TextFeatures
-from miko_clf.fuse.classifier import NUM_SLOTS, Batch, MikoClassifier
+from miko_clf.encode.towers import ImageTower, TextTower
+from miko_clf.fuse.fused import Batch
+from miko_clf.fuse.model import Model
+from miko_clf.fuse.reader import NUM_SLOTS
+from miko_clf.questions import Questions
 
 Rows = list[list[int]]
 KEPT = 1_000_000_000  # bytes of decoded pictures that a feed may hold
@@ -28,8 +34,8 @@ class Feed:
     def __init__(
         self,
         posts: Sequence[Post],
-        labels: Sequence[str],
-        model: MikoClassifier,
+        questions: Questions,
+        model: Model,
         preparation: Preparation,
         *,
         cache: Path | None = None,
@@ -38,15 +44,14 @@ class Feed:
     ) -> None:
         self.posts = list(posts)
         self.preparation = preparation
-        self.words = Words(model.text_tower.words.tokenizer, preparation.pad_id)
-        self.labels = [labels.index(p.label) if isinstance(p.label, str) else -1 for p in posts]
-        self.texts = {
-            name: self.words.encode(content_text(self.posts, name), preparation.max_length)
-            for name in ("text", "description", "rationale")
-            if name in preparation.inputs
-        }
-        self.intentions = self._intention_rows() if "intention" in preparation.inputs else None
-        self.targets = self._target_rows(rationale_length) if targets else None
+        tower = model.text_tower
+        self.words = Words(tower.words.tokenizer, preparation.pad_id) if tower else None
+        self.truth = encode(self.posts, questions, "the posts", "the labels are")
+        self.texts: dict[str, Rows] = {}
+        self.intentions: list[Rows] | None = None
+        self.targets: list[Rows] | None = None
+        if self.words is not None:
+            self._tokenise(self.words, targets, rationale_length)
         self.decoded: dict[int, NDArray[np.uint8]] = {}
         self.images: ImageFeatures | None = None
         self.states: TextFeatures | None = None
@@ -56,6 +61,11 @@ class Feed:
     def __len__(self) -> int:
         return len(self.posts)
 
+    @cached_property
+    def labels(self) -> list[int]:
+        """The index of each post's label, -1 where it has none; for one choice alone."""
+        return self.truth.choices()
+
     def length(self, index: int) -> int:
         """Return how many tokens a post has, for batches of posts of like length."""
         given = self.intentions[index] if self.intentions is not None else []
@@ -63,9 +73,11 @@ class Feed:
         return texts + sum(map(len, given))
 
     def batch(self, indices: Sequence[int]) -> Batch:
-        """Return the named tensors of `data.collate`, states where cached, label and targets.
+        """Return the named tensors of `data.collate`, states where cached, label, row and targets.
 
-        `student` is true for every post; an arm or a stage changes it.
+        `student` is true for every post; an arm or a stage changes it. `label` is the index of
+        the label (post,) where one choice is all that is asked; otherwise 1 where a label holds
+        (post, label), and `label_known` (post, question) says which questions a post answers.
         """
         arrays = self._images(indices) if self.preparation.image else {}
         for name, rows in self.texts.items():
@@ -76,16 +88,26 @@ class Feed:
             arrays["student"] = np.ones(len(indices), dtype=bool)
         if self.targets is not None:
             arrays |= self._targets([self.targets[i] for i in indices])
-        arrays["label"] = np.array([self.labels[i] for i in indices], dtype=np.int64)
+        arrays |= self._answers(indices)
+        arrays["row"] = np.array(indices, dtype=np.int64)
         batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
         return {k: v.float() if v.dtype == torch.float16 else v for k, v in batch.items()}
+
+    def _answers(self, indices: Sequence[int]) -> dict[str, NDArray]:
+        if self.truth.questions.plain:
+            return {"label": np.array([self.labels[i] for i in indices], dtype=np.int64)}
+        given = self.truth.given[indices].astype(np.float32)
+        return {"label": given, "label_known": self.truth.known[indices]}
 
     def _images(self, indices: Sequence[int]) -> dict[str, NDArray]:
         if self.images is None:
             return self._pixels(indices)
         keys = [self.image_keys[i] for i in indices]
         present = np.array([key is not None for key in keys], dtype=bool)
-        return {"image_states": self.images.states(keys), "image_present": present}
+        return {
+            f"image_{_kind(self.images.tower)}": self.images.states(keys),
+            "image_present": present,
+        }
 
     def _pixels(self, indices: Sequence[int]) -> dict[str, NDArray]:
         """Return images and image_present, decoding a picture once where memory allows."""
@@ -104,10 +126,11 @@ class Feed:
         }
 
     def _text(self, name: str, rows: Rows) -> dict[str, NDArray]:
-        ids, mask = pad(rows, self.words.pad_id)
+        ids, mask = pad(rows, self.preparation.pad_id)
         if self.states is None:
             return {f"{name}_ids": ids, f"{name}_mask": mask}
-        return {f"{name}_states": self.states.states(rows, ids.shape[1]), f"{name}_mask": mask}
+        found = self.states.states(rows, ids.shape[1])
+        return {f"{name}_{_kind(self.states.tower)}": found, f"{name}_mask": mask}
 
     def _intentions(self, given: list[Rows], indices: Sequence[int]) -> dict[str, NDArray]:
         shape = (len(given), max([1, *map(len, given)]))
@@ -122,12 +145,12 @@ class Feed:
 
     def _targets(self, slots: list[Rows]) -> dict[str, NDArray]:
         flat = [row for rows in slots for row in rows]
-        ids, mask = pad([rows[-1] for rows in slots], self.words.pad_id)
+        ids, mask = pad([rows[-1] for rows in slots], self.preparation.pad_id)
         arrays = {"written_ids": ids, "written_mask": mask}
         here = np.array([bool(row) for row in flat]).reshape(-1, NUM_SLOTS)
         arrays["target_present"] = here
-        if self.states is None:
-            ids, mask = pad(flat, self.words.pad_id)
+        if self.states is None or self.states.tower.split is not None:
+            ids, mask = pad(flat, self.preparation.pad_id)
             shape = (*here.shape, -1)
             return {**arrays, "target_ids": ids.reshape(shape), "target_mask": mask.reshape(shape)}
         target = np.zeros((*here.shape, self.states.tower.width), dtype=np.float16)
@@ -136,12 +159,18 @@ class Feed:
                 target[divmod(place, NUM_SLOTS)] = self.states.mean(row)
         return {**arrays, "target": target}
 
-    def _intention_rows(self) -> list[Rows]:
+    def _tokenise(self, words: Words, targets: bool, rationale_length: int) -> None:
         length = self.preparation.intention_length
-        return [self.words.encode([i.text for i in p.intentions], length) for p in self.posts]
+        self.texts = text_rows(self.posts, self.preparation, words)
+        if self.preparation.reads_intentions:
+            self.intentions = [
+                words.encode([one.text for one in post.intentions], length) for post in self.posts
+            ]
+        if targets:
+            self.targets = self._target_rows(words, rationale_length)
 
-    def _target_rows(self, rationale_length: int) -> list[Rows]:
-        written = self.words.encode(
+    def _target_rows(self, words: Words, rationale_length: int) -> list[Rows]:
+        written = words.encode(
             [p.rationale.text if p.rationale else None for p in self.posts], rationale_length
         )
         rows = []
@@ -149,23 +178,24 @@ class Feed:
             texts = {one.relation: one.text for one in reversed(post.intentions)}
             wanted = [texts.get(relation) for relation in RELATIONS]
             length = self.preparation.intention_length
-            rows.append([*self.words.encode(wanted, length), rationale])
+            rows.append([*words.encode(wanted, length), rationale])
         return rows
 
-    def _fill(self, folder: Path, model: MikoClassifier) -> None:
+    def _fill(self, folder: Path, model: Model) -> None:
         image, text = model.image_tower, model.text_tower
-        if image is not None and _is_frozen(image):
+        if image is not None and "image" in model.split and image.cached:
             self.images = ImageFeatures(folder, image)
             self.image_keys = self.images.fill(self.posts)
-        if _is_frozen(text):
+        if text is not None and set(self.texts) <= set(model.split) and text.cached:
             self.states = TextFeatures(folder, text)
             for name, rows in self.texts.items():
                 self.states.fill(rows, f"{name}s")
             if self.intentions is not None:
                 self.states.fill((row for rows in self.intentions for row in rows), "intentions")
-            if self.targets is not None:
+            if self.targets is not None and text.split is None:
                 self.states.fill_means((r for rows in self.targets for r in rows), "targets")
 
 
-def _is_frozen(tower: torch.nn.Module) -> bool:
-    return not any(parameter.requires_grad for parameter in tower.parameters())
+def _kind(tower: ImageTower | TextTower) -> str:
+    """Return whether what is kept of a tower are its states, or what stands below them."""
+    return "states" if tower.split is None else "below"

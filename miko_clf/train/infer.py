@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from miko_clf.fuse.classifier import Batch, MikoClassifier
+from miko_clf.fuse.fused import Batch
+from miko_clf.fuse.model import Model
 from miko_clf.recipe import Recipe
 from miko_clf.train.feed import Feed
 
@@ -16,8 +17,10 @@ def arms(recipe: Recipe) -> tuple[str, ...]:
 
     `with` given intentions, `student` the model's own guess of them, `without` either.
     """
+    if "intention" in recipe.inputs and recipe.joined != "no":
+        return ("with",)  # they are a part of its text, which has no second form
     given = ("with",) if "intention" in recipe.inputs else ()
-    guessed = ("student",) if recipe.fusion.slots else ()
+    guessed = ("student",) if recipe.slots else ()
     return (*given, *guessed, "without")
 
 
@@ -38,7 +41,7 @@ def in_arm(batch: Batch, arm: str) -> Batch:
 
 @torch.inference_mode()
 def logits(
-    model: MikoClassifier, feed: Feed, arm: str, without: tuple[str, ...] = ()
+    model: Model, feed: Feed, arm: str, without: tuple[str, ...] = ()
 ) -> NDArray[np.float64]:
     """Return (post, label) in the order of the feed; `without` names inputs to take away."""
     device = next(model.parameters()).device

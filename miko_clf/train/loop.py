@@ -14,8 +14,10 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
+from miko_clf.encode.learn import depths
 from miko_clf.errors import MikoError
-from miko_clf.fuse.classifier import Batch, MikoClassifier
+from miko_clf.fuse.fused import Batch
+from miko_clf.fuse.model import Model
 from miko_clf.recipe import Recipe
 from miko_clf.train import checkpoint, optim
 from miko_clf.train.average import Average
@@ -23,8 +25,9 @@ from miko_clf.train.bar import Bar
 from miko_clf.train.checkpoint import Progress
 from miko_clf.train.feed import Feed
 from miko_clf.train.losses import vary
+from miko_clf.train.optim import Pace
 from miko_clf.train.order import Order
-from miko_clf.train.stages import Stage
+from miko_clf.train.stages import Stage, TaskStage
 
 
 class StoppedError(MikoError):
@@ -49,7 +52,7 @@ class Run:
         return self.folder / "metrics.jsonl"
 
 
-def run(settings: Run, model: MikoClassifier, stage: Stage, train: Feed, val: Feed) -> None:
+def run(settings: Run, model: Model, stage: Stage, train: Feed, val: Feed) -> None:
     """Train one stage to its end and leave its best weights in the model.
 
     A stage that an earlier process finished or left in the middle goes on from there; on a
@@ -68,7 +71,7 @@ class _Training:
     def __init__(
         self,
         settings: Run,
-        model: MikoClassifier,
+        model: Model,
         stage: Stage,
         train: Feed,
         val: Feed,
@@ -85,7 +88,7 @@ class _Training:
             self.accelerator.init_trackers("miko_clf", {"recipe": recipe.name})
         lengths = [train.length(index) for index in range(len(train))]
         self.order = Order(lengths, recipe.batch_size, recipe.seed)
-        optimiser = optim.optimiser(model, rates, _pretrained(recipe))
+        optimiser = optim.optimiser(model, rates, _paces(recipe, model, rates.tower_rate))
         schedule = optim.schedule(optimiser, rates, stage.settings.epochs * len(self.order))
         indices: Any = range(len(train))
         loader = DataLoader(indices, batch_sampler=self.order, collate_fn=train.batch)
@@ -93,7 +96,10 @@ class _Training:
             model, optimiser, schedule, loader
         )
         self.progress, self.average = Progress(), Average(model, rates.average)
-        self.accelerator.register_for_checkpointing(self.progress, self.average)
+        state = [self.progress, self.average]
+        if isinstance(stage, TaskStage) and stage.retrieving is not None:
+            state.append(stage.retrieving)
+        self.accelerator.register_for_checkpointing(*state)
         checkpoint.keep_frozen_out(self.accelerator)
         checkpoint.restore(self.accelerator, folder)
         checkpoint.trim(settings.metrics, stage.name, self.progress.step)
@@ -116,6 +122,7 @@ class _Training:
         self.order.epoch = progress.epoch
         self.order.start = progress.step - progress.epoch * len(self.order)
         bar.begin(progress.epoch, self.stage.settings.epochs, len(self.order), self.order.start)
+        self.stage.begin(self.model, progress.epoch)
         self.model.train()
         saved = time.monotonic()
         for batch in self.loader:
@@ -207,6 +214,14 @@ def precision() -> str:
     return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
 
 
-def _pretrained(recipe: Recipe) -> tuple[str, ...]:
-    towers = {"image_tower.": recipe.image, "text_tower.": recipe.text}
-    return tuple(name for name, tower in towers.items() if tower and tower.source != "tiny")
+def _paces(recipe: Recipe, model: Model, usual: float) -> dict[str, Pace]:
+    """Return how fast each tower learns that does not start from scratch, by prefix."""
+    towers = {
+        "image_tower.": (recipe.image, model.image_tower),
+        "text_tower.": (recipe.text, model.text_tower),
+    }
+    return {
+        prefix: Pace(section.rate or usual, section.layer_decay, depths(tower))
+        for prefix, (section, tower) in towers.items()
+        if section is not None and tower is not None and section.source != "tiny"
+    }

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from miko_clf.fuse.classifier import Batch
+from miko_clf.fuse.fused import Batch
+from miko_clf.questions import Question, Questions
 from miko_clf.recipe import Recipe
 
 TEMPERATURE = 0.07  # of the contrast between posts (van den Oord et al., 2018; CLIP's start)
@@ -39,6 +40,53 @@ def class_weights(labels: Sequence[int], num_labels: int) -> Float[Tensor, " lab
     """Return n / (classes * n_class) for each class (King and Zeng, 2001)."""
     counts = np.bincount(labels, minlength=num_labels).clip(min=1)
     return torch.tensor(len(labels) / (num_labels * counts), dtype=torch.float32)
+
+
+def positive_weights(held: Int[np.ndarray, "post label"]) -> Float[Tensor, " label"]:
+    """Return for each label the posts without it for each post with it."""
+    counts = held.sum(0)
+    weights = (len(held) - counts).clip(min=1) / counts.clip(min=1)
+    return torch.tensor(weights, dtype=torch.float32)
+
+
+def answering(
+    questions: Questions,
+    logits: Float[Tensor, "post label"],
+    batch: Batch,
+    weights: Sequence[Float[Tensor, " label"]],
+    smoothing: float,
+) -> Float[Tensor, ""]:
+    """Return the sum over questions of their losses, each the mean over the posts that answer it.
+
+    `weights` are those of the classes where one label holds (cross-entropy), and of the posts that
+    have a label where any may (binary cross-entropy, the mean over labels). A question that no
+    post of the batch answers counts as zero.
+    """
+    logits = logits.float()
+    if questions.plain:
+        return functional.cross_entropy(
+            logits, batch["label"], weight=weights[0].to(logits.device), label_smoothing=smoothing
+        )
+    parts = []
+    for place, (question, span) in enumerate(questions.spans()):
+        here = batch["label_known"][:, place]
+        weight = weights[place].to(logits.device)
+        given = batch["label"][here, span]
+        parts.append(_answer(question, logits[here, span], given, weight, smoothing))
+    return torch.stack(parts).sum()
+
+
+def _answer(
+    question: Question, logits: Tensor, given: Tensor, weight: Tensor, smoothing: float
+) -> Tensor:
+    if not len(logits):
+        return logits.sum()
+    if question.kind == "one":
+        return functional.cross_entropy(
+            logits, given.argmax(1), weight=weight, label_smoothing=smoothing
+        )
+    target = given * (1 - smoothing) + smoothing / 2
+    return functional.binary_cross_entropy_with_logits(logits, target, pos_weight=weight)
 
 
 def vary(batch: Batch, recipe: Recipe, random: np.random.Generator) -> Batch:

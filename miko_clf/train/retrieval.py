@@ -1,0 +1,193 @@
+"""Training posts that a post is compared with while it is learned (Mei et al., RGCL, ACL 2024)."""
+
+from collections.abc import Hashable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from miko_clf.data.words import clean
+from miko_clf.errors import RecipeError
+from miko_clf.fuse.fused import Batch, Fused
+from miko_clf.fuse.vote import Vote
+from miko_clf.recipe import Retrieval
+from miko_clf.train.feed import Feed
+
+NONE = -1  # row of a post that has no such neighbour
+BATCH_SIZE = 64
+CHUNK = 512  # rows of the matrix of all similarities that are in memory at a time
+WIDEST = 8192  # channels of an embedding that is worth keeping for every training post
+
+
+class Retrieving:
+    """The positive and the negative of every training post, found anew in each epoch.
+
+    `feed` holds the training posts. The state, checkpointed, is all that a killed run needs to go
+    on bit for bit.
+    """
+
+    def __init__(self, settings: Retrieval, feed: Feed) -> None:
+        self.settings = settings
+        self.feed = feed
+        _, kinds = np.unique(np.asarray(feed.labels), axis=0, return_inverse=True)
+        self.labels = torch.from_numpy(kinds.reshape(-1).astype(np.int64))
+        self.groups = _numbered(post.group for post in feed.posts)
+        texts = (clean(post.text).casefold() if post.text else None for post in feed.posts)
+        self.texts = _numbered(texts)
+        self.epoch = -1
+        self.positive = torch.full((len(feed),), NONE)
+        self.negative = torch.full((len(feed),), NONE)
+
+    def begin(self, model: nn.Module, epoch: int) -> None:
+        """Find the neighbours by the model as it is; nothing where the epoch has them already."""
+        if epoch == self.epoch:
+            return
+        embeddings = embed(model, self.feed)
+        device = embeddings.device
+        self.positive, self.negative = (
+            rows.cpu()
+            for rows in neighbours(
+                embeddings,
+                self.labels.to(device),
+                self.groups.to(device),
+                self.texts.to(device),
+            )
+        )
+        self.epoch = epoch
+
+    def loss(self, model: nn.Module, fused: Fused, rows: Int[Tensor, " post"]) -> Tensor:
+        """Return the weighted contrast of a batch, whose posts are `rows` of the feed.
+
+        A post that has no positive or no negative counts as zero.
+        """
+        assert fused.embedding is not None
+        rows = rows.cpu()
+        positive, negative = self.positive[rows], self.negative[rows]
+        here = (positive != NONE) & (negative != NONE)
+        if not here.any():
+            return fused.embedding.sum() * 0
+        anchor = fused.embedding[here.to(fused.embedding.device)]
+        near, far = (self._encode(model, found[here]) for found in (positive, negative))
+        total = contrast(anchor, near, far, self.settings.margin)
+        return self.settings.weight * total * int(here.sum()) / len(rows)
+
+    def vote(self, model: nn.Module, num_labels: int) -> Vote:
+        """Return the vote of the training posts, as the trained model sees them."""
+        embeddings = embed(model, self.feed)
+        labels = torch.tensor(self.feed.labels, device=embeddings.device)
+        return Vote(
+            embeddings,
+            labels,
+            num_labels=num_labels,
+            neighbours=self.settings.neighbours,
+            share=self.settings.vote,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the epoch and the neighbours found at its start."""
+        return {"epoch": self.epoch, "positive": self.positive, "negative": self.negative}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the epoch and its neighbours from `state`."""
+        self.epoch = state["epoch"]
+        self.positive, self.negative = state["positive"].cpu(), state["negative"].cpu()
+
+    def _encode(self, model: nn.Module, rows: Tensor) -> Tensor:
+        fused: Fused = model(_batch(model, self.feed, rows.tolist()))
+        assert fused.embedding is not None
+        return fused.embedding
+
+
+@torch.no_grad()
+def embed(model: nn.Module, feed: Feed) -> Float[Tensor, "post width"]:
+    """Return the embedding of every post, in the order of the feed.
+
+    Raises `RecipeError` where it is too wide to be kept for each.
+    """
+    was_training = model.training
+    model.eval()
+    order = np.argsort([feed.length(index) for index in range(len(feed))], kind="stable")
+    parts = []
+    for start in range(0, len(order), BATCH_SIZE):
+        fused: Fused = model(_batch(model, feed, order[start : start + BATCH_SIZE].tolist()))
+        assert fused.embedding is not None
+        _check_width(fused.embedding.shape[1])
+        parts.append(fused.embedding.float())
+    model.train(was_training)
+    sorted_rows = torch.cat(parts)
+    result = torch.empty_like(sorted_rows)
+    result[torch.from_numpy(order).to(result.device)] = sorted_rows
+    return result
+
+
+def neighbours(
+    embeddings: Float[Tensor, "post width"],
+    labels: Int[Tensor, " post"],
+    groups: Int[Tensor, " post"],
+    texts: Int[Tensor, " post"],
+) -> tuple[Int[Tensor, " post"], Int[Tensor, " post"]]:
+    """Return the row of the nearest post of the same label, and of the nearest of another.
+
+    By cosine; -1 where there is none. Neither is of the post's own group. The positive has another
+    text too, because a copy teaches nothing; a negative may have the same, because the same words
+    under another image with another label are what there is to learn.
+    """
+    unit = functional.normalize(embeddings.float(), dim=1)
+    positive, negative = [], []
+    for start in range(0, len(unit), CHUNK):
+        part = slice(start, start + CHUNK)
+        near = unit[part] @ unit.T  # (row, post)
+        same = labels[part, None] == labels
+        strange = groups[part, None] != groups
+        other = texts[part, None] != texts
+        positive.append(_nearest(near, same & strange & other))
+        negative.append(_nearest(near, ~same & strange))
+    return torch.cat(positive), torch.cat(negative)
+
+
+def contrast(
+    embedding: Float[Tensor, "post width"],
+    positive: Float[Tensor, "post width"],
+    negative: Float[Tensor, "post width"],
+    margin: float,
+) -> Float[Tensor, ""]:
+    """Return by how much the positive is not `margin` nearer, in cosine, than the negative."""
+    near = functional.cosine_similarity(embedding.float(), positive.float(), dim=1)
+    far = functional.cosine_similarity(embedding.float(), negative.float(), dim=1)
+    return functional.relu(margin - near + far).mean()
+
+
+def _nearest(
+    near: Float[Tensor, "row post"], allowed: Bool[Tensor, "row post"]
+) -> Int[Tensor, " row"]:
+    found = near.masked_fill(~allowed, -torch.inf).argmax(1)
+    return torch.where(allowed.any(1), found, NONE)
+
+
+def _numbered(names: Iterable[Hashable | None]) -> Int[Tensor, " post"]:
+    """Return a number for each name, the same for the same one; who has none stands alone."""
+    numbers: dict[Hashable, int] = {}
+    known = ((place, name) for place, name in enumerate(names))
+    return torch.tensor(
+        [
+            numbers.setdefault((place,) if name is None else name, len(numbers))
+            for place, name in known
+        ]
+    )
+
+
+def _batch(model: nn.Module, feed: Feed, rows: list[int]) -> Batch:
+    device = next(model.parameters()).device
+    batch = feed.batch(rows)
+    return {k: v.to(device) for k, v in batch.items() if k not in ("written_ids", "written_mask")}
+
+
+def _check_width(width: int) -> None:
+    if width > WIDEST:
+        raise RecipeError(
+            f"task.retrieval would keep {width:,} channels for each training post, more than "
+            f"{WIDEST:,}; set fusion.layers above 0"
+        )
