@@ -14,7 +14,7 @@ FREE_PORT := import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format clean check-vllm
+.PHONY: help demo test lint format clean check-graphs check-vllm
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -51,6 +51,9 @@ demo: $(STAMP)  ## train on the demo world, compare, export, serve and ask
 test: lint  ## format, lint, import contracts, types, tests with coverage
 	@echo "== running the tests"
 	@$(BIN)/pytest --cov=miko_clf --cov-fail-under=85
+
+check-graphs: $(STAMP)  ## compare the exported graph of every recipe with torch
+	@$(BIN)/pytest -m graphs
 
 check-vllm: $(STAMP) $(VLLM_STAMP)  ## ask a real vLLM for schemas and images, and run a batch
 	@$(BIN)/pytest -m vllm

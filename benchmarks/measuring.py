@@ -15,13 +15,13 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "distil"
 
 
-def surroundings() -> dict[str, Any]:
-    """Return what the figures were measured on."""
+def surroundings(command: str | None = None) -> dict[str, Any]:
+    """Return what the figures were measured on; `command` made them, else the one that runs."""
     revision = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
     )
     return {
-        "command": f"PYTHONPATH=tests python {' '.join(sys.argv)}",
+        "command": command or f"PYTHONPATH=tests python {' '.join(sys.argv)}",
         "revision": revision.stdout.strip(),
         "python": platform.python_version(),
         "openai": version("openai"),

@@ -13,17 +13,19 @@ from miko_clf.encode.attention import Attention
 from miko_clf.export.parity import example
 from miko_clf.fuse.attention import FusionLayer, GatedReader, NullToken
 from miko_clf.fuse.build import build, prepare
-from miko_clf.fuse.classifier import NUM_SLOTS, MikoClassifier
+from miko_clf.fuse.classifier import MikoClassifier
+from miko_clf.fuse.reader import NUM_SLOTS
 from miko_clf.recipe import Recipe
 from miko_clf.train.infer import in_arm, take_away
 from miko_clf.train.losses import alignment, class_weights, vary
 
+LABELS = ("no", "yes")
 TEXTS = ["the burnt cake is so lovely", "a sunny beach and a calm sea", "to mock the baker"]
 
 
 @pytest.fixture(scope="module")
 def model(small: Recipe) -> MikoClassifier:
-    return build(small, 2, TEXTS).eval()
+    return build(small, LABELS, TEXTS).eval()
 
 
 def batch_of(model: MikoClassifier, recipe: Recipe, size: int = 4) -> dict[str, torch.Tensor]:
@@ -91,7 +93,7 @@ def test_what_is_masked_does_not_reach_the_logits(model: MikoClassifier, small: 
 def test_slots_stand_in_only_where_a_post_has_no_intention(
     model: MikoClassifier, small: Recipe
 ) -> None:
-    opened = build(small, 2, TEXTS).eval()
+    opened = build(small, LABELS, TEXTS).eval()
     for layer in opened.fusion.layers:
         torch.nn.init.ones_(layer.reader.gate)
     batch = batch_of(opened, small)
@@ -113,15 +115,15 @@ def test_there_is_a_slot_for_each_relation_and_one_for_the_rationale(
 
 def test_latents_may_look_at_the_content_in_its_stead(small: Recipe) -> None:
     recipe = small.model_copy(update={"fusion": small.fusion.model_copy(update={"latents": 3})})
-    model = build(recipe, 2, TEXTS).eval()
+    model = build(recipe, LABELS, TEXTS).eval()
     fused = model(batch_of(model, recipe))
     assert fused.tokens.shape[1] == 3
     assert torch.isfinite(fused.logits).all()
 
 
 def test_the_same_seed_gives_the_same_weights(small: Recipe) -> None:
-    one, two = build(small, 2, TEXTS), build(small, 2, TEXTS)
-    other = build(small.model_copy(update={"seed": 1}), 2, TEXTS)
+    one, two = build(small, LABELS, TEXTS), build(small, LABELS, TEXTS)
+    other = build(small.model_copy(update={"seed": 1}), LABELS, TEXTS)
     key = "fusion.slots.queries"
     assert torch.equal(one.state_dict()[key], two.state_dict()[key])
     assert not torch.equal(one.state_dict()[key], other.state_dict()[key])
@@ -169,5 +171,5 @@ def test_the_decoder_is_built_only_where_a_rationale_is_written(small: Recipe) -
     silent = recipes.parse(
         {**small.model_dump(), "reasoning": {"epochs": 1, "align": 1.0, "generate": 0.0}}, "test"
     )
-    assert build(small, 2, TEXTS).decoder is not None
-    assert build(silent, 2, TEXTS).decoder is None
+    assert build(small, LABELS, TEXTS).decoder is not None
+    assert build(silent, LABELS, TEXTS).decoder is None

@@ -2,69 +2,18 @@
 
 from pathlib import Path
 
-import checkpoints
-import numpy as np
 import pytest
-import torch
 import yaml
 from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
 from miko_clf import recipe as recipes
-from miko_clf.data.post import Intention, Post, Rationale
 from miko_clf.errors import RecipeError
-from miko_clf.fuse.build import build, prepare
-from miko_clf.train.feed import Feed
 from miko_clf.train.infer import arms
-from miko_clf.train.losses import vary
-from miko_clf.train.stages import ReasoningStage, TaskStage
-
-POSTS = [
-    Post(
-        id=str(i),
-        text="a lovely burnt cake",
-        description="a burnt cake" if i else None,
-        label=("yes", "no")[i % 2],
-        intentions=(Intention(relation="xWant", text="a cake"),) if i > 1 else (),
-        rationale=Rationale(text="a burnt cake", saw_label=True) if i > 2 else None,
-    )
-    for i in range(4)
-]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tiny random encoders under the names that the recipes call."""
-    root = tmp_path_factory.mktemp("encoders")
-    checkpoints.bert(root / "all-MiniLM-L6-v2")
-    checkpoints.clip(root / "clip-vit-base-patch32")
-    checkpoints.mobilenet(root / "mobilenetv2_100")
-    return root
-
-
-@pytest.mark.parametrize("name", recipes.names())
-def test_every_recipe_builds_and_learns_in_both_stages(
-    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MIKO_ENCODERS", str(folder))
-    recipe = recipes.load(name)
-    model = build(recipe, 2, ["a lovely burnt cake", "a burnt cake"])
-    feed = Feed(POSTS, ("no", "yes"), model, prepare(recipe, model), targets=recipe.fusion.slots)
-    batch = vary(feed.batch(range(4)), recipe, np.random.default_rng(0))
-    stages = [ReasoningStage(recipe)] if recipe.reasoning.epochs else []
-    for stage in [*stages, TaskStage(recipe, feed.labels, 2)]:
-        optimiser = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=0.01)
-        for _ in range(2):
-            loss = stage.loss(model, batch)
-            assert torch.isfinite(loss)
-            loss.backward()
-            optimiser.step()
-            optimiser.zero_grad()
-        assert all(torch.isfinite(p).all() for p in model.parameters())
-
-
-@pytest.mark.parametrize("towers", ["mobilenet-minilm", "clip-b32"])
+@pytest.mark.parametrize("towers", ["mobilenet-minilm", "clip-b32", "clip-l14-336", "siglip2-b16"])
 def test_systems_of_a_comparison_differ_only_in_how_they_read_intentions(towers: str) -> None:
     one, two, three = (
         yaml.safe_load((ROOT / "models" / f"{towers}-{arm}.yaml").read_text())

@@ -9,12 +9,18 @@ from typing import NoReturn
 
 from jsonargparse import Namespace
 
-from miko_clf.cli import classify, distil, distil_options, kb, kb_options, options
+from miko_clf.cli import audit, classify, distil, distil_options, kb, kb_options, options, sets
 from miko_clf.cli.parser import Parser, UsageError
 from miko_clf.errors import MikoError, nearest
 
-COMMANDS = {**distil_options.COMMANDS, **kb_options.COMMANDS, **options.COMMANDS}
-_ACTS = {**distil.ACTS, **kb.ACTS, **classify.ACTS}
+COMMANDS = {
+    **audit.COMMANDS,
+    **sets.COMMANDS,
+    **distil_options.COMMANDS,
+    **kb_options.COMMANDS,
+    **options.COMMANDS,
+}
+_ACTS = {**audit.ACTS, **sets.ACTS, **distil.ACTS, **kb.ACTS, **classify.ACTS}
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 

@@ -103,6 +103,7 @@ def _open(given: Namespace) -> tuple[Any, Any]:
         label_map=label_map(given.label_map),
         split_seed=given.split_seed,
         report=report,
+        task=given.task,
     )
     return data, report
 
@@ -146,7 +147,7 @@ def _recipes(given: Namespace, line: str) -> None:
         recipe = recipes.load(name)
         towers = [tower for tower in (recipe.image, recipe.text) if tower]
         shown = [f"{tower.name} ({'frozen' if tower.frozen else 'learns'})" for tower in towers]
-        slots = "student slots" if recipe.fusion.slots else "no slots"
+        slots = "student slots" if recipe.slots else "no slots"
         epochs = f"{recipe.reasoning.epochs} reasoning + {recipe.task.epochs} task epochs"
         print(f"{name}\n  reads   {', '.join(recipe.inputs)}")
         print(f"  towers  {' + '.join(shown)}\n  trains  {epochs}, {slots}")

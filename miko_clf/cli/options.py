@@ -30,7 +30,8 @@ def fit(parser: Parser) -> None:
     add("--out", type=Path, metavar="BUNDLE", help="bundle to write")
     add("--overwrite", action="store_true", help="replace a bundle, or another run's checkpoints")
     add("--seed", type=int, metavar="N", help="same as --recipe.seed")
-    add("--positive", type=str, metavar="NAME", help="positive class of two (default: the rarer)")
+    say = "positive class of two, TASK=NAME,... where there are tasks (default: the rarer)"
+    add("--positive", type=str, metavar="NAME", help=say)
     say = "minutes between checkpoints within an epoch (default: %(default)s)"
     add("--minutes", type=PositiveFloat, default=10.0, metavar="X", help=say)
     say = f"where else to log, may be repeated: {', '.join(TRACKERS)} (default: nowhere)"
@@ -110,7 +111,7 @@ def ask(parser: Parser) -> None:
 def world(parser: Parser) -> None:
     """Add what `world` takes."""
     add = parser.add_argument
-    add("out", type=Path, metavar="OUT", help="folder for images/, sarcasm/ and harm/")
+    add("out", type=Path, metavar="OUT", help="folder for images/, sarcasm/, harm/ and both/")
     add("--seed", type=NonNegativeInt, default=0, metavar="N", help="(default: %(default)s)")
     say = "posts, a multiple of four (default: %(default)s)"
     add("--posts", type=PositiveInt, default=3000, metavar="N", help=say)
@@ -130,6 +131,8 @@ def doctor(parser: Parser) -> None:
 def _data(parser: Parser) -> None:
     add = parser.add_argument
     add("--data", type=Path, metavar="D", help="folder or file of posts")
+    say = "which task of a published data set that has several (see miko-clf data)"
+    add("--task", type=str, metavar="NAME", help=say)
     say = "rename or merge labels as posts are read"
     add("--label-map", type=str, metavar="A=B,C=B", help=say)
     say = "make train, val and test (80/10/10, by group) of posts that stand unsplit"
@@ -149,17 +152,31 @@ def _session(parser: Parser) -> None:
 
 
 def _keys(section: Any, given: Any = None, prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """Yield key, help and shape of every leaf of a section, and of sections that may be null."""
+    """Yield key, help and shape of every leaf of a section, and of sections that may be null.
+
+    Where a section is one of several kinds, a key of more than one kind is told of once.
+    """
+    told: set[str] = set()
     for name, field in section.model_fields.items():
-        kinds = (field.annotation, *get_args(field.annotation))
-        inner = next((kind for kind in kinds if hasattr(kind, "model_fields")), None)
+        inner = _sections(field.annotation)
+        null = type(None) in get_args(field.annotation)
         default = getattr(given, name, field.default)
-        if inner is None or type(None) in kinds:
+        if not inner or null:
             known = "" if field.is_required() else f" (default: {_yaml(default)})"
             say = f"{field.description}{known}".replace("%", "%%")
             yield prefix + name, say, _shape(field.annotation)
-        if inner is not None:
-            yield from _keys(inner, default, f"{prefix}{name}.")
+        for kind in inner:
+            held = default if isinstance(default, kind) else None
+            for key in _keys(kind, held, f"{prefix}{name}."):
+                if key[0] not in told:
+                    told.add(key[0])
+                    yield key
+
+
+def _sections(annotation: Any) -> list[Any]:
+    """Return the sections that an annotation allows: one, several kinds, or none at all."""
+    bare = [getattr(one, "__origin__", one) for one in (annotation, *get_args(annotation))]
+    return [one for one in bare if hasattr(one, "model_fields")]
 
 
 def _yaml(value: Any) -> str:
@@ -170,8 +187,10 @@ def _yaml(value: Any) -> str:
 
 def _shape(annotation: Any) -> str:
     options = get_args(annotation)
+    if type(None) in options:
+        return _shape(options[0])
     if get_origin(annotation) is Literal:
-        return "{" + ",".join(options) + "}"
+        return "{" + ",".join(options) + "}" if len(options) > 1 else "KIND"
     shapes = {bool: "{true,false}", int: "N", float: "X", str: "NAME"}
     return shapes.get(annotation, "LIST" if Ellipsis in options else "SECTION")
 

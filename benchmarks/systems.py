@@ -1,0 +1,261 @@
+"""Train every system on a data set from several seeds, and print the table of models/README.md.
+
+    python benchmarks/systems.py harm-c ../shared/data/harm-c --seeds 3 --out runs/table-harm-c
+
+A seed whose bundle is there already is not trained again, so a run that was stopped goes on.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from measuring import ROOT, surroundings
+from rich.console import Console
+
+from miko_clf import bundle
+from miko_clf import recipe as recipes
+from miko_clf.data.folder import DataFolder, open_folder
+from miko_clf.data.labels import find
+from miko_clf.data.post import Post
+from miko_clf.evaluate import baselines
+from miko_clf.evaluate.predict import Predictor
+from miko_clf.evaluate.seeds import Scores, difference, over_seeds
+from miko_clf.manifest import write_json
+from miko_clf.pipeline import Plan, fit
+from miko_clf.train.infer import serving_arms
+
+SHOWN = {"accuracy": "accuracy", "macro_f1": "macro-F1", "auroc": "AUROC", "ece": "ECE"}
+
+
+class System(NamedTuple):
+    """A row of the table: a shipped recipe, and what is changed of it."""
+
+    name: str
+    recipe: str
+    changes: tuple[tuple[str, Any], ...] = ()
+
+
+class Set(NamedTuple):
+    """A data set: which systems are run on it, and the split that is reported.
+
+    `baselines` are mixes of texts for TF-IDF, `pairs` systems whose difference is reported.
+    """
+
+    split: str
+    systems: tuple[System, ...]
+    baselines: tuple[tuple[str, ...], ...] = ()
+    pairs: tuple[tuple[str, str], ...] = ()
+
+
+def plain(*names: str) -> tuple[System, ...]:
+    """Return shipped recipes as they are."""
+    return tuple(System(name, name) for name in names)
+
+
+STUDENT = "mobilenet-minilm-student"
+UNREASONED = System(f"{STUDENT}, no reasoning stage", STUDENT, (("reasoning.epochs", 0),))
+WRITING = (("reasoning.align", 0.0), ("reasoning.generate", 1.0))
+REASONED = (
+    System(STUDENT, STUDENT),
+    System(f"{STUDENT}, writing alone", STUDENT, WRITING),
+    System(f"{STUDENT}, aligned and writing", STUDENT, WRITING[1:]),
+)
+SETS = {
+    "reasoning": Set(
+        "test",
+        (UNREASONED, *REASONED),
+        pairs=tuple((system.name, UNREASONED.name) for system in REASONED),
+    ),
+    "harm-c": Set(
+        "test",
+        (
+            *plain(
+                "text-only-minilm",
+                "image-only-mobilenet",
+                "linear-mobilenet-minilm",
+                "miko-text-td-minilm",
+                "hate-clipper-align-mobilenet-minilm",
+                "hate-clipper-cross-mobilenet-minilm",
+                "retrieval-mobilenet-minilm",
+                "mobilenet-minilm-without",
+                STUDENT,
+            ),
+            UNREASONED,
+            *plain("mobilenet-minilm-tuned"),
+        ),
+        (("text",), ("text", "description")),
+    ),
+    "mmsd2": Set(
+        "test",
+        plain(
+            "miko-text-t-minilm",
+            "miko-text-d-minilm",
+            "miko-text-td-minilm",
+            "minilm-without",
+            "minilm-tuned",
+        ),
+        (("text",), ("text", "description")),
+    ),
+}
+
+
+def main() -> None:
+    """Train what is missing, measure everything, write JSON and print the table."""
+    given = _arguments()
+    found, data = SETS[given.set], open_folder(given.data)
+    started = time.monotonic()
+    wanted = [(system, seed) for seed in range(given.seeds) for system in found.systems]
+    for system, seed in wanted[given.part - 1 :: given.parts]:
+        _train(system, seed, data, given)
+    if given.parts > 1:
+        return
+    rows, differences = _rows(found, data, given)
+    result = {
+        **surroundings(f"python benchmarks/systems.py {given.set} DATA --seeds {given.seeds}"),
+        "split": found.split,
+        "posts": {split: len(data.read(split)) for split in ("train", "val", found.split)},
+        "fingerprint": data.fingerprint(found.split),
+        "seeds": given.seeds,
+        "seconds_of_this_run": round(time.monotonic() - started),
+        "rows": rows,
+        "differences": differences,
+    }
+    write_json(ROOT / "benchmarks" / "results" / "systems" / f"{given.set}.json", result)
+    print(table(rows))
+    for each in differences:
+        print("{a} - {b}: {metric} {value:+.3f} [{low:+.3f}, {high:+.3f}]".format(**each))
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the rows as Markdown: mean over seeds, deviation, interval."""
+    lines = [
+        f"| system | arm | seeds | {' | '.join(SHOWN.values())} | seconds a seed |",
+        f"| --- | --- | ---: |{' --- |' * len(SHOWN)} ---: |",
+    ]
+    for row in rows:
+        cells = [row["system"], row["arm"], str(row["seeds"])]
+        for name in SHOWN:
+            cells.append(_cell(row["metrics"][name], row["seeds"]))
+        cells.append(f"{row['seconds']:.0f}" if row["seconds"] is not None else "-")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(found: dict[str, float], seeds: int) -> str:
+    spread = f" ± {found['deviation']:.3f}" if seeds > 1 else ""
+    return f"{found['mean']:.3f}{spread} [{found['low']:.3f}, {found['high']:.3f}]"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("set", choices=list(SETS), help="which systems are run")
+    parser.add_argument("data", type=Path, help="folder of the data set")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of each system (default: 3)")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the bundles")
+    parser.add_argument("--cache", type=Path, help="folder of features (default: OUT/features)")
+    parser.add_argument("--part", type=int, default=1, help="train this part only, no table")
+    parser.add_argument("--parts", type=int, default=1, help="of so many, each a process")
+    parser.add_argument("--resamples", type=int, default=1000, help="default: 1000")
+    return parser.parse_args()
+
+
+def _train(system: System, seed: int, data: DataFolder, given: argparse.Namespace) -> None:
+    out = _place(system, seed, given)
+    if out.exists():
+        return
+    Console(stderr=True).print(f"{system.name}, seed {seed}", highlight=False)
+    recipe = recipes.load(system.recipe, {**dict(system.changes), "seed": seed})
+    fit(recipe, data, Plan(out, cache=_cache(given)))
+
+
+def _place(system: System, seed: int, given: argparse.Namespace) -> Path:
+    name = system.name.replace(", ", "-").replace(" ", "-")
+    return Path(given.out) / f"{name}-{seed}"
+
+
+def _cache(given: argparse.Namespace) -> Path:
+    return given.cache or given.out / "features"
+
+
+def _rows(
+    found: Set, data: DataFolder, given: argparse.Namespace
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the rows of the table, and the differences of the pairs."""
+    train, posts = data.read("train"), data.read(found.split)
+    (question,) = find(train)
+    names, positive = question.labels, question.positive
+    truth = np.array([names.index(str(post.label)) for post in posts])
+    rows, scored = [], {}
+
+    def add(system: str, arm: str, seeds: list[Scores], seconds: float | None) -> None:
+        metrics = over_seeds(seeds, truth, positive=positive, num_resamples=given.resamples)
+        spreads = {name: spread._asdict() for name, spread in metrics.items()}
+        row = {"system": system, "arm": arm, "seeds": len(seeds), "seconds": seconds}
+        rows.append({**row, "metrics": spreads})
+
+    for name, probabilities in _baselines(found, train, posts, names):
+        add(name, "-", [Scores(probabilities, None)], None)
+    for system in found.systems:
+        seeds, arm, seconds = _scores(system, posts, given)
+        scored[system.name] = seeds
+        add(system.name, arm, seeds, seconds)
+        if given.seeds > 1:
+            add(f"{system.name}, mean of seeds", arm, [_together(seeds)], None)
+    differences = [
+        {"a": a, "b": b, "metric": metric}
+        | difference(
+            scored[a],
+            scored[b],
+            truth,
+            positive=positive,
+            metric=metric,
+            num_resamples=given.resamples,
+        )._asdict()
+        for a, b in found.pairs
+        for metric in ("macro_f1", "auroc")
+    ]
+    return rows, differences
+
+
+def _scores(
+    system: System, posts: list[Post], given: argparse.Namespace
+) -> tuple[list[Scores], str, float]:
+    seeds, seconds = [], []
+    for seed in range(given.seeds):
+        opened = bundle.read(_place(system, seed, given))
+        arm = serving_arms(opened.recipe)[0]
+        probabilities = Predictor(opened, posts, _cache(given)).probabilities(arm)
+        seeds.append(Scores(probabilities, opened.calibration.thresholds.get(arm)))
+        seconds.append(opened.manifest["seconds"])
+    return seeds, arm, float(np.mean(seconds))
+
+
+def _together(seeds: Sequence[Scores]) -> Scores:
+    """Return the mean of the seeds' probabilities and of their thresholds."""
+    thresholds = [one.threshold for one in seeds if one.threshold is not None]
+    mean = np.mean([one.probabilities for one in seeds], axis=0)
+    return Scores(mean, float(np.mean(thresholds)) if thresholds else None)
+
+
+def _baselines(
+    found: Set, train: list[Post], posts: list[Post], names: tuple[str, ...]
+) -> list[tuple[str, np.ndarray]]:
+    truth = np.array([names.index(str(post.label)) for post in train])
+    rows = [("majority", baselines.majority(truth, len(names), len(posts)))]
+    for mix in found.baselines:
+        texts, asked = (
+            [" ".join(getattr(post, name) or "" for name in mix) for post in many]
+            for many in (train, posts)
+        )
+        scored = baselines.tfidf_logistic(texts, truth, asked, len(names))
+        rows.append((f"TF-IDF + logistic, {' + '.join(mix)}", scored))
+    return rows
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""What goes into a model and what comes out of it."""
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from torch import Tensor
+
+# Arrays of `data.collate` as tensors, and `*_states` where a tower has already run.
+Batch = dict[str, Tensor]
+
+
+class Fused(NamedTuple):
+    """What a model returns.
+
+    `logits` (post, label). What a kind of model does not have is none: `tokens` (post, token,
+    width) and `present` (post, token) leave its last layer; `guess` (post, slot, text width) is
+    what each slot thinks the teacher's text encodes to; `embedding` (post, width) is what the
+    head reads; `writing` is the loss of writing the rationale that the batch holds.
+    """
+
+    logits: Tensor
+    tokens: Tensor | None = None
+    present: Tensor | None = None
+    guess: Tensor | None = None
+    embedding: Tensor | None = None
+    writing: Tensor | None = None
+
+
+@runtime_checkable
+class Fusion(Protocol):
+    """What stands behind the towers: states of the inputs in, logits out.
+
+    `content_texts` are the texts that it reads as content, `slots` what guesses intentions.
+    """
+
+    content_texts: tuple[str, ...]
+    reads_intentions: bool
+
+    def __call__(self, states: Batch, guess_only: bool = False) -> Fused:
+        """Return what the states are fused to; with `guess_only` the guess alone is worth it."""

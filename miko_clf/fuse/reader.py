@@ -1,0 +1,151 @@
+"""Content attends to itself and reads intentions: student slots, fusion layers, head."""
+
+from functools import partial
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from miko_clf.data.post import RELATIONS
+from miko_clf.fuse.attention import FusionLayer, Look, NullToken, QueryLayer
+from miko_clf.fuse.dropout import FeatureDropout
+from miko_clf.fuse.fused import Batch, Fused
+
+# One slot a relation, and the last for the rationale.
+NUM_SLOTS = len(RELATIONS) + 1
+
+
+class Slots(nn.Module):
+    """Learned queries that read the content and guess the encodings of the teacher's text."""
+
+    def __init__(
+        self, width: int, text_width: int, heads: int, layers: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(NUM_SLOTS, width) * 0.02)
+        self.layers = nn.ModuleList(QueryLayer(width, heads, dropout) for _ in range(layers))
+        self.guess = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, text_width))
+
+    def forward(
+        self, content: Float[Tensor, "post token width"], present: Bool[Tensor, "post token"]
+    ) -> Float[Tensor, "post slot text_width"]:
+        """Return the guess of each slot."""
+        slots = self.queries.expand(content.shape[0], -1, -1)
+        for layer in self.layers:
+            slots = layer(slots, content, present)
+        guess: Tensor = self.guess(slots)
+        return guess
+
+
+class Reader(nn.Module):
+    """Everything behind the towers: token states in, logits out."""
+
+    def __init__(
+        self,
+        *,
+        image_width: int | None,
+        num_image_tokens: int,
+        text_width: int | None,
+        content_texts: tuple[str, ...],
+        reads_intentions: bool,
+        num_labels: int,
+        width: int,
+        layers: int,
+        latents: int,
+        heads: int,
+        dropout: float,
+        input_dropout: float,
+        reader: bool,
+        slot_layers: int,
+    ) -> None:
+        super().__init__()
+        self.content_texts = content_texts
+        self.reads_intentions = reads_intentions
+        if image_width is not None:
+            self.image = _projection(image_width, width, input_dropout)
+            self.position = nn.Parameter(torch.randn(num_image_tokens, width) * 0.02)
+        self.reads_images = image_width is not None
+        if text_width is not None:
+            self.text = _projection(text_width, width, input_dropout)
+        self.kind = nn.ParameterDict(
+            {name: nn.Parameter(torch.randn(width) * 0.02) for name in content_texts}
+        )
+        self.null = NullToken(width)
+        self.slots: Slots | None = None
+        if slot_layers and text_width is not None:
+            self.slots = Slots(width, text_width, heads, slot_layers, dropout)
+        self.has_reader = reader and text_width is not None
+        if reader and text_width is not None:
+            self.intention = _projection(text_width, width, input_dropout)
+            self.relation = nn.Parameter(torch.randn(NUM_SLOTS, width) * 0.02)
+            self.intention_null = NullToken(width)
+        layer = partial(FusionLayer, width, heads, dropout, reader)
+        self.layers = nn.ModuleList(layer() for _ in range(layers))
+        if latents:
+            self.latents = nn.Parameter(torch.randn(latents, width) * 0.02)
+        num_looks = layers if latents else 0
+        self.looks = nn.ModuleList(Look(width, heads, dropout) for _ in range(num_looks))
+        self.pool = QueryLayer(width, heads, dropout)
+        self.pool_query = nn.Parameter(torch.randn(1, width) * 0.02)
+        self.head = nn.Sequential(
+            nn.LayerNorm(width), nn.Dropout(dropout), nn.Linear(width, num_labels)
+        )
+
+    def forward(self, states: Batch, guess_only: bool = False) -> Fused:
+        """Return the logits of each label, and what they were pooled from."""
+        content, present = self._content(states)
+        guess = self.slots(content, present) if self.slots is not None else None
+        memory = self._memory(states, guess, content.shape[0]) if self.has_reader else None
+        if guess_only:
+            return Fused(content[:, 0], content, present, guess)
+        tokens, here = self._fuse(content, present, memory)
+        query = self.pool_query.expand(tokens.shape[0], -1, -1)
+        pooled = self.pool(query, tokens, here)[:, 0]  # (post, width)
+        return Fused(self.head(pooled), tokens, here, guess, pooled)
+
+    def _fuse(
+        self, content: Tensor, present: Tensor, memory: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        tokens, here = content, present
+        if self.looks:
+            tokens = self.latents.expand(content.shape[0], -1, -1)
+            here = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        for place, layer in enumerate(self.layers):
+            if self.looks:
+                tokens = self.looks[place](tokens, content, present)
+            tokens = layer(tokens, here, memory)
+        return tokens, here
+
+    def _content(self, states: Batch) -> tuple[Tensor, Tensor]:
+        tokens, present = [], []
+        if self.reads_images:
+            image = self.image(states["image_states"]) + self.position
+            tokens.append(image)
+            present.append(states["image_present"][:, None].expand(-1, image.shape[1]))
+        for name in self.content_texts:
+            tokens.append(self.text(states[f"{name}_states"]) + self.kind[name])
+            present.append(states[f"{name}_mask"])
+        return self.null(tokens, present, tokens[0].shape[0])
+
+    def _memory(self, states: Batch, guess: Tensor | None, num_posts: int) -> tuple[Tensor, Tensor]:
+        tokens, present, given = [], [], None
+        if self.reads_intentions:
+            words = self.intention(states["intention_states"])  # (post, intention, word, width)
+            words = words + self.relation[states["relation"]][:, :, None]
+            tokens.append(words.flatten(1, 2))
+            present.append(states["intention_mask"].flatten(1, 2))
+            given = present[0].any(1)
+        if guess is not None:
+            tokens.append(self.intention(guess) + self.relation)
+            stands_in = states["student"] if given is None else states["student"] & ~given
+            present.append(stands_in[:, None].expand(-1, NUM_SLOTS))
+        return self.intention_null(tokens, present, num_posts)
+
+
+def _projection(width_in: int, width: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.LayerNorm(width_in),
+        FeatureDropout(dropout),
+        nn.Linear(width_in, width),
+        nn.LayerNorm(width),
+    )

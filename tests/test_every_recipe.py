@@ -1,0 +1,198 @@
+"""Every shipped recipe on tiny random weights of the classes that it names.
+
+Each learns in both of its stages, is written and read back. Graphs take long to trace: here one of
+each kind of fusion and of tower is compared with torch, and `make check-graphs` compares them all.
+"""
+
+import json
+from pathlib import Path
+
+import checkpoints
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from miko_clf import bundle as bundles
+from miko_clf import recipe as recipes
+from miko_clf.data.folder import open_folder
+from miko_clf.encode.lora import merge
+from miko_clf.evaluate.predict import Predictor
+from miko_clf.export import to_onnx
+from miko_clf.export.graphs import parts
+from miko_clf.export.parity import TOLERANCE, Graphs, cases, example
+from miko_clf.fuse.build import build, prepare
+from miko_clf.fuse.vote import Vote
+from miko_clf.pipeline import Plan, fit
+from miko_clf.questions import Question, Questions
+from miko_clf.recipe import Recipe
+from miko_clf.train.infer import serving_arms
+
+# Architectures by the last part of the names that recipes call.
+TOWERS = {
+    "all-MiniLM-L6-v2": checkpoints.bert,
+    "bert-base-cased": checkpoints.bert,
+    "roberta-base": checkpoints.roberta,
+    "clip-vit-base-patch32": checkpoints.clip,
+    "clip-vit-large-patch14": checkpoints.clip,
+    "clip-vit-large-patch14-336": checkpoints.clip,
+    "siglip2-base-patch16-224": checkpoints.siglip,
+    "flan-t5-base": checkpoints.t5,
+    "mobilenetv2_100": checkpoints.mobilenet,
+}
+MARKED = {"all-MiniLM-L6-v2", "bert-base-cased", "roberta-base"}
+# One recipe of each kind of fusion, and with them one of each kind of tower.
+COVER = (
+    "clip-b32-student",
+    "hate-clipper-cross",
+    "image-only-mobilenet",
+    "interclip",
+    "mr-harm-gated",
+    "retrieval-mobilenet-minilm",
+    "siglip2-b16-with",
+    "text-only",
+)
+QUESTIONS = Questions((Question(name="", kind="one", labels=("no", "yes")),))
+COMPARED: set[str] = set()
+TEXTS = ("a lovely burnt cake", "a sunny beach", "burnt beach", "a lovely cake")
+
+
+@pytest.fixture(scope="module")
+def towers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("towers")
+    for name, make in TOWERS.items():
+        make(root / name)
+        if name in MARKED:
+            checkpoints.marked(root / name, 16, starts=True)
+    return root
+
+
+@pytest.fixture(scope="module")
+def posts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight posts to learn from and four to judge by; the last of each lacks what it may lack."""
+    folder = tmp_path_factory.mktemp("posts")
+    for place in range(4):
+        picture = Image.new("RGB", (40, 40), (60 * place, 120, 200))
+        picture.save(folder / f"{place}.png")
+    for split, count in (("train", 8), ("val", 4), ("test", 4)):
+        rows = [_row(f"{split}-{place}", place) for place in range(count)]
+        rows[-1] = {"id": f"{split}-last", "text": "a cake", "label": "yes"}
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{split}.jsonl").write_text(lines)
+    return folder
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_learns_in_both_stages_is_written_and_read_back(
+    name: str, towers: Path, posts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIKO_ENCODERS", str(towers))
+    recipe = _small(recipes.load(name))
+    data = open_folder(posts)
+    path = fit(recipe, data, Plan(out=tmp_path / name, leaks=True, cache=towers / "features"))
+    steps = [json.loads(line) for line in (path / bundles.METRICS).read_text().splitlines()]
+    stages = {row["stage"]: row["step"] for row in steps}
+    wanted = {"reasoning", "task"} if recipe.reasoning.epochs else {"task"}
+    assert stages == dict.fromkeys(wanted, 2)
+    opened = bundles.read(path)
+    predictor = Predictor(opened, data.read("test"), None)
+    scores = predictor.probabilities(serving_arms(recipe)[0])
+    assert scores.shape == (4, 2)
+    np.testing.assert_allclose(scores.sum(1), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", COVER)
+def test_a_graph_of_each_kind_says_what_torch_says(
+    name: str, towers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIKO_ENCODERS", str(towers))
+    assert _parity(recipes.load(name), tmp_path) < TOLERANCE
+
+
+@pytest.mark.graphs
+@pytest.mark.parametrize("name", sorted(set(recipes.names()) - set(COVER)))
+def test_the_graph_of_every_recipe_says_what_torch_says(
+    name: str, towers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIKO_ENCODERS", str(towers))
+    recipe = recipes.load(name)
+    if _structure(recipe) in COMPARED:
+        return  # seven mixes of texts, joined, are one graph
+    COMPARED.add(_structure(recipe))
+    assert _parity(recipe, tmp_path) < TOLERANCE
+
+
+def _parity(recipe: Recipe, folder: Path) -> float:
+    """Return the largest difference of a logit between the single graph and torch."""
+    torch.manual_seed(0)
+    small = _small(recipe)
+    model = build(small, ("no", "yes"), list(TEXTS)).eval()
+    for parameter in model.parameters():  # gates that are shut would hide what is behind them
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    for tower in (model.image_tower, model.text_tower):
+        if tower is not None:
+            merge(tower)
+    model.eval()
+    preparation, random = prepare(small, model), torch.Generator().manual_seed(0)
+    if small.task.retrieval:
+        with torch.no_grad():
+            keys = model(example(model, preparation, 12, 5, random)).embedding
+        model.vote = Vote(keys, torch.arange(12) % 2, num_labels=2, neighbours=3, share=0.5)
+    part = parts(model, preparation, QUESTIONS, [1.0])[0]
+    jaxtyping.config.update("jaxtyping_disable", True)  # shapes are symbols while exporting
+    try:
+        to_onnx.write(part, example(model, preparation, 3, 5, random), preparation,
+                      folder / "model.onnx")  # fmt: skip
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+    graphs = Graphs(folder, [part])
+    worst = 0.0
+    for _, batch in cases(model, preparation):
+        with torch.inference_mode():
+            wanted = model(batch).logits.numpy()
+        worst = max(worst, float(np.abs(graphs.whole(batch) - wanted).max()))
+    return worst
+
+
+def _row(name: str, place: int) -> dict[str, object]:
+    return {
+        "id": name,
+        "text": TEXTS[place % 4],
+        "image": f"{place % 4}.png",
+        "label": ("no", "yes")[place % 2],
+        "description": TEXTS[(place + 1) % 4],
+        "intentions": [{"relation": "xWant", "text": "a cake"}, {"relation": "Open", "text": "a"}],
+        "rationale": {"text": "burnt", "saw_label": False},
+    }
+
+
+def _small(recipe: Recipe) -> Recipe:
+    """Return the recipe with one epoch of two steps a stage, and a fusion of a few channels."""
+    changes: dict[str, object] = {"batch_size": 4}
+    wide = {"width": 16, "heads": 2, "layers": 2, "hidden": 8}
+    fusion = {
+        key: min(value, getattr(recipe.fusion, key))
+        for key, value in wide.items()
+        if hasattr(recipe.fusion, key)
+    }
+    for stage in ("reasoning", "task"):
+        section = getattr(recipe, stage)
+        changes[stage] = section.model_copy(update={"epochs": min(1, section.epochs)})
+    changes["fusion"] = recipe.fusion.model_copy(update=fusion)
+    return Recipe.model_validate(recipe.model_copy(update=changes).model_dump())
+
+
+def _structure(recipe: Recipe) -> str:
+    """Return what decides the graphs: kinds of towers, texts that are read, and the fusion."""
+    shape = recipe.model_dump(mode="json", include={"fusion", "joined"})
+    shape["texts"], shape["intentions"] = recipe.content_texts, recipe.reads_intentions
+    shape["vote"] = recipe.task.retrieval is not None
+    for tower in ("image", "text"):
+        section = getattr(recipe, tower)
+        if section is not None:
+            kind = TOWERS.get(section.name.rpartition("/")[2])
+            shape[tower] = [kind.__name__ if kind else "tiny", section.output, section.normalise
+                            if tower == "image" else section.long]  # fmt: skip
+    return json.dumps(shape, sort_keys=True)
