@@ -9,12 +9,14 @@ VLLM_STAMP := $(VLLM)/.installed
 WORLD := runs/world
 POSTS := $(WORLD)/sarcasm
 DEMO := runs/demo
+SHARED ?= ../shared
 NEEDED := import sys; sys.exit(sys.version_info < (3, 11))
 FREE_PORT := import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test lint format clean check-graphs check-vllm
+.PHONY: table-harm-c table-reasoning table-mmsd2 table-miko
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -47,6 +49,22 @@ demo: $(STAMP)  ## train on the demo world, compare, export, serve and ask
 	$(BIN)/miko-clf serve $(DEMO) --port $$port & server=$$!; \
 	trap 'kill $$server 2>/dev/null; wait $$server' EXIT; \
 	$(BIN)/miko-clf ask http://127.0.0.1:$$port $(POSTS)/test.jsonl --wait 60
+
+table-harm-c: $(STAMP)  ## every system that small towers serve on Harm-C, three seeds: an hour
+	@MIKO_ENCODERS=$(SHARED)/encoders $(BIN)/python benchmarks/systems.py harm-c \
+	  $(SHARED)/data/harm-c --seeds 3 --out runs/table-harm-c
+
+table-reasoning: $(STAMP)  ## the student on Harm-C without and with reasoning stages, five seeds
+	@MIKO_ENCODERS=$(SHARED)/encoders $(BIN)/python benchmarks/systems.py reasoning \
+	  $(SHARED)/data/harm-c --seeds 5 --out runs/table-harm-c
+
+table-mmsd2: $(STAMP)  ## text and detector words of MMSD2.0, three seeds: two hours at most
+	@MIKO_ENCODERS=$(SHARED)/encoders $(BIN)/python benchmarks/systems.py mmsd2 \
+	  $(SHARED)/data/mmsd2 --seeds 3 --out runs/table-mmsd2
+
+table-miko: $(STAMP)  ## MIKO's question on its own text: with, without and shuffled intentions
+	@MIKO_ENCODERS=$(SHARED)/encoders $(BIN)/python benchmarks/miko_question.py \
+	  $(SHARED)/data/mmsd2 $(SHARED)/data/miko --out runs/miko
 
 test: lint  ## format, lint, import contracts, types, tests with coverage
 	@echo "== running the tests"

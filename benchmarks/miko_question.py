@@ -1,14 +1,15 @@
 """MIKO's question on MIKO's own text: does sarcasm show better with the intentions than without?
 
-    python benchmarks/miko_question.py DATA --out runs/miko-question
+    python benchmarks/miko_question.py ../shared/data/mmsd2 ../shared/data/miko --out runs/miko
 
-DATA holds MMSD2.0 and, beside it or in a folder `miko` inside it, MIKO's files. The posts whose
-intentions come from MIKO_benchmark.json and those of the two make-up files are never pooled.
+The posts whose intentions come from MIKO_benchmark.json and those of the two make-up files are
+never pooled. What was run already is not run again, so a run that was stopped goes on.
 """
 
 import argparse
 import json
 import re
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from miko_clf import bundle
 from miko_clf import recipe as recipes
-from miko_clf.data.folder import open_folder
+from miko_clf.data.folder import DataFolder, open_folder
 from miko_clf.data.post import Post
 from miko_clf.evaluate import baselines
 from miko_clf.evaluate.predict import Predictor
@@ -63,13 +64,13 @@ def main() -> None:
     """Run what is missing and write every figure."""
     given = _arguments()
     started = time.monotonic()
-    posts = [post for post in open_folder(given.data).read("train") if post.intentions]
+    posts = [post for post in _data(given).read("train") if post.intentions]
     found: dict[str, Any] = {}
     for name, files in SOURCES.items():
         chosen = [post for post in posts if _file(post) in files]
         found[name] = _source(name, chosen, given)
     result = {
-        **surroundings(f"python benchmarks/miko_question.py DATA --repeats {given.repeats}"),
+        **surroundings(f"python benchmarks/miko_question.py MMSD2 MIKO --repeats {given.repeats}"),
         "folds": FOLDS,
         "repeats": given.repeats,
         "resamples": RESAMPLES,
@@ -84,10 +85,21 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("data", type=Path, help="folder of MMSD2.0 with MIKO's files")
-    parser.add_argument("--repeats", type=int, default=5, help="times that folds are drawn anew")
+    parser.add_argument("mmsd2", type=Path, help="folder of MMSD2.0")
+    parser.add_argument("miko", type=Path, help="folder of MIKO's files")
+    parser.add_argument("--repeats", type=int, default=3, help="times that folds are drawn anew")
     parser.add_argument("--out", type=Path, required=True, help="folder of what was run")
     return parser.parse_args()
+
+
+def _data(given: argparse.Namespace) -> DataFolder:
+    """Return MMSD2.0 with MIKO's files laid beside it."""
+    folder = given.out / "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, path in (("text_json_final", given.mmsd2 / "text_json_final"), ("miko", given.miko)):
+        if not (folder / name).exists():
+            (folder / name).symlink_to(path.resolve())
+    return open_folder(folder)
 
 
 def _source(name: str, posts: Sequence[Post], given: argparse.Namespace) -> dict[str, Any]:
@@ -183,12 +195,12 @@ def _recipe(
         write_text(folder / f"{split}.jsonl", "".join(lines))
     data = open_folder(folder)
     recipe = recipes.load(SYSTEMS[system][arm])
-    fit(recipe, data, Plan(path / "bundle", cache=path.parents[2] / "features", leaks=True,
-                           positive=LABELS[1], overwrite=True))  # fmt: skip
-    opened = bundle.read(path / "bundle")
-    predictor = Predictor(opened, data.read("test"), path.parents[2] / "features")
+    out, cache = path / "bundle", path.parents[2] / "features"
+    fit(recipe, data, Plan(out, cache, positive=LABELS[1], overwrite=True, leaks=True))
+    predictor = Predictor(bundle.read(out), data.read("test"), cache)
     scores = predictor.probabilities("without" if arm == "without" else "with")[:, 1]
     write_json(kept, scores.tolist())
+    shutil.rmtree(path)
     return scores
 
 
