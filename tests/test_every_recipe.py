@@ -12,6 +12,7 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
+from commandline import run
 from PIL import Image
 
 from miko_clf import bundle as bundles
@@ -196,3 +197,27 @@ def _structure(recipe: Recipe) -> str:
             shape[tower] = [kind.__name__ if kind else "tiny", section.output, section.normalise
                             if tower == "image" else section.long]  # fmt: skip
     return json.dumps(shape, sort_keys=True)
+
+
+def test_a_generator_writes_a_rationale_for_each_post(
+    towers: Path, posts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIKO_ENCODERS", str(towers))
+    path = fit(
+        _small(recipes.load("mr-harm-gated")), open_folder(posts), Plan(tmp_path / "a", leaks=True)
+    )
+    out = tmp_path / "said.jsonl"
+    ended = run("reason", path, posts / "test.jsonl", "-o", out, "--max-length", 5)
+    assert ended.code == 0, ended.err
+    said = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["id"] for row in said] == ["test-0", "test-1", "test-2", "test-last"]
+    assert all(row["rationale"]["saw_label"] is False for row in said)
+    assert any(row["rationale"]["text"] for row in said)
+
+
+def test_a_system_that_writes_nothing_says_which_do(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "posts.jsonl").write_text('{"id": "1", "text": "a cake"}\n')
+    ended = run("reason", bundle, tmp_path / "posts.jsonl", "-o", tmp_path / "said.jsonl")
+    assert ended.code == 1
+    assert "mr-harm-gated" in ended.err
+    assert not (tmp_path / "said.jsonl").exists()

@@ -179,6 +179,18 @@ def _score(given: Namespace, line: str) -> None:
         print(f"{tally.skipped} bad posts were passed over, see {given.out}.skipped.json")
 
 
+def _reason(given: Namespace, line: str) -> None:
+    from miko_clf import manifest
+    from miko_clf.data.read import read_posts
+    from miko_clf.evaluate.rationales import write_rationales
+
+    posts = list(read_posts(given.posts))
+    found = write_rationales(given.bundle, posts, max_length=given.max_length, beams=given.beams)
+    lines = [json.dumps(each, ensure_ascii=False) + "\n" for each in found]
+    manifest.write_text(given.out, "".join(lines))
+    print(f"{len(lines)} rationales written: {given.out}")
+
+
 def _serve(given: Namespace, line: str) -> None:
     from miko_clf.serve.app import serve
 
@@ -204,6 +216,7 @@ ACTS: Mapping[str, Callable[[Namespace, str], None]] = {
     "compare": _compare,
     "export": _export,
     "score": _score,
+    "reason": _reason,
     "serve": _serve,
     "ask": _ask,
     "world": _world,

@@ -85,6 +85,19 @@ def score(parser: Parser) -> None:
     _session(parser)
 
 
+def reason(parser: Parser) -> None:
+    """Add what `reason` takes."""
+    bundle(parser)
+    add = parser.add_argument
+    add("posts", type=Path, metavar="POSTS", help=".jsonl, .csv or .parquet file of posts")
+    say = "JSONL file of ids and rationales"
+    add("-o", "--out", type=Path, required=True, metavar="OUT", help=say)
+    say = "tokens of a rationale, at most (default: as many as the recipe learned from)"
+    add("--max-length", type=PositiveInt, metavar="N", help=say)
+    say = "beams of the search, 1 for the likeliest next word (default: %(default)s)"
+    add("--beams", type=PositiveInt, default=1, metavar="N", help=say)
+
+
 def serve(parser: Parser) -> None:
     """Add what `serve` takes."""
     bundle(parser)
@@ -223,6 +236,13 @@ COMMANDS: Mapping[str, Command] = {
         "runs/demo posts.jsonl -o scores.jsonl",
         score,
         "serve,cpu",
+    ),
+    "reason": Command(
+        "Write a rationale for each post of a file, with a bundle of a generator (mr-harm)",
+        "BUNDLE POSTS -o OUT [options]",
+        "runs/mr-harm posts.jsonl -o rationales.jsonl",
+        reason,
+        "train",
     ),
     "serve": Command(
         "Serve an exported bundle over HTTP",
