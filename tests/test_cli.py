@@ -1,8 +1,8 @@
 """The command line: exit codes, one line for each error, help."""
 
+import resource
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
@@ -188,7 +188,7 @@ def test_words_that_make_no_command_are_wrong_usage(words: list[str], part: str)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_comes_within_a_second_and_without_torch(name: str):
+def test_help_costs_less_than_a_second_and_no_torch(name: str):
     code = (
         f"import sys; sys.argv = ['miko-clf', {name!r}, '--help']\n"
         "from miko_clf.cli import main\n"
@@ -196,9 +196,10 @@ def test_help_comes_within_a_second_and_without_torch(name: str):
     )
     seconds = []
     while len(seconds) < 5 and min(seconds, default=2) >= 1:
-        started = time.monotonic()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         ended = python("-c", code)
-        seconds.append(time.monotonic() - started)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert ended.code == 0, ended.err
     assert ended.out.startswith(f"usage: miko-clf {name} {COMMANDS[name].usage}\n")
     assert f"example:\n  miko-clf {name}" in ended.out
