@@ -1,7 +1,9 @@
 """Fusion: gates that start shut, memories that are never empty, any subset of inputs."""
 
 import itertools
+from pathlib import Path
 
+import checkpoints
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from miko_clf.export.parity import example
 from miko_clf.fuse.attention import FusionLayer, GatedReader, NullToken
 from miko_clf.fuse.build import build, prepare
 from miko_clf.fuse.classifier import MikoClassifier
+from miko_clf.fuse.decoder import Decoder
 from miko_clf.fuse.reader import NUM_SLOTS
 from miko_clf.recipe import Recipe
 from miko_clf.train.infer import in_arm, take_away
@@ -173,3 +176,32 @@ def test_the_decoder_is_built_only_where_a_rationale_is_written(small: Recipe) -
     )
     assert build(small, LABELS, TEXTS).decoder is not None
     assert build(silent, LABELS, TEXTS).decoder is None
+
+
+def test_a_decoder_of_known_words_writes_them_and_takes_the_rest_for_one() -> None:
+    torch.manual_seed(0)
+    known = Decoder(40, 8, 16, 2, 0.0, known=[3, 5, 7]).eval()
+    tokens, present = torch.randn(2, 4, 16), torch.ones(2, 4, dtype=torch.bool)
+    mask = torch.ones(2, 4, dtype=torch.bool)
+    assert known(torch.tensor([[3, 5, 7]] * 2), tokens, present).shape == (2, 3, 4)
+    one = known.loss(torch.tensor([[3, 5, 20, 7]] * 2), mask, tokens, present)
+    other = known.loss(torch.tensor([[3, 5, 21, 7]] * 2), mask, tokens, present)
+    changed = known.loss(torch.tensor([[3, 7, 20, 7]] * 2), mask, tokens, present)
+    assert one == other
+    assert one != changed
+
+
+def test_the_decoder_of_a_large_vocabulary_knows_the_words_of_training_alone(
+    small: Recipe, tmp_path: Path
+) -> None:
+    learned = build(small, LABELS, TEXTS)
+    assert learned.decoder is not None
+    assert learned.text_tower is not None
+    pieces = learned.text_tower.words.tokenizer.get_vocab_size()
+    assert learned.decoder.word.num_embeddings == pieces  # they were learned from these texts
+    checkpoints.bert(tmp_path / "bert")
+    text = {"source": "transformers", "name": str(tmp_path / "bert")}
+    values = {**small.model_dump(), "inputs": ["text"], "image": None, "text": text}
+    model = build(recipes.parse(values, "test"), LABELS, ["a burnt cake", "a cake"])
+    assert model.decoder is not None
+    assert model.decoder.word.num_embeddings == 4  # three words, and one for the five others

@@ -39,7 +39,7 @@ def build(recipe: Recipe, labels: Sequence[str], texts: Sequence[str]) -> Model:
     writes = isinstance(recipe.fusion, fusions.Generator)
     text = encoders.text_tower(recipe.text, list(texts), writes=writes) if recipe.text else None
     torch.manual_seed(recipe.seed)
-    return _model(recipe, image, text, labels, _decoder(recipe, text))
+    return _model(recipe, image, text, labels, _decoder(recipe, text, texts))
 
 
 def rebuild(folder: Path, recipe: Recipe, labels: Sequence[str], words: Words | None) -> Model:
@@ -118,7 +118,7 @@ def _fusion(
     return Product(**keys)
 
 
-def _decoder(recipe: Recipe, text: TextTower | None) -> Decoder | None:
+def _decoder(recipe: Recipe, text: TextTower | None, texts: Sequence[str]) -> Decoder | None:
     if not (recipe.reasoning.epochs and recipe.reasoning.generate):
         return None
     if isinstance(recipe.fusion, fusions.Generator):
@@ -127,11 +127,19 @@ def _decoder(recipe: Recipe, text: TextTower | None) -> Decoder | None:
     assert isinstance(recipe.fusion, fusions.Reader)
     return Decoder(
         vocabulary=text.words.tokenizer.get_vocab_size(),
+        known=None if text.plan["source"] == "tiny" else _known(text.words, texts),
         max_length=recipe.reasoning.max_length,
         width=recipe.fusion.width,
         heads=recipe.fusion.heads,
         dropout=recipe.fusion.dropout,
     )
+
+
+def _known(words: Words, texts: Sequence[str]) -> list[int]:
+    """Return the words of the training texts."""
+    fresh = Words(words.tokenizer, words.pad_id)  # counts no text as cut
+    longest = max([len(text) for text in texts], default=1) + fresh.num_special + 1
+    return sorted({word for row in fresh.encode(list(texts), longest) for word in row})
 
 
 def _blank_vote(recipe: Recipe, state: dict[str, Tensor], num_labels: int) -> Vote | None:

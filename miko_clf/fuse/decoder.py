@@ -1,5 +1,7 @@
 """A small decoder that writes the rationale while the fusion learns, and is dropped at export."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -39,13 +41,30 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Causal language model over the text tower's vocabulary, reading fused tokens."""
+    """Causal language model over the text tower's vocabulary, reading fused tokens.
+
+    With `known` words every other counts as one and the same: of 30,000 pieces the training
+    texts of a few thousand posts use a third, and the rest would be paid for in every step.
+    """
+
+    place: Tensor
 
     def __init__(
-        self, vocabulary: int, max_length: int, width: int, heads: int, dropout: float
+        self,
+        vocabulary: int,
+        max_length: int,
+        width: int,
+        heads: int,
+        dropout: float,
+        known: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.word = nn.Embedding(vocabulary, width)
+        place = torch.arange(vocabulary)
+        if known is not None:
+            place = torch.zeros(vocabulary, dtype=torch.int64)
+            place[list(known)] = torch.arange(1, len(known) + 1)
+        self.register_buffer("place", place, persistent=False)
+        self.word = nn.Embedding(int(place.max()) + 1, width)
         nn.init.normal_(self.word.weight, std=0.02)
         self.position = nn.Parameter(torch.randn(max_length, width) * 0.02)
         self.layers = nn.ModuleList(DecoderLayer(width, heads, dropout) for _ in range(2))
@@ -58,7 +77,7 @@ class Decoder(nn.Module):
         present: Bool[Tensor, "post token"],
     ) -> Float[Tensor, "post word vocabulary"]:
         """Return the logits of the word after each word; output and input embeddings are tied."""
-        words = self.word(ids) + self.position[: ids.shape[1]]
+        words = self.word(self.place[ids]) + self.position[: ids.shape[1]]
         for layer in self.layers:
             words = layer(words, tokens, present)
         return functional.linear(self.norm(words), self.word.weight)
@@ -72,7 +91,7 @@ class Decoder(nn.Module):
     ) -> Float[Tensor, ""]:
         """Return the mean cross-entropy of the words that are present, zero where none is."""
         logits = self(ids[:, :-1], tokens, present)
-        target = ids[:, 1:].masked_fill(~mask[:, 1:], IGNORED)
+        target = self.place[ids[:, 1:]].masked_fill(~mask[:, 1:], IGNORED)
         total = functional.cross_entropy(
             logits.flatten(0, 1), target.flatten(), ignore_index=IGNORED, reduction="sum"
         )
