@@ -8,7 +8,6 @@ A seed whose bundle is there already is not trained again, so a run that was sto
 import argparse
 import json
 import re
-import time
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -109,7 +108,6 @@ def main() -> None:
     """Train what is missing, measure everything, write JSON and print the table."""
     given = _arguments()
     found, data = SETS[given.set], _with_test(open_folder(given.data), given.out / "posts")
-    started = time.monotonic()
     wanted = [(system, seed) for seed in range(given.seeds) for system in found.systems]
     for system, seed in wanted[given.part - 1 :: given.parts]:
         _train(system, seed, data, given)
@@ -122,7 +120,7 @@ def main() -> None:
         "posts": {split: len(data.read(split)) for split in ("train", "val", found.split)},
         "fingerprint": data.fingerprint(found.split),
         "seeds": given.seeds,
-        "seconds_of_this_run": round(time.monotonic() - started),
+        "seconds_of_training": round(sum((row["seconds"] or 0) * row["seeds"] for row in rows)),
         "rows": rows,
         "differences": differences,
     }
@@ -217,7 +215,12 @@ def _rows(
 
     def add(system: str, arm: str, seeds: list[Scores], seconds: float | None) -> None:
         metrics = over_seeds(seeds, truth, positive=positive, num_resamples=given.resamples)
-        spreads = {name: spread._asdict() for name, spread in metrics.items()}
+        spreads = {
+            name: {
+                key: None if np.isnan(value) else value for key, value in spread._asdict().items()
+            }
+            for name, spread in metrics.items()
+        }
         row = {"system": system, "arm": arm, "seeds": len(seeds), "seconds": seconds}
         rows.append({**row, "metrics": spreads})
 

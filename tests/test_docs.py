@@ -53,6 +53,20 @@ def test_every_recipe_has_its_row_and_every_row_its_recipe() -> None:
     assert sorted(rows) == recipes.names()
 
 
+@pytest.mark.parametrize(
+    "path", sorted((RESULTS / "systems").glob("*.json")), ids=lambda path: path.stem
+)
+def test_the_tables_of_systems_are_the_measured_ones(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if "rows" not in found:
+        pytest.skip(f"{path.name} is no table of systems")
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    table = runpy.run_path(str(ROOT / "benchmarks" / "systems.py"))["table"]
+    assert table(found["rows"]) in TABLE
+
+
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
 def test_every_figure_of_the_results_tables_is_the_measured_one(path: Path) -> None:
     report = json.loads(path.read_text(encoding="utf-8"))
