@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from conftest import SHARED
 
+from miko_clf.data.adapters.miko import key_information
 from miko_clf.data.post import RELATIONS
 from miko_clf.distil.distinct import Distinct
 from miko_clf.distil.knowledge import Known, everything, known
-from miko_clf.distil.numbered import key_information, placed, sentences
+from miko_clf.distil.numbered import placed, sentences
 from miko_clf.distil.published import JUDGE, SAMPLE, Adopted, adopt, released
 from miko_clf.distil.relations import PUBLISHED_ORDER
 from miko_clf.distil.shelf import reading

@@ -1,4 +1,4 @@
-"""Answers as MIKO's authors released them: numbered sentences, and key information by lines."""
+"""Answers as MIKO's authors released them, in numbered sentences."""
 
 import json
 import re
@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-from miko_clf.data.post import RELATIONS, KeyInformation, Relation
+from miko_clf.data.post import RELATIONS, Relation
 from miko_clf.distil.relations import PUBLISHED_ORDER, has_stem
 
 _HEAD = re.compile(r"^[^\w\n]*intention[ \t]*(\d+)[ \t]*[:.]?", re.IGNORECASE | re.MULTILINE)
-_FIELD = re.compile(r"^\s*(concept|action|object|emotion|keywords)\s*:(.*)$", re.IGNORECASE)
 _FEWEST = 6  # words; fewer, without a stem and an end, are a sentence that was cut off at once
 
 
@@ -69,19 +68,6 @@ def sentences(raw: str) -> list[tuple[int, str]]:
         (int(head[1]), " ".join(text[head.end() : end].split()))
         for head, end in zip(heads, ends, strict=True)
     ]
-
-
-def key_information(raw: str) -> KeyInformation | None:
-    """Return the five fields of lines such as `Concept: ...`, or None where there are none."""
-    found: dict[str, str] = {}
-    for line in raw.splitlines():
-        if field := _FIELD.match(line):
-            found.setdefault(field[1].lower(), field[2].strip().rstrip("."))
-    words = found.pop("keywords", "")
-    parts = (part.strip() for part in words.split("," if "," in words else "/"))
-    keywords = tuple(part for part in parts if part)
-    fields = {name: text for name, text in found.items() if text}
-    return KeyInformation(**fields, keywords=keywords) if fields or keywords else None
 
 
 def _says(text: str) -> bool:

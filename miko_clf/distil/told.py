@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from miko_clf.data.adapters.miko import key_information
 from miko_clf.data.post import RELATIONS, KeyInformation, Post, Rationale, Relation
 from miko_clf.distil import answer as answers
 from miko_clf.distil import numbered
@@ -133,6 +134,6 @@ def _published(call: Kept) -> dict[str, Any]:
     keyed = call.stage == "key_information"
     return {
         "description": call.raw if call.stage == "description" else None,
-        "key_information": numbered.key_information(call.raw) if keyed else None,
+        "key_information": key_information(call.raw) if keyed else None,
         "intentions": numbered.placed(call.raw).texts if whole else {},
     }

@@ -92,7 +92,7 @@ def _read(cells: Mapping[str, Any], source: str) -> tuple[str, Told]:
     description = cell(cells, "image_descrption").strip()  # so the authors spell it
     return Path(cell(cells, "image_id")).stem, Told(
         description or None,
-        _key_information(cells.get("keyinfo") or ""),
+        key_information(cells.get("keyinfo") or ""),
         _placed(cells.get("intention") or "", source, {}),
     )
 
@@ -128,7 +128,8 @@ def _whole(text: str) -> bool:
     return len(text.split()) >= _FEWEST or text.endswith((".", "!", "?"))
 
 
-def _key_information(raw: str) -> KeyInformation | None:
+def key_information(raw: str) -> KeyInformation | None:
+    """Return the five fields of lines such as `Concept: ...`, or None where there are none."""
     found: dict[str, str] = {}
     for line in raw.splitlines():
         if field := _FIELD.match(line):
