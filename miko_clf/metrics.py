@@ -102,12 +102,12 @@ def decide(
     probabilities: Float[np.ndarray, "row label"],
     *,
     positive: int | None,
-    threshold: float | None = None,
+    threshold: float | Float[np.ndarray, " row"] | None = None,
 ) -> Int[np.ndarray, " row"]:
     """Return the class each row is decided for.
 
     With a `positive` class of two: that class where its probability reaches `threshold` (.5 if
-    none is given). Without one: the most probable class.
+    none is given), which may be one for each row. Without one: the most probable class.
     """
     if positive is None:
         assert threshold is None, "a threshold needs a positive class"

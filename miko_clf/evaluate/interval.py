@@ -3,13 +3,14 @@
 import logging
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
 
 from miko_clf import metrics
+from miko_clf.evaluate import weighted
 
 _log = logging.getLogger(__name__)
 
@@ -73,20 +74,35 @@ def _percentile(
     return Interval(value, float(low), float(high))
 
 
-def _measured(
+def _drawn(
     probabilities: Float[np.ndarray, "row label"],
-    truth: Truth,
+    truth: Int[np.ndarray, " row"],
     positive: int | None,
-    threshold: Threshold,
+    threshold: Any,
     names: Sequence[str],
-) -> dict[str, float]:
-    if truth.ndim == 2:
-        assert not isinstance(threshold, float)
-        return metrics.multilabel(probabilities, truth, thresholds=threshold, names=names)
-    assert threshold is None or isinstance(threshold, float)
-    return metrics.classification(
-        probabilities, truth, positive=positive, threshold=threshold, names=names
+    num_resamples: int,
+    seed: int,
+) -> Float[np.ndarray, "resample metric"]:
+    """Return the metrics on the rows as they are, then on each resample of them."""
+    if not ((probabilities >= -1e-6) & (probabilities <= 1 + 1e-6)).all():  # also false for NaN
+        raise ValueError("probabilities hold NaN or lie outside [0, 1]")
+    num_rows = len(truth)
+    random = np.random.default_rng(seed)
+    weights = weighted.draw(num_rows, num_resamples if num_rows > 1 else 0, random)
+    weights = np.concatenate([np.ones((1, num_rows), dtype=weights.dtype), weights])
+    decided = metrics.decide(probabilities, positive=positive, threshold=threshold)
+    return weighted.measure(
+        probabilities, truth, weights, positive=positive, decided=decided, names=names
     )
+
+
+def _percentiles(
+    drawn: Float[np.ndarray, "resample metric"], names: Sequence[str], level: float
+) -> dict[str, Interval]:
+    return {
+        name: _percentile(name, float(values[0]), values[1:], level)
+        for name, values in zip(names, drawn.T, strict=True)
+    }
 
 
 def bootstrap(
@@ -103,13 +119,22 @@ def bootstrap(
 
     A resample on which a metric is undefined is left out of that metric, and the log says how many
     were. The bounds are NaN where the metric is undefined on the rows themselves or there is but
-    one row. About 1.2 ms a resample for two classes and 354 rows. `truth` (row, label) is 1 for
+    one row. `truth` (row, label) is 1 for
     each label that holds, and `threshold` then has one for each.
     """
-    names = metrics.names_for(positive) if truth.ndim == 1 else metrics.LABEL_NAMES
+    if truth.ndim == 1:
+        assert threshold is None or isinstance(threshold, float)
+        names = metrics.names_for(positive)
+        return _percentiles(
+            _drawn(probabilities, truth, positive, threshold, names, num_resamples, seed),
+            names,
+            level,
+        )
+    names = metrics.LABEL_NAMES
 
     def statistic(rows: Int[np.ndarray, " row"]) -> Float[np.ndarray, " metric"]:
-        scores = _measured(probabilities[rows], truth[rows], positive, threshold, names)
+        assert not isinstance(threshold, float)
+        scores = metrics.multilabel(probabilities[rows], truth[rows], thresholds=threshold)
         return np.array(list(scores.values()))
 
     return _resampled(statistic, names, len(truth), num_resamples, seed, level)
@@ -133,13 +158,24 @@ def paired_difference(
     """
     assert a_probabilities.shape == b_probabilities.shape, "a pair needs the same rows"
     a_threshold, b_threshold = threshold if isinstance(threshold, tuple) else (threshold,) * 2
+    if truth.ndim == 1:
+        a, b = (
+            _drawn(probabilities, truth, positive, limit, [metric], num_resamples, seed)
+            for probabilities, limit in (
+                (a_probabilities, a_threshold),
+                (b_probabilities, b_threshold),
+            )
+        )
+        return _percentiles(a - b, [metric], level)[metric]
 
     def score(
         probabilities: Float[np.ndarray, "row label"],
         rows: Int[np.ndarray, " row"],
         threshold: Threshold,
     ) -> float:
-        return _measured(probabilities[rows], truth[rows], positive, threshold, [metric])[metric]
+        assert not isinstance(threshold, float)
+        said, held = probabilities[rows], truth[rows]
+        return metrics.multilabel(said, held, thresholds=threshold, names=[metric])[metric]
 
     def statistic(rows: Int[np.ndarray, " row"]) -> Float[np.ndarray, " metric"]:
         difference = score(a_probabilities, rows, a_threshold)

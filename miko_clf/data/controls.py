@@ -1,0 +1,84 @@
+"""Posts whose intentions are not their own: what a model gains from these is not understanding."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+
+from miko_clf.data.post import Intention, Post
+
+Control = Literal["shuffled", "other-post", "empty", "noise"]
+CONTROLS: tuple[Control, ...] = get_args(Control)
+SAYS = {
+    "shuffled": "the intentions of another post of the same split",
+    "other-post": "the intentions of a training post, drawn by the shares of the classes",
+    "empty": "no intentions, read by the same model",
+    "noise": "as many words, drawn at random from all intentions",
+}
+
+
+def controlled(
+    posts: Sequence[Post], control: Control, train: Sequence[Post], seed: int
+) -> list[Post]:
+    """Return the posts of a split with the intentions that a control gives them.
+
+    `shuffled` moves the sets of intentions among the posts that have any, none staying where it
+    was where there are two. `other-post` draws each from `train`, the donor's class by the shares
+    of the classes here and whatever the class of the post that gets it, so nothing tells of the
+    label. `noise` keeps relations and the number of words of each and draws the words, as often as
+    they are used, from `train`. A post without intentions stays without.
+    """
+    random = np.random.default_rng([seed, CONTROLS.index(control), len(posts)])
+    rows = [row for row, post in enumerate(posts) if post.intentions]
+    found = list(posts)
+    given = _GIVEN[control]([posts[row] for row in rows], train, random) if rows else []
+    for row, intentions in zip(rows, given, strict=True):
+        found[row] = posts[row].model_copy(update={"intentions": intentions})
+    return found
+
+
+Given = list[tuple[Intention, ...]]
+
+
+def _shuffled(posts: list[Post], train: Sequence[Post], random: np.random.Generator) -> Given:
+    """Return everybody's intentions, moved along one random circle."""
+    order = random.permutation(len(posts))
+    donors = np.empty_like(order)
+    donors[order] = np.roll(order, 1)
+    return [posts[donor].intentions for donor in donors]
+
+
+def _other_post(posts: list[Post], train: Sequence[Post], random: np.random.Generator) -> Given:
+    by_class: dict[str, list[Post]] = defaultdict(list)
+    for post in train:
+        if post.intentions:
+            by_class[str(post.label)].append(post)
+    labels = [str(post.label) for post in posts]
+    known = [label for label in labels if label in by_class]
+    found = []
+    for post in posts:
+        donors = by_class[str(random.choice(known))] if known else []
+        others = [donor for donor in donors if donor.id != post.id] or [post]
+        found.append(others[int(random.integers(len(others)))].intentions)
+    return found
+
+
+def _empty(posts: list[Post], train: Sequence[Post], random: np.random.Generator) -> Given:
+    return [() for _ in posts]
+
+
+def _noise(posts: list[Post], train: Sequence[Post], random: np.random.Generator) -> Given:
+    words = [word for post in train for one in post.intentions for word in one.text.split()]
+    words = words or [
+        word for post in posts for one in post.intentions for word in one.text.split()
+    ]
+
+    def scrambled(one: Intention) -> Intention:
+        drawn = random.integers(len(words), size=len(one.text.split()))
+        return Intention(relation=one.relation, text=" ".join(words[place] for place in drawn))
+
+    return [tuple(scrambled(one) for one in post.intentions) for post in posts]
+
+
+_GIVEN = {"shuffled": _shuffled, "other-post": _other_post, "empty": _empty, "noise": _noise}

@@ -1,0 +1,114 @@
+"""Tests of two systems on the same rows agree with scipy and statsmodels."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar as exact_mcnemar
+
+from miko_clf.evaluate import paired
+from miko_clf.evaluate.seeds import Drawn, Scores, difference, drawn, gap, resamples
+
+
+def scored(positive: np.ndarray) -> Scores:
+    """A seed that gives these probabilities to the second of two labels."""
+    return Scores(np.stack([1 - positive, positive], axis=1), 0.5)
+
+
+def right(truth: np.ndarray, share: float, seed: int) -> Scores:
+    """A seed that is right of about that share of the rows."""
+    random = np.random.default_rng(seed)
+    said = np.where(random.random(len(truth)) < share, truth, 1 - truth)
+    return scored(np.where(said == 1, 0.7, 0.3) + 0.2 * (random.random(len(truth)) - 0.5))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 40), st.integers(0, 40))
+def test_mcnemar_lies_below_the_exact_test_by_half_of_what_was_seen(a: int, b: int) -> None:
+    a_right = np.array([True] * a + [False] * b + [True, False])
+    b_right = np.array([False] * a + [True] * b + [True, False])
+    exact = exact_mcnemar([[1, a], [b, 1]], exact=True).pvalue
+    seen = stats.binom.pmf(min(a, b), a + b, 0.5)
+    expected = 1.0 if a == b else exact - seen
+    assert paired.mcnemar(a_right, b_right) == pytest.approx(expected)
+
+
+def test_permutation_of_accuracy_agrees_with_scipy() -> None:
+    truth = np.random.default_rng(0).integers(0, 2, 60)
+    a, b = right(truth, 0.85, 1), right(truth, 0.7, 2)
+    hits = [(one.decided(1) == truth).astype(float) for one in (a, b)]
+    expected = stats.permutation_test(
+        hits,
+        lambda x, y: x.mean() - y.mean(),
+        permutation_type="samples",
+        n_resamples=20_000,
+        rng=np.random.default_rng(0),
+    ).pvalue
+    found = paired.permuted([a], [b], truth, positive=1, metric="accuracy", num_permutations=20_000)
+    assert found == pytest.approx(expected, abs=0.015)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "auroc"])
+def test_permutations_of_systems_that_are_alike_are_right_one_time_in_twenty(metric: str) -> None:
+    random, found = np.random.default_rng(0), []
+    for seed in range(200):
+        truth = random.integers(0, 2, 80)
+        a, b = right(truth, 0.7, 2 * seed), right(truth, 0.7, 2 * seed + 1)
+        p = paired.permuted([a], [b], truth, positive=1, metric=metric, num_permutations=199)
+        found.append(p <= 0.05)
+    assert 0.01 <= np.mean(found) <= 0.085  # 99 % of 200 draws at .05
+
+
+def test_identical_predictions_give_p_of_one_and_an_interval_at_zero() -> None:
+    truth = np.random.default_rng(0).integers(0, 2, 80)
+    seeds = [right(truth, 0.8, seed) for seed in range(3)]
+    for metric in ("macro_f1", "auroc"):
+        assert difference(seeds, seeds, truth, positive=1, metric=metric) == (0, 0, 0, 1, 0)
+        assert paired.permuted(seeds, seeds, truth, positive=1, metric=metric) == 1
+    same = seeds[0].decided(1) == truth
+    assert paired.mcnemar(same, same) == 1
+
+
+def test_holm_is_the_published_step_down_and_leaves_undefined_out() -> None:
+    assert paired.holm([0.01, 0.04, np.nan, 0.03])[:2] == pytest.approx([0.03, 0.06])
+    assert np.isnan(paired.holm([0.01, np.nan])[1])
+    assert paired.holm([0.01, np.nan])[0] == pytest.approx(0.01)
+    assert paired.holm([]) == []
+
+
+def test_the_p_value_and_the_interval_say_the_same() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        values = Drawn(random.normal(0.02, 0.01, 5), random.normal(0.02, 0.02, (200, 5)))
+        found = gap(values)
+        assert (found.p < 0.05) == (found.low > 0 or found.high < 0)
+
+
+def test_the_smallest_difference_is_found_four_times_in_five() -> None:
+    random, error = np.random.default_rng(0), 0.02
+    smallest = gap(Drawn(np.zeros(1), random.normal(0, error, (20_000, 1)))).smallest
+    hits = [
+        gap(Drawn(np.array([value]), random.normal(value, error, (400, 1)))).p < 0.05
+        for value in random.normal(smallest, error, 1000)
+    ]
+    assert np.mean(hits) == pytest.approx(0.8, abs=0.04)
+
+
+def test_seeds_alone_are_judged_as_by_students_t() -> None:
+    here = np.array([0.02, 0.05, 0.01, 0.04, 0.03])
+    found = gap(Drawn(here, np.tile(here, (100, 1))))  # rows that make no difference
+    expected = stats.ttest_1samp(here, 0)
+    bounds = expected.confidence_interval(0.95)
+    assert found.p == pytest.approx(expected.pvalue)
+    assert (found.low, found.high) == pytest.approx((bounds.low, bounds.high))
+
+
+def test_rows_alone_have_the_width_of_the_bootstrap() -> None:
+    truth = np.random.default_rng(0).integers(0, 2, 300)
+    one = right(truth, 0.8, 3)
+    values = drawn([one] * 4, truth, resamples(300, 2000, 0), positive=1, names=["accuracy"])
+    found = gap(values["accuracy"])
+    hits = one.decided(1) == truth
+    expected = 1.96 * np.sqrt(hits.mean() * (1 - hits.mean()) / 300)
+    assert (found.high - found.low) / 2 == pytest.approx(expected, rel=0.05)
