@@ -30,9 +30,9 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "the venv module is missing; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "== installing uv, which installs the rest"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
-	@echo "== installing miko_clf[train,distil,serve,$(EXTRA),dev]: about 6 GB, a few minutes"
+	@echo "== installing miko_clf[train,distil,serve,report,explain,sweep,$(EXTRA),dev]: about 6 GB, a few minutes"
 	@$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt \
-	  -e '.[train,distil,serve,$(EXTRA),dev]'
+	  -e '.[train,distil,serve,report,explain,sweep,$(EXTRA),dev]'
 	@touch $@
 
 demo: $(STAMP)  ## train on the demo world, compare, export, serve and ask

@@ -1,9 +1,10 @@
-"""Compare bundles on the same posts: python evaluate.py BUNDLE... --data D --split test.
+"""Evaluate bundles, or a comparison of recipes: python evaluate.py BUNDLE... --data D --split test.
 
-Prints the table of all systems and arms, and writes it as report.json and report.md.
+The test split is opened here alone, and each opening is counted. Prints the table of all systems
+and arms, and writes it as report.json, report.md and report.html.
 """
 
 from miko_clf.cli import run
 
 if __name__ == "__main__":
-    run("compare", "python evaluate.py")
+    run("evaluate", "python evaluate.py")

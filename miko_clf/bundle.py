@@ -12,6 +12,7 @@ from miko_clf import manifest, recipe
 from miko_clf.errors import BundleError
 from miko_clf.questions import Questions
 from miko_clf.recipe import Recipe
+from miko_clf.recipe.decision import AimName
 
 RECIPE = "recipe.yaml"
 LABELS = "labels.json"
@@ -25,20 +26,97 @@ METRICS = "metrics.jsonl"
 Threshold = float | Mapping[str, float]
 
 
-class Calibration(BaseModel):
+class _Fitted(BaseModel):
+    """Frozen, and closed to keys that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Platt(_Fitted):
+    """A factor above 0 and a shift for each logit, before the softmax or the sigmoid."""
+
+    scale: tuple[float, ...]
+    shift: tuple[float, ...]
+
+
+class Knots(_Fitted):
+    """A line that never falls, level outside its knots: from margins to probabilities.
+
+    The margin of the second of two labels is its logit minus the other's; that of a label which
+    may hold beside others is its logit.
+    """
+
+    margins: tuple[float, ...]
+    probabilities: tuple[float, ...]
+
+
+class Aim(_Fitted):
+    """What thresholds are the best for, and the number that they keep to."""
+
+    name: AimName = "macro_f1"
+    value: float | None = None
+
+    def line(self) -> str:
+        """Say the aim in a few words."""
+        value = "" if self.value is None else f" {self.value:g}"
+        return f"{self.name.replace('_', ' ')}{value}"
+
+
+class Reached(_Fitted):
+    """What a threshold gave on the rows it was fitted on; a share of no rows is null.
+
+    `score` is the figure that the aim makes large, or for aim cost small: the mean cost of a row
+    where a false positive costs the aim's value and a false negative the rest of 1.
+    """
+
+    score: float | None
+    precision: float | None
+    recall: float | None
+    false_positive_rate: float | None
+    met: bool
+
+
+class Conformal(_Fitted):
+    """For each arm the quantile q: the set of a post are the labels of probability 1 - q or more.
+
+    On posts like those of validation it holds the true label in a share of `level`.
+    """
+
+    level: float = Field(gt=0, lt=1)
+    quantiles: Mapping[str, float]
+
+
+def _absent(value: Any) -> bool:
+    return value is None
+
+
+class Calibration(_Fitted):
     """What was fitted on validation for a question: a temperature, and for each arm thresholds.
 
     A post is the positive class where its calibrated probability is at or above the threshold;
     where any number of labels may hold each has a threshold of its own. There is neither a
-    positive class nor a threshold where one of more than two labels holds.
+    positive class nor a threshold where one of more than two labels holds. Where there is
+    `platt` or `isotonic` it stands in for the temperature. `prior` is the share of the positive
+    class that the probabilities stand for.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     temperature: float = Field(gt=0)
     positive: str | None
     arm: str
     thresholds: Mapping[str, Threshold]
+    platt: Platt | None = Field(default=None, exclude_if=_absent)
+    isotonic: tuple[Knots, ...] | None = Field(default=None, exclude_if=_absent)
+    aim: Aim = Aim()
+    reached: Mapping[str, Reached | Mapping[str, Reached]] = Field(default_factory=dict)
+    prior: float | None = Field(default=None, gt=0, lt=1, exclude_if=_absent)
+    conformal: Conformal | None = Field(default=None, exclude_if=_absent)
+
+    @property
+    def method(self) -> str:
+        """The calibration in use: temperature, platt or isotonic."""
+        if self.isotonic is not None:
+            return "isotonic"
+        return "platt" if self.platt is not None else "temperature"
 
 
 @dataclass(frozen=True)
@@ -63,11 +141,6 @@ class Bundle:
     def calibration(self) -> Calibration:
         """What was fitted for the first question, which most systems have alone."""
         return self.calibrations[0]
-
-    @property
-    def temperatures(self) -> tuple[float, ...]:
-        """The temperature of each question."""
-        return tuple(each.temperature for each in self.calibrations)
 
     @property
     def preprocess(self) -> dict[str, Any]:

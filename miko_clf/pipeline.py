@@ -17,7 +17,7 @@ from miko_clf import bundle, manifest
 from miko_clf import recipe as recipes
 from miko_clf.data.audit.quick import quick
 from miko_clf.data.collate import Preparation, input_rationale
-from miko_clf.data.folder import DataFolder
+from miko_clf.data.held import Splits
 from miko_clf.data.labels import encode, find
 from miko_clf.data.pixels import golden_digest
 from miko_clf.data.post import Post
@@ -26,7 +26,7 @@ from miko_clf.encode.build import write_plans
 from miko_clf.encode.lora import merge
 from miko_clf.errors import BundleError, PostError, RecipeError
 from miko_clf.evaluate.card import write_card
-from miko_clf.evaluate.predict import calibrate
+from miko_clf.evaluate.fitting import calibrate, check
 from miko_clf.fuse.build import build, prepare
 from miko_clf.fuse.model import Model
 from miko_clf.questions import Questions
@@ -43,7 +43,10 @@ class Plan:
 
     `out` is the bundle to write. `cache` is the folder of token features of frozen towers,
     none to run them in every epoch. `minutes` pass between checkpoints within an epoch.
-    `leaks` lets texts be inputs that give the label away.
+    `leaks` lets texts be inputs that give the label away. `twin` is a recipe whose initial weights
+    are taken wherever this one's have the same name and shape, and `lengths` say of each training
+    post what it counts as when posts of like length are batched: so that two systems differ in
+    nothing but what is compared.
     """
 
     out: Path
@@ -53,6 +56,8 @@ class Plan:
     minutes: float = 10.0
     trackers: tuple[str, ...] = ()
     leaks: bool = False
+    twin: Recipe | None = None
+    lengths: tuple[int, ...] | None = None
 
     @property
     def work(self) -> Path:
@@ -60,7 +65,7 @@ class Plan:
         return self.out.with_name(self.out.name + ".training")
 
 
-def fit(recipe: Recipe, data: DataFolder, plan: Plan) -> Path:
+def fit(recipe: Recipe, data: Splits, plan: Plan) -> Path:
     """Train a recipe on the train and val splits and return the bundle.
 
     The test split is not opened. A run that was stopped or killed goes on where it was.
@@ -75,12 +80,13 @@ def fit(recipe: Recipe, data: DataFolder, plan: Plan) -> Path:
         facts = _facts(recipe, data, questions, len(train), len(val))
         facts["leaks"] = _probe_inputs(train, recipe, allow=plan.leaks)
         _continue_or_start(plan, facts)
-        model = build(recipe, questions.names, _texts(train)).to(_device())
+        model = _model(recipe, questions, _texts(train), plan.twin)
         preparation = prepare(recipe, model)
         feeds = [
-            _feed(recipe, posts, questions, model, preparation, plan) for posts in (train, val)
+            _feed(recipe, posts, split, questions, model, preparation, plan)
+            for split, posts in (("train", train), ("val", val))
         ]
-        settings = Run(recipe, plan.work, plan.minutes, plan.trackers)
+        settings = Run(recipe, plan.work, plan.minutes, plan.trackers, plan.lengths)
         if recipe.reasoning.epochs:
             run(settings, model, ReasoningStage(recipe), *feeds)
         stage = TaskStage(recipe, feeds[0])
@@ -94,13 +100,27 @@ def fit(recipe: Recipe, data: DataFolder, plan: Plan) -> Path:
     return plan.out
 
 
-def labelled(data: DataFolder, split: str) -> list[Post]:
+def labelled(data: Splits, split: str) -> list[Post]:
     """Return the posts of a split, each with a label."""
     posts = data.read(split)
     for post in posts:
         if post.label is None:
             raise PostError(f"{data.path}: post {post.id!r} of {split} has no label; it needs one")
     return posts
+
+
+def _model(recipe: Recipe, questions: Questions, texts: list[str], twin: Recipe | None) -> Model:
+    """Return the untrained model, with what it shares with its twin as the twin has it."""
+    model = build(recipe, questions.names, texts)
+    if twin is not None:
+        own, given = model.state_dict(), build(twin, questions.names, texts).state_dict()
+        shared = {
+            name: tensor
+            for name, tensor in given.items()
+            if name in own and own[name].shape == tensor.shape
+        }
+        model.load_state_dict(shared, strict=False)
+    return model.to(_device())
 
 
 def _warn(lines: Sequence[str]) -> None:
@@ -133,6 +153,7 @@ def _check(recipe: Recipe, questions: Questions, val: Sequence[Post], where: Pat
                 f"{key} learns one question with one answer, and the posts of {where} are "
                 f"labelled for {asked}; take a recipe without it, or posts of one task"
             )
+    check(recipe.decision, questions)
     truth = encode(val, questions, f"{where}, val", "the labels of train are")
     for part in truth.parts():
         if not len(part.rows):
@@ -142,6 +163,7 @@ def _check(recipe: Recipe, questions: Questions, val: Sequence[Post], where: Pat
 def _feed(
     recipe: Recipe,
     posts: list[Post],
+    split: str,
     questions: Questions,
     model: Model,
     preparation: Preparation,
@@ -155,6 +177,7 @@ def _feed(
         cache=plan.cache,
         targets=recipe.slots or recipe.reasoning.epochs > 0,
         rationale_length=recipe.reasoning.max_length,
+        split=split,
     )
     if feed.words is not None and feed.words.num_cut:
         Console(stderr=True).print(
@@ -184,7 +207,7 @@ def _merge(model: Model) -> None:
 
 
 def _facts(
-    recipe: Recipe, data: DataFolder, questions: Questions, num_train: int, num_val: int
+    recipe: Recipe, data: Splits, questions: Questions, num_train: int, num_val: int
 ) -> dict[str, Any]:
     return {
         "recipe": recipe.model_dump(mode="json"),

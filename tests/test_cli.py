@@ -52,11 +52,11 @@ def test_a_bad_post_is_one_line_with_file_and_line(tmp_path: Path):
     fails_in_one_line(ended, f"{path}:2")
 
 
-@pytest.mark.parametrize("command", ["compare", "export", "serve", "score"])
+@pytest.mark.parametrize("command", ["evaluate", "export", "serve", "score"])
 def test_a_missing_bundle_is_one_line(tmp_path: Path, world: Path, command: str):
     gone, data = tmp_path / "gone", world / "sarcasm"
     more = {
-        "compare": ["--data", data],
+        "evaluate": ["--data", data],
         "score": [data / "test.jsonl", "-o", tmp_path / "scores.jsonl"],
         "serve": ["--port", 0],
     }
@@ -173,7 +173,8 @@ def test_a_mistyped_option_is_answered_with_the_nearest():
     [
         (["fit", "tiny", "--out", "x"], "required: --data"),
         (["fit", "tiny", "--data", "x"], "required: --out"),
-        (["compare", "x"], "required: --data"),
+        (["evaluate", "x"], "required: --data"),
+        (["compare", "x", "--data", "d"], "required: --out"),
         (["score", "x", "y"], "required: out"),
         (["fit", "tiny", "--data", "x", "--out", "y", "--seed", "soon"], '"seed"'),
         (["fit", "tiny", "--data", "x", "--out", "y", "--minutes", "-1"], '"minutes"'),

@@ -17,6 +17,7 @@ from PIL import Image
 
 from miko_clf import bundle as bundles
 from miko_clf import recipe as recipes
+from miko_clf.bundle import Calibration
 from miko_clf.data.folder import open_folder
 from miko_clf.encode.lora import merge
 from miko_clf.evaluate.predict import Predictor
@@ -141,7 +142,8 @@ def _parity(recipe: Recipe, folder: Path) -> float:
         with torch.no_grad():
             keys = model(example(model, preparation, 12, 5, random)).embedding
         model.vote = Vote(keys, torch.arange(12) % 2, num_labels=2, neighbours=3, share=0.5)
-    part = parts(model, preparation, QUESTIONS, [1.0])[0]
+    bare = Calibration(temperature=1, positive="yes", arm="without", thresholds={})
+    part = parts(model, preparation, QUESTIONS, [bare])[0]
     jaxtyping.config.update("jaxtyping_disable", True)  # shapes are symbols while exporting
     try:
         to_onnx.write(part, example(model, preparation, 3, 5, random), preparation,

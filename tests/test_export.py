@@ -18,7 +18,6 @@ from miko_clf.export.parity import BATCHES, MISSING, Graphs, cases, compare
 from miko_clf.export.write import export
 from miko_clf.fuse.build import rebuild
 from miko_clf.fuse.classifier import MikoClassifier
-from miko_clf.questions import choice
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +34,8 @@ def model(bundle: Path, preparation: Preparation) -> MikoClassifier:
 
 @pytest.fixture(scope="module")
 def graphs(bundle: Path, model: MikoClassifier, preparation: Preparation) -> Graphs:
-    return Graphs(bundle / "onnx", parts(model, preparation, choice(("no", "yes")), [1.0]))
+    opened = bundles.read(bundle)
+    return Graphs(bundle / "onnx", parts(model, preparation, opened.questions, opened.calibrations))
 
 
 def test_a_post_without_an_image_scores_the_same_in_torch_and_onnx(
@@ -80,7 +80,7 @@ def test_inputs_are_named_with_named_dimensions_and_pixels_are_bytes(
     for name, kind in found.items():
         dims = tuple(dim.dim_param or None for dim in kind.shape.dim)
         assert dims == DIMS[name], name
-    assert [value.name for value in graph.output] == ["logits", "probabilities"]
+    assert [value.name for value in graph.output] == ["logits", "probabilities", "decision"]
 
 
 def test_probabilities_are_the_softmax_at_the_fitted_temperature(
@@ -89,7 +89,7 @@ def test_probabilities_are_the_softmax_at_the_fitted_temperature(
     _, batch = next(cases(model, preparation))
     session = graphs.sessions["model"]
     feed = {each.name: batch[each.name].numpy() for each in session.get_inputs()}
-    logits, probabilities = session.run(None, feed)
+    logits, probabilities, _ = session.run(None, feed)
     temperature = bundles.read(bundle).calibration.temperature
     wanted = torch.softmax(torch.from_numpy(logits) / temperature, -1).numpy()
     assert np.allclose(probabilities, wanted, atol=1e-6)

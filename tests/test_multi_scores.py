@@ -10,8 +10,9 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from miko_clf import metrics
 from miko_clf.bundle import Calibration
-from miko_clf.evaluate.calibrate import fit_label_thresholds, fit_temperature
-from miko_clf.evaluate.predict import linked
+from miko_clf.evaluate.calibrate import fit_temperature
+from miko_clf.evaluate.link import linked
+from miko_clf.evaluate.thresholds import fit_label_thresholds
 from miko_clf.questions import Question, Questions, choice
 from miko_clf.serve.decision import decide
 from miko_clf.train.losses import answering, positive_weights
@@ -154,13 +155,13 @@ def test_a_label_without_a_positive_row_keeps_the_threshold_of_a_half() -> None:
 
 def test_each_question_has_its_own_link_and_temperature() -> None:
     scores = np.array([[1.0, 3.0, 0.5, -2.0]])
-    found = linked(scores, ASKED, [2.0, 0.5])
+    found = linked(scores, ASKED, [fitted({}, 2.0), fitted({}, 0.5)])
     assert found[0, :2] == pytest.approx([1 - expit(1), expit(1)])
     assert found[0, 2:] == pytest.approx(expit([1.0, -4.0]))
 
 
-def fitted(thresholds: Mapping) -> Calibration:
-    return Calibration(temperature=1, positive=None, arm="with", thresholds=thresholds)
+def fitted(thresholds: Mapping, temperature: float = 1) -> Calibration:
+    return Calibration(temperature=temperature, positive=None, arm="with", thresholds=thresholds)
 
 
 def test_probabilities_decide_by_task_and_by_label() -> None:

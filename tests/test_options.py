@@ -135,12 +135,12 @@ def test_world_writes_posts_and_says_what_is_next(tmp_path: Path):
 
 def test_compare_prints_its_table_and_writes_the_report(bundle: Path, world: Path, tmp_path: Path):
     words = [bundle, "--data", world / "sarcasm", "--out", tmp_path / "report", "--no-cache"]
-    ended = run("compare", *words, "--resamples", 20)
+    ended = run("evaluate", *words, "--resamples", 20)
     assert ended.code == 0
     assert "Rows: split test" in ended.out
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert report["num_resamples"] == 20
-    assert report["command"].startswith(f"miko-clf compare {bundle} --data ")
+    assert report["command"].startswith(f"miko-clf evaluate {bundle} --data ")
 
 
 def test_score_writes_a_line_for_every_post(bundle: Path, world: Path, tmp_path: Path):

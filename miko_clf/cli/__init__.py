@@ -9,7 +9,18 @@ from typing import NoReturn
 
 from jsonargparse import Namespace
 
-from miko_clf.cli import audit, classify, distil, distil_options, kb, kb_options, options, sets
+from miko_clf.cli import (
+    audit,
+    classify,
+    compare,
+    cross,
+    distil,
+    distil_options,
+    kb,
+    kb_options,
+    options,
+    sets,
+)
 from miko_clf.cli.parser import Parser, UsageError
 from miko_clf.errors import MikoError, nearest
 
@@ -19,8 +30,18 @@ COMMANDS = {
     **distil_options.COMMANDS,
     **kb_options.COMMANDS,
     **options.COMMANDS,
+    **compare.COMMANDS,
+    **cross.COMMANDS,
 }
-_ACTS = {**audit.ACTS, **sets.ACTS, **distil.ACTS, **kb.ACTS, **classify.ACTS}
+_ACTS = {
+    **audit.ACTS,
+    **sets.ACTS,
+    **distil.ACTS,
+    **kb.ACTS,
+    **classify.ACTS,
+    **compare.ACTS,
+    **cross.ACTS,
+}
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 

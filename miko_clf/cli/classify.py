@@ -24,13 +24,13 @@ def _fit(given: Namespace, line: str) -> None:
         return
     needed(given, "data", "out")
     _check_trackers(given.tracker)
-    data, skipped = _open(given)
+    data, skipped = opened(given)
     from miko_clf import pipeline
     from miko_clf.train.loop import StoppedError
 
     plan = pipeline.Plan(
         given.out,
-        cache=_cache(given),
+        cache=cache(given),
         positive=given.positive,
         overwrite=given.overwrite,
         minutes=given.minutes,
@@ -41,10 +41,10 @@ def _fit(given: Namespace, line: str) -> None:
         pipeline.fit(recipe, data, plan)
     except StoppedError as error:
         raise KeyboardInterrupt(str(error)) from None
-    _tell_skipped(skipped, given.out.with_name(f"{given.out.name}.skipped.json"))
+    tell_skipped(skipped, given.out.with_name(f"{given.out.name}.skipped.json"))
     print(f"bundle: {given.out}")
     bundle, where = shlex.quote(str(given.out)), shlex.quote(str(given.data))
-    print(f"next:   miko-clf compare {bundle} --data {where} --split test")
+    print(f"next:   miko-clf evaluate {bundle} --data {where} --split test")
     print(f"        miko-clf export {bundle}")
 
 
@@ -66,33 +66,11 @@ def _check_trackers(names: Sequence[str]) -> None:
             raise MikoError(f"tracker {name} is not installed; pip install {name}")
 
 
-def _compare(given: Namespace, line: str) -> None:
-    needed(given, "data")
-    data, skipped = _open(given)
-    from miko_clf.evaluate.compare import compare
-    from miko_clf.evaluate.report import print_table, write
-
-    first = given.bundles[0]
-    out = given.out or first.with_name(f"{first.name}.report")
-    report = compare(
-        given.bundles,
-        data,
-        given.split,
-        cache=_cache(given),
-        num_resamples=given.resamples,
-        command=line,
-    )
-    print_table(report)
-    write(report, out)
-    _tell_skipped(skipped, out / "skipped.json")
-    print(f"report: {out / 'report.md'} and {out / 'report.json'}")
-
-
-def _cache(given: Namespace) -> Path | None:
+def cache(given: Namespace) -> Path | None:
     return None if given.no_cache else given.cache
 
 
-def _open(given: Namespace) -> tuple[Any, Any]:
+def opened(given: Namespace) -> tuple[Any, Any]:
     """Return the data folder and the report of skipped posts, none where a bad post raises."""
     from miko_clf.data.folder import open_folder
     from miko_clf.data.read import SkipReport
@@ -108,7 +86,7 @@ def _open(given: Namespace) -> tuple[Any, Any]:
     return data, report
 
 
-def _tell_skipped(report: Any, path: Path) -> None:
+def tell_skipped(report: Any, path: Path) -> None:
     if report is not None and len(report):
         report.write(path)
         print(f"{len(report)} bad posts were passed over, see {path}", file=sys.stderr)
@@ -173,10 +151,23 @@ def _score(given: Namespace, line: str) -> None:
         allow_cpu=given.allow_cpu,
         skip_bad=given.skip_bad,
         batch_size=given.batch_size,
+        prior=_prior(given.prior),
     )
     print(f"{tally.scored} posts scored: {given.out}")
+    if tally.prior is not None:
+        print(f"scores are corrected for an estimated prior of {tally.prior:.3f}")
     if tally.skipped:
         print(f"{tally.skipped} bad posts were passed over, see {given.out}.skipped.json")
+
+
+def _prior(given: str | None) -> Any:
+    """Return a share, `auto` or none."""
+    if given in (None, "auto"):
+        return given
+    try:
+        return float(given)
+    except ValueError:
+        raise UsageError(f"--prior {given!r} is neither a share nor auto") from None
 
 
 def _reason(given: Namespace, line: str) -> None:
@@ -201,6 +192,7 @@ def _serve(given: Namespace, line: str) -> None:
         provider=given.provider,
         allow_cpu=given.allow_cpu,
         threads=given.threads,
+        prior=given.prior,
     )
 
 
@@ -213,7 +205,6 @@ def _ask(given: Namespace, line: str) -> None:
 
 ACTS: Mapping[str, Callable[[Namespace, str], None]] = {
     "fit": _fit,
-    "compare": _compare,
     "export": _export,
     "score": _score,
     "reason": _reason,

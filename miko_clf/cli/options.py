@@ -26,7 +26,7 @@ def fit(parser: Parser) -> None:
     """Add what `fit` takes, apart from the keys of the recipe."""
     add = parser.add_argument
     add("source", metavar="RECIPE", help="YAML file, or name of a shipped recipe")
-    _data(parser)
+    data(parser)
     add("--out", type=Path, metavar="BUNDLE", help="bundle to write")
     add("--overwrite", action="store_true", help="replace a bundle, or another run's checkpoints")
     add("--seed", type=int, metavar="N", help="same as --recipe.seed")
@@ -53,18 +53,6 @@ def recipe_keys(parser: Parser, recipe: Any) -> None:
         group.add_argument(f"--recipe.{key}", type=kind, default=SUPPRESS, metavar=shape, help=say)
 
 
-def compare(parser: Parser) -> None:
-    """Add what `compare` takes."""
-    add = parser.add_argument
-    add("bundles", type=Path, nargs="+", metavar="BUNDLE", help="bundles that fit has written")
-    _data(parser)
-    add("--split", type=str, default="test", metavar="S", help="rows (default: %(default)s)")
-    say = "folder of report.json and report.md (default: the first bundle's path + .report)"
-    add("--out", type=Path, metavar="DIR", help=say)
-    say = "bootstrap resamples behind each interval (default: %(default)s)"
-    add("--resamples", type=PositiveInt, default=1000, metavar="N", help=say)
-
-
 def bundle(parser: Parser) -> None:
     """Add the one bundle that a command works on."""
     say = "bundle that fit has written"
@@ -81,6 +69,8 @@ def score(parser: Parser) -> None:
     add("--arm", choices=("with", "without", "student"), help=say)
     say = "posts held in memory at a time (default: %(default)s)"
     add("--batch-size", type=PositiveInt, default=256, metavar="N", help=say)
+    say = "share of the positive class among these posts; auto to estimate it (default: as fitted)"
+    add("--prior", type=str, metavar="SHARE", help=say)
     add("--skip-bad", action="store_true", help="pass over bad posts and list them in a file")
     _session(parser)
 
@@ -107,6 +97,8 @@ def serve(parser: Parser) -> None:
     add("--port", type=NonNegativeInt, default=8000, metavar="N", help=say)
     say = "threads that compute one batch (default: one a core)"
     add("--threads", type=PositiveInt, metavar="N", help=say)
+    say = "share of the positive class among the posts to come (default: as fitted)"
+    add("--prior", type=PositiveFloat, metavar="SHARE", help=say)
     _session(parser)
 
 
@@ -141,7 +133,7 @@ def doctor(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 
 
-def _data(parser: Parser) -> None:
+def data(parser: Parser) -> None:
     add = parser.add_argument
     add("--data", type=Path, metavar="D", help="folder or file of posts")
     say = "which task of a published data set that has several (see miko-clf data)"
@@ -214,13 +206,6 @@ COMMANDS: Mapping[str, Command] = {
         "RECIPE --data D --out BUNDLE [options] [--recipe.KEY VALUE ...]",
         "tiny --data runs/world/sarcasm --out runs/demo --recipe.fusion.layers 4",
         fit,
-        "train",
-    ),
-    "compare": Command(
-        "Compare bundles and baselines on the same posts, each figure with its interval",
-        "BUNDLE... --data D [--split S] [options]",
-        "runs/demo --data runs/world/sarcasm --split test",
-        compare,
         "train",
     ),
     "export": Command(

@@ -1,8 +1,6 @@
 """A data folder: recognised by the files in it, and read one split at a time."""
 
-import hashlib
 import importlib
-import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
@@ -12,6 +10,7 @@ from typing import Any
 from miko_clf.data.adapters import adapted, known
 from miko_clf.data.adapters.known import Wish
 from miko_clf.data.counts import Census, Published
+from miko_clf.data.held import fingerprint
 from miko_clf.data.imagefolder import image_folder
 from miko_clf.data.images import decodable
 from miko_clf.data.labels import mapped
@@ -69,7 +68,7 @@ class DataFolder:
         self._tell(self._census.take(split, (entry.post for entry in found), self.splits))
         self._places[split] = {entry.post.id: entry.where for entry in found}
         posts = [_relabelled(entry.post, self._label_map) for entry in found]
-        self._fingerprints[split] = _fingerprint(posts)
+        self._fingerprints[split] = fingerprint(posts)
         return posts
 
     def fingerprint(self, split: str) -> str:
@@ -242,15 +241,3 @@ def _relabelled(post: Post, label_map: Mapping[str, str]) -> Post:
         return post
     label = mapped(post.label, lambda name: label_map.get(name, name))
     return post.model_copy(update={"label": label})
-
-
-def _fingerprint(posts: Iterable[Post]) -> str:
-    content = hashlib.sha256()
-    for post in posts:
-        fields = post.model_dump(mode="json", exclude={"image"})
-        if isinstance(post.image, Path):
-            fields["image"] = [post.image.name, post.image.stat().st_size]
-        elif post.image is not None:
-            fields["image"] = hashlib.sha256(post.image).hexdigest()
-        content.update(json.dumps(fields, sort_keys=True).encode() + b"\n")
-    return content.hexdigest()

@@ -1,5 +1,6 @@
 """Attention and feed-forward blocks, as both towers from scratch and the fusion use them."""
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -37,6 +38,18 @@ class Attention(nn.Module):
         )
         merged: Tensor = self.out(read.transpose(1, 2).flatten(2))
         return merged
+
+    def weights(
+        self,
+        queries: Float[Tensor, "post query width"],
+        memory: Float[Tensor, "post token width"],
+        present: Bool[Tensor, "post token"],
+    ) -> Float[Tensor, "post head query token"]:
+        """Return how much of its reading each query takes from each token, 1 in all."""
+        query = self._split(self.query(queries))
+        key = self._split(self.key_value(memory).chunk(2, dim=-1)[0])
+        alike = query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5
+        return alike.masked_fill(~present[:, None, None, :], -torch.inf).softmax(-1)
 
     def _split(self, tokens: Tensor) -> Tensor:
         return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)

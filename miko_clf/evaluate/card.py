@@ -67,7 +67,7 @@ def write_card(
     questions = val.truth.questions
     temperatures = [each.temperature for each in fitted]
     probabilities = {
-        arm: linked(logits(model, val, arm), questions, temperatures) for arm in arms(recipe)
+        arm: linked(logits(model, val, arm), questions, fitted) for arm in arms(recipe)
     }
     tables = {
         part.question.name: _table(probabilities, part, each)

@@ -17,9 +17,12 @@ from miko_clf.data.labels import Part
 from miko_clf.data.post import Post
 from miko_clf.errors import BundleError
 from miko_clf.evaluate import baselines
+from miko_clf.evaluate.analyses import Wanted, audited, look_into
 from miko_clf.evaluate.asked import Asked, Said, Scored, asked, scored
 from miko_clf.evaluate.interval import Threshold as Limit
 from miko_clf.evaluate.interval import bootstrap, paired_difference
+from miko_clf.evaluate.lockbox import said as lockbox_said
+from miko_clf.evaluate.lockbox import unlock
 from miko_clf.evaluate.predict import Predictor
 from miko_clf.evaluate.report import Difference, Report, Row
 from miko_clf.questions import Questions
@@ -27,6 +30,7 @@ from miko_clf.recipe import Recipe
 from miko_clf.train.infer import arms, serving_arms
 
 COMPARED = ("macro_f1", "auroc")
+SCORES_ALONE = Wanted(few=True)
 
 
 def compare(
@@ -37,18 +41,21 @@ def compare(
     cache: Path | None,
     num_resamples: int,
     command: str,
+    wanted: Wanted = SCORES_ALONE,
 ) -> Report:
     """Return what each bundle scores in each of its arms on one split.
 
     Thresholds and temperatures are the bundles' own, fitted on validation. Baselines are
     fitted on the train split of the same data. Where several questions are asked the report is
-    of the first, with those of the others, each on the posts that answer it. Raises a
+    of the first, with those of the others, each on the posts that answer it. What is looked into
+    besides is of the first bundle. Opening the test split is counted in every bundle. Raises a
     `MikoError` where bundles answer different labels, or a post has a label that none of them
     knows.
     """
     started = time.monotonic()
     opened = [bundle.read(path) for path in bundles]
     questions = _common_questions(opened)
+    openings = unlock(opened, data, split, command)
     posts, train = data.read(split), data.read("train")
     asks = asked(posts, train, questions, data.path, split)
     said = [one for each in opened for one in _arms(each, posts, cache, _note(each, data))]
@@ -65,6 +72,10 @@ def compare(
         num_resamples=num_resamples,
     )
     first, *others = [_answered(whole, one, said, opened) for one in asks]
+    found = look_into(opened[0], asks[0], wanted, cache=cache, num_resamples=num_resamples)
+    if not wanted.few:
+        found |= {"lockbox": lockbox_said(openings), "audit": audited(train, posts, split)}
+    first = replace(first, findings=found)
     seconds = round(time.monotonic() - started, 1)
     others = [replace(each, seconds=seconds) for each in others]
     return replace(first, seconds=seconds, others=others)

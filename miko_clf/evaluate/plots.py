@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from miko_clf import metrics
+from miko_clf.evaluate.proportion import wilson
 
 _NUM_BINS = 15
 _BLUE, _ORANGE, _GREY = "#1f77b4", "#d95f02", "#777777"
@@ -51,7 +52,7 @@ def reliability(
     held = counts > 0
     mean = np.bincount(bins, stated, _NUM_BINS)[held] / counts[held]
     share = np.bincount(bins, true, _NUM_BINS)[held] / counts[held]
-    low, high = _wilson(share, counts[held])
+    low, high = wilson(share, counts[held])
     # rounding can put a bound past its own share by 1e-17, which matplotlib refuses
     errors = np.maximum([share - low, high - share], 0)
     upper.errorbar(mean, share, errors, fmt="o-", color=_BLUE, capsize=2, label="observed")
@@ -61,16 +62,6 @@ def reliability(
     lower.bar(edges[:-1], counts, width=1 / _NUM_BINS, align="edge", color=_BLUE, edgecolor="white")
     lower.set(xlabel=stated_of, ylabel="rows")
     _save(figure, path)
-
-
-def _wilson(
-    share: Float[np.ndarray, " bin"], count: Int[np.ndarray, " bin"]
-) -> tuple[Float[np.ndarray, " bin"], Float[np.ndarray, " bin"]]:
-    """Return the bounds of Wilson's score interval (JASA 1927) at 95 %."""
-    z = 1.959964
-    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
-    return centre - half, centre + half
 
 
 def curves(metrics_lines: Sequence[Mapping[str, Any]], path: Path) -> None:

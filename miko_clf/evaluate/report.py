@@ -14,6 +14,7 @@ from rich.table import Table
 
 from miko_clf import manifest
 from miko_clf.evaluate.interval import Interval
+from miko_clf.evaluate.page import page
 
 _WIDE = 190  # columns that a table with each interval beside its value takes
 _TITLES = {
@@ -59,7 +60,8 @@ class Report:
     """Rows of one split of one data set, the differences between them, and how they came about.
 
     `others` are the reports on further `question`s that the same systems answer; `kind` is
-    whether one label holds or any number of them.
+    whether one label holds or any number of them. `findings` are what was looked into besides,
+    by name; `page` draws those that it knows.
     """
 
     rows: Sequence[Row]
@@ -77,16 +79,19 @@ class Report:
     question: str = ""
     kind: Literal["one", "many"] = "one"
     others: Sequence["Report"] = ()
+    findings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write(report: Report, folder: Path) -> None:
-    """Write `report.json` (an undefined figure is null) and `report.md`, each whole or not at all.
+    """Write `report.json` (undefined is null), `report.md` and `report.html`, each whole or not.
 
     Raises `BundleError` where the folder cannot be written.
     """
-    manifest.write_json(folder / "report.json", _strict(_fields(report)))
+    fields = _strict(_fields(report))
+    manifest.write_json(folder / "report.json", fields)
     pages = [_page(each) for each in (report, *report.others)]
     manifest.write_text(folder / "report.md", "\n".join(pages))
+    manifest.write_text(folder / "report.html", page(fields))
 
 
 def print_table(report: Report, console: Console | None = None) -> None:
@@ -197,8 +202,16 @@ def _compact(interval: Interval | None, stacked: bool) -> str:
 
 def _meaning(report: Report) -> str:
     counts = ", ".join(f"{count} {name}" for name, count in report.counts.items())
-    return (
-        f"Rows: split {report.split} of {report.data} ({counts}). Each figure is the metric on "
+    rows = f"Rows: split {report.split} of {report.data} ({counts}). "
+    if "comparison" in report.findings:
+        seeds = report.findings["comparison"]["seeds"]
+        return rows + (
+            f"Each figure is the mean over {seeds} seeds and, in brackets, its "
+            f"{100 * report.level:g} % interval over other rows and other seeds. ECE is "
+            f"{_ECE[report.kind]}."
+        )
+    return rows + (
+        "Each figure is the metric on "
         f"those rows and, in brackets, the {100 * report.level:g} % percentile interval of "
         f"{report.num_resamples} bootstrap resamples of them: the chance in which rows were drawn, "
         f"not the chance in training. ECE is {_ECE[report.kind]}; on resamples it comes out a "
@@ -238,7 +251,7 @@ def _asked(report: Report) -> str:
 def _fields(report: Report) -> dict[str, Any]:
     """Return the report as an object; what most reports have no use for is there where it is."""
     found = asdict(report) | {"others": [_fields(each) for each in report.others]}
-    bare = {"question": "", "kind": "one", "others": []}
+    bare = {"question": "", "kind": "one", "others": [], "findings": {}}
     return {key: value for key, value in found.items() if key not in bare or value != bare[key]}
 
 

@@ -74,7 +74,7 @@ def over_seeds(
 ) -> dict[str, Spread]:
     """Return every metric over seeds; its interval covers other rows and other seeds."""
     found = drawn(seeds, truth, resamples(len(truth), num_resamples, seed), positive=positive)
-    return {name: _spread(each, level) for name, each in found.items()}
+    return {name: spread(each, level) for name, each in found.items()}
 
 
 def difference(
@@ -155,7 +155,8 @@ def gap(values: Drawn, level: float = 0.95) -> Gap:
     return Gap(mean, mean - reach * error, mean + reach * error, p, smallest)
 
 
-def _spread(values: Drawn, level: float) -> Spread:
+def spread(values: Drawn, level: float = 0.95) -> Spread:
+    """Return mean and deviation over seeds, and the interval of the mean, within [0, 1]."""
     found = gap(values, level)
     deviation = float(values.here.std(ddof=1)) if len(values.here) > 1 else np.nan
     low, high = (float(np.clip(bound, 0, 1)) for bound in (found.low, found.high))

@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from miko_clf.bundle import Calibration
 from miko_clf.data.collate import Preparation
+from miko_clf.export.answer import decision, limits, probabilities
 from miko_clf.fuse.model import Model
 from miko_clf.questions import Questions
 
@@ -69,21 +70,23 @@ def parts(
     model: Model,
     preparation: Preparation,
     questions: Questions,
-    temperatures: Sequence[float],
+    fitted: Sequence[Calibration],
 ) -> list[Part]:
     """Return the single graph, and the split ones: each tower, and the head behind them.
 
-    The probabilities are those of each question at its own temperature, in the order of the
-    logits: a softmax over the labels of which one holds, a sigmoid for each that may hold.
+    The probabilities are those of each question as it was calibrated, in the order of the logits,
+    and the decision is made at the thresholds of the arm that a post is in.
     """
 
-    def answer(module: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def answer(module: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         logits = module(batch).logits
-        return logits, _probabilities(logits, questions, temperatures)
+        stated = probabilities(logits, questions, fitted)
+        found = decision(stated, limits(batch, preparation, questions, fitted), questions)
+        return logits, stated, found
 
     whole = inputs(preparation)
     behind = [_behind_towers(name, model.split) for name in whole]
-    outputs, states = ("logits", "probabilities"), ("states",)
+    outputs, states = ("logits", "probabilities", "decision"), ("states",)
     found = [
         Part("model", Graph(model, whole, answer), outputs),
         Part("head", Graph(model, behind, answer), outputs),
@@ -95,14 +98,6 @@ def parts(
         image = Graph(model.image_tower, ("pixels",), lambda m, b: m(b["pixels"]))
         found.append(Part("image", image, states))
     return found
-
-
-def _probabilities(logits: Tensor, questions: Questions, temperatures: Sequence[float]) -> Tensor:
-    found = []
-    for (question, span), temperature in zip(questions.spans(), temperatures, strict=True):
-        scaled = (logits if len(questions) == 1 else logits[:, span]) / temperature
-        found.append(scaled.softmax(-1) if question.kind == "one" else scaled.sigmoid())
-    return found[0] if len(found) == 1 else torch.cat(found, dim=-1)
 
 
 def inputs(preparation: Preparation) -> list[str]:

@@ -33,19 +33,26 @@ BATCHES = (1, 3, 8)
 
 @dataclass(frozen=True)
 class Parity:
-    """How far the graphs are from torch: rows compared, and the largest difference of a logit."""
+    """How far the graphs are from torch: rows compared, and the largest difference of a logit.
+
+    `alike` posts were decided as torch decides them, and `apart` ones otherwise, as a threshold
+    lies between what the two say of them.
+    """
 
     rows: int
     single: float
     split: float
     attention: int
+    alike: int
+    apart: int
 
     def line(self) -> str:
         """Return the finding in one line."""
         return (
             f"parity: {self.rows} rows (missing inputs x batch x length), largest difference of "
             f"a logit {self.single:.1e} (one graph) and {self.split:.1e} (split graphs), "
-            f"allowed {TOLERANCE:.0e}; {self.attention} Attention operators"
+            f"allowed {TOLERANCE:.0e}; {self.alike} posts decided alike, {self.apart} otherwise; "
+            f"{self.attention} Attention operators"
         )
 
 
@@ -53,6 +60,7 @@ class Graphs:
     """The written graphs of one folder in ONNX Runtime, on the CPU."""
 
     def __init__(self, folder: Path, found: list[Part]) -> None:
+        self.torch = next(part.module for part in found if part.name == "model")
         self.sessions = {
             part.name: onnxruntime.InferenceSession(
                 folder / f"{part.name}.onnx", providers=["CPUExecutionProvider"]
@@ -62,7 +70,16 @@ class Graphs:
 
     def whole(self, batch: Batch) -> np.ndarray:
         """Return the logits of the single graph."""
-        return self._run("model", batch)
+        return self.answers(batch)[0]
+
+    def answers(self, batch: Batch) -> list[np.ndarray]:
+        """Return logits, probabilities and decision of the single graph."""
+        return self._all("model", batch)
+
+    def wanted(self, batch: Batch) -> list[np.ndarray]:
+        """Return the same three of the model that the single graph was made of."""
+        with torch.inference_mode():
+            return [each.numpy() for each in self.torch(*(batch[n] for n in self.torch.names))]
 
     def split(self, batch: Batch) -> np.ndarray:
         """Return the logits of the head over the states of the towers' graphs."""
@@ -82,23 +99,26 @@ class Graphs:
         return torch.from_numpy(self._run(name, batch))
 
     def _run(self, name: str, batch: Batch) -> np.ndarray:
+        return self._all(name, batch)[0]
+
+    def _all(self, name: str, batch: Batch) -> list[np.ndarray]:
         session = self.sessions[name]
         feed = {each.name: batch[each.name].numpy() for each in session.get_inputs()}
-        result: np.ndarray = session.run(None, feed)[0]
-        return result
+        found: list[np.ndarray] = session.run(None, feed)
+        return found
 
 
 def compare(model: Model, graphs: Graphs, preparation: Preparation, attention: int) -> Parity:
     """Return how far the graphs are from the model.
 
-    Raises `ExportError` naming the first row past the tolerance, or not a number.
+    Raises `ExportError` naming the first row past the tolerance, or not a number, or decided
+    otherwise than its probability says.
     """
-    rows, worst = 0, {"one graph": 0.0, "split graphs": 0.0}
+    rows, alike, apart, worst = 0, 0, 0, {"one graph": 0.0, "split graphs": 0.0}
     for row, batch in cases(model, preparation):
-        with torch.inference_mode():
-            wanted = model(batch).logits.numpy()
-        for kind, run in (("one graph", graphs.whole), ("split graphs", graphs.split)):
-            difference = float(np.abs(run(batch) - wanted).max())
+        wanted, found = graphs.wanted(batch), graphs.answers(batch)
+        for kind, logits in (("one graph", found[0]), ("split graphs", graphs.split(batch))):
+            difference = float(np.abs(logits - wanted[0]).max())
             if not difference <= TOLERANCE:  # also where it is not a number
                 raise ExportError(
                     f"the exported model ({kind}) differs from torch by {difference:.2g} at "
@@ -106,7 +126,26 @@ def compare(model: Model, graphs: Graphs, preparation: Preparation, attention: i
                 )
             worst[kind] = max(worst[kind], difference)
         rows += 1
-    return Parity(rows, worst["one graph"], worst["split graphs"], attention)
+        otherwise = _otherwise(found, wanted, row)
+        alike, apart = alike + len(wanted[0]) - otherwise, apart + otherwise
+    return Parity(rows, worst["one graph"], worst["split graphs"], attention, alike, apart)
+
+
+def _otherwise(found: list[np.ndarray], wanted: list[np.ndarray], row: str) -> int:
+    """Return how many posts are decided otherwise than torch decides them.
+
+    A label may be gained only where its probability came out higher, and lost where it came out
+    lower; anything else raises `ExportError`.
+    """
+    (_, stated, decided), (_, torch_stated, torch_decided) = found, wanted
+    moved = np.where(decided, stated > torch_stated, stated < torch_stated)
+    differs = decided != torch_decided
+    if (differs.any(1) & ~(differs & moved).any(1)).any():
+        raise ExportError(
+            f"the exported model decides otherwise than torch at {row}, and not by its "
+            "probabilities, so nothing was written"
+        )
+    return int(differs.any(1).sum())
 
 
 def cases(model: Model, preparation: Preparation) -> Iterator[tuple[str, Batch]]:

@@ -26,7 +26,7 @@ def export(path: Path) -> Parity:
     preparation = Preparation.model_validate(opened.preprocess)
     words = read_words(opened.tokenizer, preparation)
     model = rebuild(path, opened.recipe, opened.questions.names, words)
-    found = parts(model, preparation, opened.questions, opened.temperatures)
+    found = parts(model, preparation, opened.questions, opened.calibrations)
     console = Console(file=sys.stderr)
     with manifest.aside(path / "onnx") as folder:
         folder.mkdir()

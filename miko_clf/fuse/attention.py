@@ -45,6 +45,16 @@ class GatedReader(nn.Module):
         read = self.attention(self.norm(content), intention, present)
         return content + torch.tanh(self.gate) * read
 
+    def weights(
+        self,
+        content: Float[Tensor, "post token width"],
+        intention: Float[Tensor, "post word width"],
+        present: Bool[Tensor, "post word"],
+    ) -> Float[Tensor, "post head token word"]:
+        """Return how much each token of the content attends to each word, whatever the gate."""
+        found: Tensor = self.attention.weights(self.norm(content), intention, present)
+        return found
+
 
 class Look(nn.Module):
     """Latent tokens look at the content (Jaegle et al., Perceiver IO, 2022)."""

@@ -132,6 +132,7 @@ def _decoder(recipe: Recipe, text: TextTower | None, texts: Sequence[str]) -> De
         width=recipe.fusion.width,
         heads=recipe.fusion.heads,
         dropout=recipe.fusion.dropout,
+        share=recipe.reasoning.share,
     )
 
 

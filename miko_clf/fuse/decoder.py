@@ -9,8 +9,6 @@ from torch.nn import functional
 
 from miko_clf.encode.attention import Attention, FeedForward
 
-IGNORED = -100
-
 
 class DecoderLayer(nn.Module):
     """Words attend to the words before them, then to the fused tokens."""
@@ -44,7 +42,9 @@ class Decoder(nn.Module):
     """Causal language model over the text tower's vocabulary, reading fused tokens.
 
     With `known` words every other counts as one and the same: of 30,000 pieces the training
-    texts of a few thousand posts use a third, and the rest would be paid for in every step.
+    texts of a few thousand posts use a third, and the rest would be paid for in every step. In
+    training the loss is that of a random `share` of the words, as most of the work is in weighing
+    the whole vocabulary for each.
     """
 
     place: Tensor
@@ -57,12 +57,14 @@ class Decoder(nn.Module):
         heads: int,
         dropout: float,
         known: Sequence[int] | None = None,
+        share: float = 1.0,
     ) -> None:
         super().__init__()
         place = torch.arange(vocabulary)
         if known is not None:
             place = torch.zeros(vocabulary, dtype=torch.int64)
             place[list(known)] = torch.arange(1, len(known) + 1)
+        self.share = share
         self.register_buffer("place", place, persistent=False)
         self.word = nn.Embedding(int(place.max()) + 1, width)
         nn.init.normal_(self.word.weight, std=0.02)
@@ -77,10 +79,7 @@ class Decoder(nn.Module):
         present: Bool[Tensor, "post token"],
     ) -> Float[Tensor, "post word vocabulary"]:
         """Return the logits of the word after each word; output and input embeddings are tied."""
-        words = self.word(self.place[ids]) + self.position[: ids.shape[1]]
-        for layer in self.layers:
-            words = layer(words, tokens, present)
-        return functional.linear(self.norm(words), self.word.weight)
+        return functional.linear(self._read(ids, tokens, present), self.word.weight)
 
     def loss(
         self,
@@ -90,9 +89,23 @@ class Decoder(nn.Module):
         present: Bool[Tensor, "post token"],
     ) -> Float[Tensor, ""]:
         """Return the mean cross-entropy of the words that are present, zero where none is."""
-        logits = self(ids[:, :-1], tokens, present)
-        target = self.place[ids[:, 1:]].masked_fill(~mask[:, 1:], IGNORED)
-        total = functional.cross_entropy(
-            logits.flatten(0, 1), target.flatten(), ignore_index=IGNORED, reduction="sum"
-        )
-        return total / mask[:, 1:].sum().clamp(min=1)
+        wanted = mask[:, 1:]
+        if self.training and self.share < 1:
+            wanted = wanted & (torch.rand(wanted.shape, device=wanted.device) < self.share)
+        states = self._read(ids[:, :-1], tokens, present)[wanted]  # (wanted, width)
+        logits = functional.linear(states, self.word.weight)
+        target = self.place[ids[:, 1:][wanted]]
+        total = functional.cross_entropy(logits, target, reduction="sum")
+        return total / wanted.sum().clamp(min=1)
+
+    def _read(
+        self,
+        ids: Int[Tensor, "post word"],
+        tokens: Float[Tensor, "post token width"],
+        present: Bool[Tensor, "post token"],
+    ) -> Float[Tensor, "post word width"]:
+        words = self.word(self.place[ids]) + self.position[: ids.shape[1]]
+        for layer in self.layers:
+            words = layer(words, tokens, present)
+        normed: Tensor = self.norm(words)
+        return normed

@@ -3,7 +3,7 @@
 from functools import partial
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from miko_clf.data.post import RELATIONS
@@ -38,7 +38,10 @@ class Slots(nn.Module):
 
 
 class Reader(nn.Module):
-    """Everything behind the towers: token states in, logits out."""
+    """Everything behind the towers: token states in, logits out.
+
+    `slot_mask` (post, slot) among the states, which no graph takes, keeps slots from being read.
+    """
 
     def __init__(
         self,
@@ -138,8 +141,24 @@ class Reader(nn.Module):
         if guess is not None:
             tokens.append(self.intention(guess) + self.relation)
             stands_in = states["student"] if given is None else states["student"] & ~given
-            present.append(stands_in[:, None].expand(-1, NUM_SLOTS))
+            read = stands_in[:, None].expand(-1, NUM_SLOTS)
+            present.append(read & states["slot_mask"] if "slot_mask" in states else read)
         return self.intention_null(tokens, present, num_posts)
+
+    def owners(self, states: Batch) -> Int[Tensor, "post word"]:
+        """Return the relation, or slot, that each token of what is read belongs to.
+
+        `NUM_SLOTS` for the null token at its head.
+        """
+        first = next(iter(states.values()))
+        parts = [first.new_full((first.shape[0], 1), NUM_SLOTS, dtype=torch.int64)]
+        if self.reads_intentions:
+            mask = states["intention_mask"]
+            parts.append(states["relation"][:, :, None].expand(mask.shape).flatten(1, 2))
+        if self.slots is not None:
+            every = torch.arange(NUM_SLOTS, device=first.device)
+            parts.append(every.expand(first.shape[0], -1))
+        return torch.cat(parts, dim=1)
 
 
 def _projection(width_in: int, width: int, dropout: float) -> nn.Sequential:

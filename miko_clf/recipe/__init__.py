@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from miko_clf.errors import RecipeError, nearest
+from miko_clf.recipe.decision import Decision
 from miko_clf.recipe.fusions import FUSIONS, Conditioned, Fusion, Generator, Pooled, Product, Reader
 from miko_clf.recipe.stages import Early, Optimiser, Reasoning, Retrieval, Task
 from miko_clf.recipe.system import CONTENT_TEXTS, Input, Intentions, Recipe
@@ -18,6 +19,7 @@ __all__ = [
     "CONTENT_TEXTS",
     "FUSIONS",
     "Conditioned",
+    "Decision",
     "Early",
     "Fusion",
     "Generator",

@@ -46,6 +46,8 @@ class Reasoning(Section):
     """Weight of bringing each slot to the encoding of the teacher's text."""
     generate: float = Field(default=0.0, ge=0)
     """Weight of writing the rationale with a decoder."""
+    share: float = Field(default=1.0, gt=0, le=1)
+    """Share of a rationale's words, drawn anew each step, that are learned from."""
     max_length: int = Field(default=128, gt=2)
     """Tokens kept of a rationale."""
     optimiser: Optimiser = Optimiser()

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from miko_clf.recipe.decision import Decision
 from miko_clf.recipe.fusions import Fusion, Generator, Reader
 from miko_clf.recipe.section import Section
 from miko_clf.recipe.stages import Reasoning, Task
@@ -40,6 +41,7 @@ class Recipe(Section):
     intention: Intentions = Intentions()
     reasoning: Reasoning = Reasoning()
     task: Task = Task()
+    decision: Decision = Decision()
     batch_size: int = Field(default=32, gt=0)
     """Posts in an optimisation step."""
     seed: int = 0

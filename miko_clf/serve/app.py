@@ -33,16 +33,18 @@ def make_app(
     provider: Provider = "cpu",
     allow_cpu: bool = False,
     threads: int | None = None,
+    prior: float | None = None,
     warmed: Warmed = lambda error: None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> FastAPI:
     """Return the application that serves a bundle.
 
     The bundle is opened here, so its errors are raised here; it is warmed up once the
-    application has started, and only then ready. `warmed` hears of the outcome. Where `stopping`
-    is true nothing new is accepted.
+    application has started, and only then ready. `prior` is the share of the positive class to
+    correct scores for. `warmed` hears of the outcome. Where `stopping` is true nothing new is
+    accepted.
     """
-    engine = Engine.open(path, provider=provider, allow_cpu=allow_cpu, threads=threads)
+    engine = Engine.open(path, provider=provider, allow_cpu=allow_cpu, threads=threads, prior=prior)
     service = Service(engine, stopping)
 
     @asynccontextmanager
@@ -75,6 +77,7 @@ def serve(
     provider: Provider = "cpu",
     allow_cpu: bool = False,
     threads: int | None = None,
+    prior: float | None = None,
 ) -> None:
     """Serve a bundle until SIGTERM or SIGINT, then finish the requests under way and return.
 
@@ -99,6 +102,7 @@ def serve(
             provider=provider,
             allow_cpu=allow_cpu,
             threads=threads,
+            prior=prior,
             warmed=warmed,
             stopping=lambda: server.should_exit,
         )

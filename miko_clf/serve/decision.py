@@ -1,14 +1,42 @@
-"""What probabilities decide: a label, several, or one answer for each task."""
+"""What probabilities decide: a label, several, or one answer for each task, and how sure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from miko_clf.bundle import Calibration, Threshold
-from miko_clf.data.post import Names
+from miko_clf.data.post import Label, Names, Record
 from miko_clf.questions import Question, Questions
+
+_ROUNDING = 1e-8  # by which MAPIE, too, lets a label into a conformal set
+
+
+def _unsaid(value: Any) -> bool:
+    return value is None
+
+
+class Score(Record):
+    """What the model says of a post.
+
+    `arm` is what stood for the author's intention: those given (`with`), the model's own guess
+    (`student`) or nothing (`without`). Of two labels the second is decided where its probability
+    is at or above `threshold`; of more, the most probable. Where any number of labels may hold
+    `label` lists those at or above their thresholds. Where there are tasks label, probabilities
+    and threshold are objects with an entry for each. `truncated` says that some text was longer
+    than the model reads. `certain` says whether the label stands alone in the post's conformal set;
+    it is left out where the bundle has none.
+    """
+
+    id: str
+    label: Label
+    probabilities: Mapping[str, float] | Mapping[str, Mapping[str, float]]
+    threshold: Threshold | Mapping[str, Threshold | None] | None
+    arm: str
+    truncated: bool
+    certain: bool | Mapping[str, bool | None] | None = Field(default=None, exclude_if=_unsaid)
 
 
 class Decision(NamedTuple):
@@ -17,25 +45,28 @@ class Decision(NamedTuple):
     label: Names
     probabilities: Mapping[str, float]
     threshold: Threshold | None
+    certain: bool | None = None
 
 
 def decide(
     row: NDArray[np.float32], questions: Questions, fitted: Sequence[Calibration], arm: str
 ) -> dict[str, Any]:
-    """Return label, probabilities and threshold of a post, by task where the questions have names.
+    """Return the fields of a `Decision` on a post, by task where the questions have names.
 
     Of two labels the second is decided for where its probability is at or above the threshold of
     the arm, and so is each label of which any may hold; of more, the most probable.
     """
     found = {
-        question.name: _one(row[span], question, each.thresholds.get(arm))
+        question.name: _sure(_one(row[span], question, each.thresholds.get(arm)), each, arm)
         for (question, span), each in zip(questions.spans(), fitted, strict=True)
     }
     if list(found) == [""]:
         return found[""]._asdict()
-    return {
+    tasks = {
         key: {name: getattr(each, key) for name, each in found.items()} for key in Decision._fields
     }
+    silent = all(each is None for each in tasks["certain"].values())
+    return tasks | {"certain": None} if silent else tasks
 
 
 def lacking(questions: Questions, fitted: Sequence[Calibration], arm: str) -> bool:
@@ -48,6 +79,15 @@ def lacking(questions: Questions, fitted: Sequence[Calibration], arm: str) -> bo
         elif question.positive is not None and not isinstance(found, float):
             return True
     return False
+
+
+def _sure(found: Decision, fitted: Calibration, arm: str) -> Decision:
+    """Return the decision, with whether its label is alone in the conformal set."""
+    if fitted.conformal is None or arm not in fitted.conformal.quantiles:
+        return found
+    least = 1 - fitted.conformal.quantiles[arm] - _ROUNDING
+    held = [name for name, stated in found.probabilities.items() if stated >= least]
+    return found._replace(certain=held == [found.label])
 
 
 def _one(row: NDArray[np.float32], question: Question, threshold: Threshold | None) -> Decision:

@@ -1,7 +1,7 @@
 """Posts to scores by the graph of a bundle."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,36 +11,18 @@ from onnxruntime import InferenceSession
 from pydantic import ValidationError
 
 from miko_clf import bundle
-from miko_clf.bundle import PREPROCESS, Bundle, Threshold
+from miko_clf.bundle import PREPROCESS, Bundle
 from miko_clf.data.collate import Arrays, Preparation, collate, images, read_words
 from miko_clf.data.pixels import golden_digest
-from miko_clf.data.post import Intention, Label, Post, Record
+from miko_clf.data.post import Intention, Post
 from miko_clf.errors import BundleError, MikoError
-from miko_clf.serve.decision import decide, lacking
+from miko_clf.serve.decision import Score, decide, lacking
+from miko_clf.serve.prior import Prior
 from miko_clf.serve.session import Provider, open_session, provider_of
 
 MAX_BATCH = 32
 TOLERANCE = 1e-3  # of a probability, between a post alone and the same post in a batch
 _ARMS = ("with", "student", "without")
-
-
-class Score(Record):
-    """What the model says of a post.
-
-    `arm` is what stood for the author's intention: those given (`with`), the model's own guess
-    (`student`) or nothing (`without`). Of two labels the second is decided where its probability
-    is at or above `threshold`; of more, the most probable. Where any number of labels may hold
-    `label` lists those at or above their thresholds. Where there are tasks label, probabilities
-    and threshold are objects with an entry for each. `truncated` says that some text was longer
-    than the model reads.
-    """
-
-    id: str
-    label: Label
-    probabilities: Mapping[str, float] | Mapping[str, Mapping[str, float]]
-    threshold: Threshold | Mapping[str, Threshold | None] | None
-    arm: str
-    truncated: bool
 
 
 class Ready(NamedTuple):
@@ -60,11 +42,12 @@ class Ready(NamedTuple):
 class Engine:
     """A bundle's graph in a session; `score`, `prepare` and `run` may be called from any thread.
 
-    `provider` is the one in use.
+    `provider` is the one in use; where there is a `prior` scores are corrected for it.
     """
 
     def __init__(self, opened: Bundle, session: InferenceSession, preparation: Preparation) -> None:
         self.bundle = opened
+        self.prior: Prior | None = None
         self.session = session
         self.provider: Provider = provider_of(session)
         self.preparation = preparation
@@ -82,19 +65,23 @@ class Engine:
         provider: Provider = "cpu",
         allow_cpu: bool = False,
         threads: int | None = None,
+        prior: float | None = None,
     ) -> "Engine":
         """Return the engine of a bundle whose every file was found unchanged.
 
-        `threads` compute one batch, by default one a core. Raises `BundleError` where the bundle
-        does not fit this program, `DeviceError` where `provider` is not to be had.
+        `threads` compute one batch, by default one a core. `prior` is the share of the positive
+        class among the posts to come, by default the bundle's own. Raises `BundleError` where the
+        bundle does not fit this program, `DeviceError` where `provider` is not to be had.
         """
         opened = bundle.read(path)
+        moved = None if prior is None else Prior(opened, prior)
         graph = opened.graph("model")
         _check_folder(opened)
         preparation = _preparation(opened)
         session = open_session(graph, provider, allow_cpu=allow_cpu, threads=threads)
         engine = cls(opened, session, preparation)
         engine._check_graph()
+        engine.prior = moved
         return engine
 
     def score(self, posts: Sequence[Post], arm: str | None = None) -> list[Score]:
@@ -169,7 +156,8 @@ class Engine:
 
     def _decide(self, post: Ready, row: NDArray[np.float32]) -> Score:
         found = decide(row, self.bundle.questions, self.bundle.calibrations, post.arm)
-        return Score(id=post.id, **found, arm=post.arm, truncated=post.truncated)
+        score = Score(id=post.id, **found, arm=post.arm, truncated=post.truncated)
+        return self.prior.correct(score) if self.prior else score
 
     def _check_graph(self) -> None:
         """Raise BundleError unless inputs, outputs and thresholds are those this program knows."""

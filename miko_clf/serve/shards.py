@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
@@ -16,7 +16,9 @@ from miko_clf.data.read import Entry, SkipReport, entries, refuse
 from miko_clf.data.row import post_of
 from miko_clf.data.table import Row, rows
 from miko_clf.errors import BundleError, MikoError, PostError
+from miko_clf.serve.decision import Score
 from miko_clf.serve.engine import Engine, Ready
+from miko_clf.serve.prior import Prior, estimate_prior, own_prior, positive_of
 from miko_clf.serve.session import Provider
 
 _PATIENCE = 2.0  # seconds before progress is shown
@@ -25,10 +27,11 @@ Prepared = tuple[Entry, Future[Ready]]
 
 
 class Tally(NamedTuple):
-    """How many posts were scored and how many passed over."""
+    """How many posts were scored and how many passed over, and the prior that was estimated."""
 
     scored: int
     skipped: int
+    prior: float | None = None
 
 
 class Count:
@@ -54,12 +57,14 @@ def score(
     allow_cpu: bool = False,
     skip_bad: bool = False,
     batch_size: int = 256,
+    prior: float | Literal["auto"] | None = None,
 ) -> Tally:
     """Write a score for each post of a .jsonl, .csv or .parquet file, in its order, as JSONL.
 
     A post that cannot be read raises `PostError` with its file and line or, with `skip_bad`, is
     named in `OUT.skipped.json`. On any error `out` stays as it was. `batch_size` posts are held
-    in memory at a time, twice.
+    in memory at a time, twice. Scores are corrected for a `prior`, the share of the positive class
+    among these posts; `auto` estimates it from their own scores.
     """
     _check_out(out, posts)
     if batch_size < 1:
@@ -67,8 +72,11 @@ def score(
     report = SkipReport() if skip_bad else None
     with manifest.aside(out) as beside:
         with beside.open("w", encoding="utf-8") as file:
-            engine = Engine.open(bundle, provider=provider, allow_cpu=allow_cpu)
+            known = None if prior == "auto" else prior
+            engine = Engine.open(bundle, provider=provider, allow_cpu=allow_cpu, prior=known)
             engine.check_arm(arm)
+            if prior == "auto":
+                own_prior(engine.bundle)  # raises where there is none, before any work
             table = Count(rows(posts))
             found = entries(table, lambda cells: post_of(cells, posts.parent), report)
             scored = 0
@@ -81,9 +89,10 @@ def score(
         skipped = 0 if report is None else len(report)
         if table.seen != scored + skipped:
             raise AssertionError(f"{table.seen} posts in, {scored} scored and {skipped} skipped")
+        estimate = _corrected(beside, engine) if prior == "auto" and scored else None
         if report is not None:
             report.write(out.with_name(f"{out.name}.skipped.json"))
-    return Tally(scored, skipped)
+    return Tally(scored, skipped, estimate)
 
 
 class Pace:
@@ -117,6 +126,23 @@ class Pace:
             self.progress.start()
             self.shown = True
         self.progress.update(self.task, completed=scored, rate=scored / spent)
+
+
+def _corrected(path: Path, engine: Engine) -> float:
+    """Correct a file of scores for the prior that they themselves speak for, and return it."""
+    own, positive = own_prior(engine.bundle)
+    share = estimate_prior((positive_of(one, positive) for one in _read(path)), own)
+    prior = Prior(engine.bundle, share)
+    with manifest.aside(path) as beside, beside.open("w", encoding="utf-8") as file:
+        for one in _read(path):
+            file.write(prior.correct(one).model_dump_json() + "\n")
+    return share
+
+
+def _read(path: Path) -> Iterator[Score]:
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            yield Score.model_validate_json(line)
 
 
 def _check_out(out: Path, posts: Path) -> None:

@@ -28,7 +28,8 @@ class Feed:
 
     Texts are tokenised once. Where `cache` names a folder, what frozen towers say of the
     posts is computed before the first batch and no image is opened after that. `targets`
-    adds what the teacher wrote, which only training stages read.
+    adds what the teacher wrote, which only training stages read. `split` is where the posts are
+    from, where it matters: nothing is fitted on any but `train` and `val`.
     """
 
     def __init__(
@@ -41,8 +42,10 @@ class Feed:
         cache: Path | None = None,
         targets: bool = False,
         rationale_length: int = 128,
+        split: str | None = None,
     ) -> None:
         self.posts = list(posts)
+        self.split = split
         self.preparation = preparation
         tower = model.text_tower
         self.words = Words(tower.words.tokenizer, preparation.pad_id) if tower else None

@@ -38,13 +38,15 @@ class StoppedError(MikoError):
 class Run:
     """What stays the same over the stages of one training run.
 
-    `minutes` pass between checkpoints within an epoch; `trackers` are accelerate's names.
+    `minutes` pass between checkpoints within an epoch; `trackers` are accelerate's names. Posts of
+    like `lengths` are batched, by default of as many tokens.
     """
 
     recipe: Recipe
     folder: Path
     minutes: float = 10.0
     trackers: tuple[str, ...] = ()
+    lengths: tuple[int, ...] | None = None
 
     @property
     def metrics(self) -> Path:
@@ -86,7 +88,7 @@ class _Training:
         )
         if settings.trackers:
             self.accelerator.init_trackers("miko_clf", {"recipe": recipe.name})
-        lengths = [train.length(index) for index in range(len(train))]
+        lengths = settings.lengths or [train.length(index) for index in range(len(train))]
         self.order = Order(lengths, recipe.batch_size, recipe.seed)
         optimiser = optim.optimiser(model, rates, _paces(recipe, model, rates.tower_rate))
         schedule = optim.schedule(optimiser, rates, stage.settings.epochs * len(self.order))

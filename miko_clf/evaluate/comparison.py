@@ -1,0 +1,161 @@
+"""Systems over seeds: every metric with its interval, every difference with its tests."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int
+
+from miko_clf.evaluate import paired
+from miko_clf.evaluate.interval import Interval
+from miko_clf.evaluate.seeds import Drawn, Gap, Scores, Spread, drawn, gap, resamples, spread
+
+COMPARED = ("macro_f1", "auroc")
+NUM_PERMUTATIONS = 2000
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A system in an arm, trained from several seeds; `seconds` are those of training one."""
+
+    system: str
+    arm: str
+    seeds: Sequence[Scores]
+    seconds: float | None = None
+
+    @property
+    def name(self) -> str:
+        """System and arm in one word."""
+        return f"{self.system}/{self.arm}"
+
+
+@dataclass(frozen=True)
+class Line:
+    """An arm and its metrics."""
+
+    system: str
+    arm: str
+    seeds: int
+    seconds: float | None
+    metrics: Mapping[str, Spread]
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A metric of `a` minus that of `b`, and what speaks for its being more than chance.
+
+    `p` is of other rows and other seeds, `p_holm` that among all differences of the metric;
+    `permutation_p` is of these trained models on these rows, and `mcnemar` of their decisions, a
+    seed each.
+    """
+
+    a: str
+    b: str
+    metric: str
+    gap: Gap
+    p_holm: float
+    permutation_p: float
+    mcnemar: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All of it. `recovery` is by system and metric; see `recovered`."""
+
+    seeds: int
+    posts: int
+    lines: Sequence[Line]
+    differences: Sequence[Tested]
+    recovery: Mapping[str, Mapping[str, Interval]]
+
+
+def compared(
+    arms: Sequence[Arm],
+    truth: Int[np.ndarray, " row"],
+    *,
+    positive: int | None,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> Comparison:
+    """Return what the arms score and where they differ; all see the same resamples of the rows."""
+    weights = resamples(len(truth), num_resamples, seed)
+    found = {arm.name: drawn(arm.seeds, truth, weights, positive=positive) for arm in arms}
+    by_name = {arm.name: arm for arm in arms}
+    pairs = _pairs(arms)
+    differences: list[Tested] = []
+    for metric in COMPARED:
+        gaps = [gap(found[a][metric] - found[b][metric]) for a, b in pairs]
+        holm = paired.holm([each.p for each in gaps])
+        for (a, b), each, p_holm in zip(pairs, gaps, holm, strict=True):
+            both = by_name[a].seeds, by_name[b].seeds
+            permuted = paired.permuted(
+                *both, truth, positive=positive, metric=metric, num_permutations=NUM_PERMUTATIONS
+            )
+            mcnemar = [
+                paired.mcnemar(*(one.decided(positive) == truth for one in pair))
+                for pair in zip(*both, strict=True)
+            ]
+            differences.append(Tested(a, b, metric, each, p_holm, permuted, mcnemar))
+    lines = [
+        Line(
+            arm.system,
+            arm.arm,
+            len(arm.seeds),
+            arm.seconds,
+            {name: spread(each) for name, each in found[arm.name].items()},
+        )
+        for arm in arms
+    ]
+    return Comparison(
+        len(arms[0].seeds), len(truth), lines, differences, _recovery(arms, found, seed)
+    )
+
+
+def recovered(
+    given: Drawn, guessed: Drawn, none: Drawn, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """Return the share of the gain of `given` over `none` that `guessed` keeps.
+
+    The interval is of the share over draws of rows and, of them, seeds. NaN, all of it, where the
+    gain itself may be nothing: a share of nothing can be any number.
+    """
+    gain, kept = given - none, guessed - none
+    if not gap(gain, level).low > 0:
+        return Interval(np.nan, np.nan, np.nan)
+    random = np.random.default_rng(seed)
+    num_seeds = len(gain.here)
+    chosen = random.integers(num_seeds, size=(len(gain.resampled), num_seeds))
+    parts = [np.take_along_axis(each.resampled, chosen, axis=1).mean(1) for each in (kept, gain)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = np.where(parts[1] > 0, parts[0] / parts[1], np.nan)
+    low, high = np.nanquantile(shares, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(kept.here.mean() / gain.here.mean()), float(low), float(high))
+
+
+def _pairs(arms: Sequence[Arm]) -> list[tuple[str, str]]:
+    """Return which arm is compared with which: intentions with none and controls, then recipes."""
+    found, first = [], arms[0]
+    for system in dict.fromkeys(arm.system for arm in arms):
+        own = {arm.arm: arm.name for arm in arms if arm.system == system}
+        main, *others = own
+        found += [(own[main], own[other]) for other in others if main == "with"]
+        if "student" in own and "without" in own:
+            found.append((own["student"], own["without"]))
+        if system != first.system:
+            found.append((first.name, own[main]))
+    return found
+
+
+def _recovery(
+    arms: Sequence[Arm], found: Mapping[str, Mapping[str, Drawn]], seed: int
+) -> dict[str, dict[str, Interval]]:
+    shares = {}
+    for system in dict.fromkeys(arm.system for arm in arms):
+        names = [f"{system}/{arm}" for arm in ("with", "student", "without")]
+        if all(name in found for name in names):
+            given, guessed, none = (found[name] for name in names)
+            shares[system] = {
+                metric: recovered(given[metric], guessed[metric], none[metric], seed)
+                for metric in COMPARED
+            }
+    return shares

@@ -1,0 +1,213 @@
+"""Which words and patches a decision rests on: integrated gradients by captum, where installed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from math import isqrt
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from miko_clf.errors import MikoError
+from miko_clf.evaluate.explain.passes import collect, lean, margin_of, states_of
+from miko_clf.evaluate.explain.pieces import Merger
+from miko_clf.evaluate.subject import Subject
+from miko_clf.fuse.classifier import MikoClassifier
+from miko_clf.fuse.fused import Batch
+from miko_clf.train.infer import in_arm
+
+STEPS = (64, 256, 1024)  # of the integral, more of them until it is near enough
+NEAR = 0.01  # largest error of the integral, as a share of the difference
+_AT_ONCE = 16  # steps that are in memory together
+Means = dict[str, Tensor]
+Weights = dict[str, Float[np.ndarray, "..."]]  # of each token of each input
+
+
+@dataclass(frozen=True)
+class Attributed:
+    """One post: what each word and the image add to `baseline` to make `full`.
+
+    `tokens` are words and weights, the texts end to end, and `words` how many each text has.
+    `patches` is the image's grid, top row first, none where its tokens are no square; `image` is
+    the sum over the image with what stands outside the grid. `delta` is by how much words and
+    image together exceed the difference: the error of the integral.
+    """
+
+    id: str
+    full: float
+    baseline: float
+    delta: float
+    image: float | None
+    tokens: list[tuple[str, float]]
+    words: dict[str, int]
+    patches: list[list[float]] | None
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Posts, and the difference of logits `of` which the weights are."""
+
+    of: str
+    rows: list[Attributed]
+
+
+def attribute(subject: Subject, rows: Sequence[int]) -> Attribution | None:
+    """Return integrated gradients (Sundararajan et al., 2017) at the states of the towers.
+
+    The path starts at the mean state of each input over the subject's posts and not at zero: what
+    is normalised has the same direction all the way from zero, and jumps there. None where the
+    model's states are not those of separate towers. Raises `MikoError` without captum.
+    """
+    gradients = _captum()
+    model, feed = subject.predictor.model, subject.predictor.feed
+    if not isinstance(model, MikoClassifier) or not len(rows):
+        return None
+    names = _names(subject, model)
+    means = _means(subject, names)
+    merger = Merger(feed.words.tokenizer) if feed.words else None
+    found = []
+    for row in map(int, rows):
+        with torch.no_grad():
+            states = in_arm(states_of(model, feed, [row]), subject.arm)
+        weights, ends = _integrate(gradients, subject, row, states, means)
+        found.append(_attributed(subject, row, weights, ends, merger))
+    return Attribution(lean(subject.question), found)
+
+
+def _captum() -> Any:
+    try:
+        return import_module("captum.attr").IntegratedGradients
+    except ImportError:
+        raise MikoError(
+            "words and patches are explained by captum, which is not installed; "
+            "pip install 'miko-clf[explain]'"
+        ) from None
+
+
+def _names(subject: Subject, model: MikoClassifier) -> list[str]:
+    """Return the inputs that the arm reads through a tower."""
+    given = subject.arm == "with"
+    return [name for name in model.split if name != "intention" or given]
+
+
+def _means(subject: Subject, names: Sequence[str]) -> Means:
+    """Return the mean state (width,) of each input over all posts that have it."""
+
+    def read(states: Batch) -> list[Tensor]:
+        return [part for name in names for part in _sums(states, name)]
+
+    model, feed = subject.predictor.model, subject.predictor.feed
+    found = iter(collect(model, feed, read, "mean states"))
+    device = next(model.parameters()).device
+    sums = {name: (next(found).sum(0), next(found).sum()) for name in names}
+    return {
+        name: torch.from_numpy(total / max(count, 1)).float().to(device)
+        for name, (total, count) in sums.items()
+    }
+
+
+def _sums(states: Batch, name: str) -> tuple[Tensor, Tensor]:
+    """Return the sum of a post's states (post, width) and how many there are (post,)."""
+    tokens = states[f"{name}_states"].flatten(1, -2)
+    present = _present(states, name).flatten(1)[..., None].to(tokens.dtype)
+    return (tokens * present).sum(1), present.sum((1, 2))
+
+
+def _present(states: Batch, name: str) -> Tensor:
+    if name != "image":
+        return states[f"{name}_mask"]
+    return states["image_present"][:, None].expand(states["image_states"].shape[:2])
+
+
+def _integrate(
+    gradients: Any, subject: Subject, row: int, states: Batch, means: Means
+) -> tuple[Weights, tuple[float, float]]:
+    """Return the weight of each token of each input, and the margins at both ends of the path."""
+    given = tuple(states[f"{name}_states"] for name in means)
+    start = tuple(mean.expand_as(each) for mean, each in zip(means.values(), given, strict=True))
+    run = partial(_margins, subject, row, states, list(means))
+    with torch.no_grad():
+        baseline, full = float(run(*start)), float(run(*given))
+    for steps in STEPS:
+        parts = gradients(run).attribute(
+            given, baselines=start, n_steps=steps, internal_batch_size=_AT_ONCE
+        )
+        weights = {
+            name: part.detach()[0].sum(-1).double().cpu().numpy()
+            for name, part in zip(means, parts, strict=True)
+        }
+        if abs(_excess(weights, (baseline, full))) <= NEAR * abs(full - baseline):
+            break
+    return weights, (baseline, full)
+
+
+def _excess(weights: Weights, ends: tuple[float, float]) -> float:
+    """Return by how much the weights exceed the difference that they should add up to."""
+    return sum(float(each.sum()) for each in weights.values()) - (ends[1] - ends[0])
+
+
+def _margins(
+    subject: Subject, row: int, states: Batch, names: Sequence[str], *changed: Tensor
+) -> Float[Tensor, " step"]:
+    """Return how far the logits lean where states of the post are changed, one a step."""
+    num_steps = len(changed[0])
+    batch = {name: each.expand(num_steps, *each.shape[1:]) for name, each in states.items()}
+    batch |= {f"{name}_states": each for name, each in zip(names, changed, strict=True)}
+    logits = subject.predictor.model(batch).logits[:, subject.span]
+    return margin_of(logits, subject.question, int(subject.decided[row]))
+
+
+def _attributed(
+    subject: Subject,
+    row: int,
+    weights: Weights,
+    ends: tuple[float, float],
+    merger: Merger | None,
+) -> Attributed:
+    image = weights.get("image")
+    words = {
+        name: _words(subject, row, name, each, merger)
+        for name, each in weights.items()
+        if name != "image"
+    }
+    return Attributed(
+        id=subject.posts[row].id,
+        full=ends[1],
+        baseline=ends[0],
+        delta=_excess(weights, ends),
+        image=None if image is None else float(image.sum()),
+        tokens=[word for each in words.values() for word in each],
+        words={name: len(each) for name, each in words.items()},
+        patches=None if image is None else grid(image),
+    )
+
+
+def _words(
+    subject: Subject, row: int, name: str, weights: Float[np.ndarray, "..."], merger: Merger | None
+) -> list[tuple[str, float]]:
+    assert merger is not None
+    feed = subject.predictor.feed
+    if name == "intention":
+        assert feed.intentions is not None
+        rows = feed.intentions[row]
+    else:
+        rows = [feed.texts[name][row]]
+    flat = weights.reshape(-1, weights.shape[-1])
+    return [
+        word
+        for ids, each in zip(rows, flat, strict=False)  # a post without intentions has one blank
+        for word in merger.words(ids, each[: len(ids)])
+    ]
+
+
+def grid(tokens: Float[np.ndarray, " token"]) -> list[list[float]] | None:
+    """Return tokens as a square of patches, a class token before them left out; else none."""
+    for patches in (tokens, tokens[1:]):
+        side = isqrt(len(patches))
+        if side > 1 and side * side == len(patches):
+            return [[float(each) for each in line] for line in patches.reshape(side, side)]
+    return None

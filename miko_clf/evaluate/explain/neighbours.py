@@ -1,0 +1,102 @@
+"""Training posts that a system takes for most like the posts that it is asked about."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from miko_clf.data.labels import answers
+from miko_clf.data.post import Post
+from miko_clf.evaluate.explain.passes import collect
+from miko_clf.evaluate.subject import Subject
+from miko_clf.fuse.fused import Batch
+from miko_clf.train.feed import Feed
+from miko_clf.train.infer import in_arm
+from miko_clf.train.retrieval import WIDEST
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A training post; `similarity` is the cosine of its embedding and the other post's."""
+
+    id: str
+    label: str
+    similarity: float
+    text: str | None
+
+
+@dataclass(frozen=True)
+class Near:
+    """A post, what it is and what it was decided for, and its neighbours, nearest first."""
+
+    id: str
+    label: str
+    decided: str
+    neighbours: list[Neighbour]
+
+
+def nearest(subject: Subject, rows: Sequence[int], count: int = 5) -> list[Near]:
+    """Return the `count` nearest training posts of each of the rows, in the subject's arm.
+
+    By cosine of what the head reads, once the mean over the training posts is taken from it: what
+    all posts share says nothing. A post is no neighbour of itself. Empty for a model without an
+    embedding, or with one too wide to be kept for every training post.
+    """
+    predictor = subject.predictor
+    if not len(rows) or not subject.train:
+        return []
+    own = _embeddings(subject, predictor.feed, rows)
+    if own is None or own.shape[1] > WIDEST:
+        return []
+    feed = Feed(
+        subject.train,
+        subject.opened.questions,
+        predictor.model,
+        predictor.preparation,
+        cache=subject.cache,
+    )
+    others = _embeddings(subject, feed)
+    assert others is not None
+    centre = others.mean(0)
+    similar = _unit(own - centre) @ _unit(others - centre).T  # (row, train)
+    return [_near(subject, int(row), each, count) for row, each in zip(rows, similar, strict=True)]
+
+
+def _embeddings(
+    subject: Subject, feed: Feed, rows: Sequence[int] | None = None
+) -> Float[np.ndarray, "post width"] | None:
+    model = subject.predictor.model
+
+    def read(states: Batch) -> list[Tensor]:
+        found = model(in_arm(states, subject.arm)).embedding
+        return [] if found is None else [found]
+
+    found = collect(model, feed, read, "embeddings", rows)
+    return found[0] if found else None
+
+
+def _unit(vectors: Float[np.ndarray, "post width"]) -> Float[np.ndarray, "post width"]:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.maximum(lengths, np.finfo(vectors.dtype).tiny)
+
+
+def _near(subject: Subject, row: int, similar: Float[np.ndarray, " train"], count: int) -> Near:
+    post, labels, name = subject.posts[row], subject.question.labels, subject.question.name
+    order = (int(place) for place in np.argsort(-similar, kind="stable"))
+    others = [place for place in order if subject.train[place].id != post.id][:count]
+    return Near(
+        id=post.id,
+        label=labels[subject.truth[row]],
+        decided=labels[subject.decided[row]],
+        neighbours=[
+            Neighbour(each.id, _label(each, name), float(similar[place]), each.text)
+            for place, each in ((place, subject.train[place]) for place in others)
+        ],
+    )
+
+
+def _label(post: Post, question: str) -> str:
+    given = answers(post.label).get(question, "")
+    return given if isinstance(given, str) else ", ".join(given)

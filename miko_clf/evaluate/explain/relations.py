@@ -1,0 +1,163 @@
+"""Which kinds of intention are read, and what the decisions lose without each of them."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from miko_clf.data.post import RELATIONS, Post
+from miko_clf.evaluate.explain.drawn import differences, mean_interval
+from miko_clf.evaluate.explain.passes import collect
+from miko_clf.evaluate.interval import Interval
+from miko_clf.evaluate.link import linked
+from miko_clf.evaluate.subject import Subject
+from miko_clf.fuse.attention import GatedReader
+from miko_clf.fuse.fused import Batch
+from miko_clf.fuse.model import Model
+from miko_clf.fuse.reader import NUM_SLOTS, Reader
+from miko_clf.train.infer import in_arm
+
+KINDS = (*RELATIONS, "rationale")  # in the order of the slots
+NONE = "none"
+METRICS = ("auroc", "macro_f1")
+_UNDEFINED = Interval(np.nan, np.nan, np.nan)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read of one relation.
+
+    `posts` have it, and `taught` of the training posts; a model's own guess is there for every
+    post. `attention` is its share of the reader's, `left_out` each metric without it minus the
+    metric with all.
+    """
+
+    relation: str
+    posts: int
+    taught: int
+    attention: Interval
+    left_out: dict[str, Interval]
+
+
+def readings(subject: Subject, num_resamples: int = 1000) -> list[Reading]:
+    """Return what is read of each relation, or slot, and last of none of them.
+
+    Attention counts alike over heads, layers, the tokens that read (latents where there are any)
+    and posts; what falls on the null token, as all does where a post has no intention, is `none`.
+    It says where the reader looks and not what that changes, which `left_out` does. Empty for a
+    system that reads no intentions.
+    """
+    reader = _reader(subject.predictor.model)
+    if reader is None or subject.arm == "without":
+        return []
+    counts = _counts(subject)
+    kinds = [place for place, count in enumerate(counts) if count]
+    shares, *logits = _passes(subject, reader, kinds)
+    full, *less = [
+        linked(each.astype(np.float64), subject.opened.questions, subject.opened.calibrations)
+        for each in logits
+    ]
+    taught = _having(subject.train)
+    found = [
+        Reading(
+            relation=KINDS[kind],
+            posts=counts[kind],
+            taught=taught[kind],
+            attention=mean_interval(shares[:, kind], num_resamples),
+            left_out=differences(
+                without[:, subject.span],
+                full[:, subject.span],
+                subject.truth,
+                positive=subject.question.positive,
+                threshold=subject.threshold,
+                names=METRICS,
+                num_resamples=num_resamples,
+            ),
+        )
+        for kind, without in zip(kinds, less, strict=True)
+    ]
+    nothing = mean_interval(shares[:, NUM_SLOTS], num_resamples)
+    return [*found, Reading(NONE, len(shares), 0, nothing, dict.fromkeys(METRICS, _UNDEFINED))]
+
+
+@contextmanager
+def listening(reader: Reader) -> Iterator[list[Tensor]]:
+    """Gather the attention (post, head, token, word) of each layer that runs meanwhile."""
+    heard: list[Tensor] = []
+
+    def hear(module: GatedReader, given: tuple[Tensor, ...]) -> None:
+        heard.append(module.weights(*given))
+
+    handles = [each.register_forward_pre_hook(hear) for each in _readers(reader)]
+    try:
+        yield heard
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _reader(model: Model) -> Reader | None:
+    fusion = getattr(model, "fusion", None)
+    return fusion if isinstance(fusion, Reader) and fusion.has_reader else None
+
+
+def _readers(reader: Reader) -> list[GatedReader]:
+    return [module for module in reader.modules() if isinstance(module, GatedReader)]
+
+
+def _counts(subject: Subject) -> list[int]:
+    """Return how many posts have each kind to be read."""
+    if subject.arm == "student":
+        return [len(subject.posts)] * NUM_SLOTS
+    return [*_having(subject.posts)[:-1], 0]
+
+
+def _having(posts: Sequence[Post]) -> list[int]:
+    """Return how many posts have a text of each kind."""
+    here = [{one.relation for one in post.intentions} for post in posts]
+    return [
+        *(sum(relation in each for each in here) for relation in RELATIONS),
+        sum(post.rationale is not None for post in posts),
+    ]
+
+
+def _passes(
+    subject: Subject, reader: Reader, kinds: Sequence[int]
+) -> list[Float[np.ndarray, "post _"]]:
+    """Return shares of attention, logits with all, and logits without each of the kinds."""
+    model = subject.predictor.model
+
+    def read(states: Batch) -> list[Tensor]:
+        seen = in_arm(states, subject.arm)
+        with listening(reader) as heard:
+            fused = model(seen)
+        assert fused.present is not None
+        shares = _shares(torch.stack(heard), fused.present, reader.owners(seen))
+        less = [model(_without(seen, kind)).logits for kind in kinds]
+        return [shares, fused.logits, *less]
+
+    return collect(model, subject.predictor.feed, read, "relations left out")
+
+
+def _shares(
+    heard: Float[Tensor, "layer post head token word"], present: Tensor, owners: Tensor
+) -> Float[Tensor, "post kind"]:
+    each = heard.mean((0, 2))  # (post, token, word)
+    asking = present[..., None].to(each.dtype)
+    words = (each * asking).sum(1) / asking.sum(1)  # (post, word)
+    return words.new_zeros(len(words), NUM_SLOTS + 1).scatter_add(1, owners, words)
+
+
+def _without(batch: Batch, kind: int) -> Batch:
+    """Return the batch where neither intentions of a kind nor its slot can be read."""
+    changed = dict(batch)
+    if "intention_mask" in batch:
+        changed["intention_mask"] = batch["intention_mask"] & (batch["relation"] != kind)[..., None]
+    if "student" in batch:
+        others = torch.arange(NUM_SLOTS, device=batch["student"].device) != kind
+        changed["slot_mask"] = others.expand(len(batch["student"]), -1)
+    return changed

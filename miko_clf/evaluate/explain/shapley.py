@@ -1,0 +1,140 @@
+"""How much image, text and intention each move a decision: exact Shapley values."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import factorial
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from miko_clf.evaluate.explain.drawn import mean_interval
+from miko_clf.evaluate.explain.passes import collect, lean, margin
+from miko_clf.evaluate.interval import Interval
+from miko_clf.evaluate.subject import Subject
+from miko_clf.fuse.fused import Batch
+from miko_clf.recipe import Recipe
+from miko_clf.train.infer import in_arm, take_away
+
+
+@dataclass(frozen=True)
+class Credit:
+    """One post: `base` with nothing given, `full` with everything, and what each player adds."""
+
+    id: str
+    base: float
+    full: float
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Credits:
+    """What each player adds to the difference of logits that `of` names, over all posts."""
+
+    players: list[str]
+    of: str
+    mean_absolute: dict[str, Interval]
+    mean: dict[str, Interval]
+    rows: list[Credit]
+    note: str = ""
+
+
+def share_out(subject: Subject, num_resamples: int = 1000) -> Credits:
+    """Return the Shapley values (Shapley, 1953) of the inputs of every post.
+
+    A player that is away is masked, so that null tokens stand in for it; `text` are all texts read
+    as content, and a guess of intentions is made anew from the content that is left. The logits
+    are those before calibration. Base and values add up to the full difference.
+    """
+    predictor, recipe = subject.predictor, subject.opened.recipe
+    players = players_of(recipe)
+    names = list(players)
+
+    def read(states: Batch) -> list[Tensor]:
+        logits = [
+            predictor.model(_given(states, subject.arm, players, coalition)).logits
+            for coalition in range(2 ** len(names))
+        ]
+        return [torch.stack(logits, dim=1)[..., subject.span]]
+
+    logits = collect(predictor.model, predictor.feed, read, "Shapley values")[0]
+    coalitions = logits.astype(np.float64).swapaxes(0, 1)
+    margins = np.stack([margin(each, subject.question, subject.decided) for each in coalitions])
+    values = shapley(margins)
+    return Credits(
+        players=names,
+        of=lean(subject.question),
+        mean_absolute=_means(names, np.abs(values), num_resamples),
+        mean=_means(names, values, num_resamples),
+        rows=_rows(subject, margins, names, values),
+        note=_note(recipe),
+    )
+
+
+def shapley(values: Float[np.ndarray, "coalition row"]) -> Float[np.ndarray, "player row"]:
+    """Return each player's mean contribution over all orders in which players can arrive.
+
+    `values` are those of every coalition: player p is in coalition c where bit p of c is set.
+    """
+    num_players = len(values).bit_length() - 1
+    assert len(values) == 2**num_players, "every coalition has a value"
+    found = np.zeros((num_players, values.shape[1]))
+    for coalition in range(len(values)):
+        size = coalition.bit_count()
+        for player in range(num_players):
+            if not coalition >> player & 1:
+                gain = values[coalition | 1 << player] - values[coalition]
+                orders = factorial(size) * factorial(num_players - size - 1)
+                found[player] += gain * (orders / factorial(num_players))
+    return found
+
+
+def players_of(recipe: Recipe) -> dict[str, tuple[str, ...]]:
+    """Return the inputs that go where a player does; `intention` goes with its arm.
+
+    Intentions that are joined with the texts are not told apart from them.
+    """
+    players: dict[str, tuple[str, ...]] = {}
+    if recipe.image is not None:
+        players["image"] = ("image",)
+    if recipe.text is not None and recipe.content_texts:
+        players["text"] = recipe.content_texts
+    if recipe.reads_intentions or recipe.slots:
+        players["intention"] = ()
+    return players
+
+
+def _given(states: Batch, arm: str, players: dict[str, tuple[str, ...]], coalition: int) -> Batch:
+    """Return the batch as it is where only the players of a coalition are there."""
+    away = [name for place, name in enumerate(players) if not coalition >> place & 1]
+    gone = tuple(name for player in away for name in players[player])
+    return take_away(in_arm(states, "without" if "intention" in away else arm), gone)
+
+
+def _means(
+    names: Sequence[str], values: Float[np.ndarray, "player row"], num_resamples: int
+) -> dict[str, Interval]:
+    pairs = zip(names, values, strict=True)
+    return {name: mean_interval(each, num_resamples) for name, each in pairs}
+
+
+def _rows(
+    subject: Subject,
+    margins: Float[np.ndarray, "coalition row"],
+    names: Sequence[str],
+    values: Float[np.ndarray, "player row"],
+) -> list[Credit]:
+    columns = zip(subject.posts, margins[0], margins[-1], values.T, strict=True)
+    return [
+        Credit(post.id, float(base), float(full), dict(zip(names, map(float, each), strict=True)))
+        for post, base, full, each in columns
+    ]
+
+
+def _note(recipe: Recipe) -> str:
+    together = [name for name in recipe.inputs if name != "image"]
+    if recipe.joined == "no" or len(together) < 2:
+        return ""
+    listed = f"{', '.join(together[:-1])} and {together[-1]}"
+    return f"{listed} are read as one text and cannot be told apart; together they are text"

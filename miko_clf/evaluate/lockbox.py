@@ -1,0 +1,82 @@
+"""The test split stays shut; each opening is checked, and counted in its bundles."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from miko_clf import bundle, manifest
+from miko_clf.bundle import Bundle
+from miko_clf.data.held import Splits
+from miko_clf.data.pixels import digest
+from miko_clf.data.post import Post
+from miko_clf.errors import BundleError, PostError
+
+KEY = "openings"
+TEST = "test"
+_ALIKE = 0.5  # share of the test posts in val from which on the two are called the same
+
+
+def unlock(
+    bundles: Sequence[Bundle], data: Splits, split: str, command: str
+) -> list[Mapping[str, Any]]:
+    """Return every opening of a test split that these bundles have seen, this one included.
+
+    Call it before the posts are scored. A split that is not the test counts as no opening. Raises
+    `PostError` where test holds what val holds, `BundleError` where a bundle was fitted on it.
+    """
+    if split == TEST:
+        _refuse_same(data)
+        mark = data.fingerprint(split)
+        for each in bundles:
+            if mark in each.manifest.get("data", {}).values():
+                raise BundleError(
+                    f"{each.path}: was fitted on the very posts of {data.path}, {split}; "
+                    "what it scores there says nothing"
+                )
+        opening = {
+            "split": split,
+            "fingerprint": mark,
+            "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "command": command,
+        }
+        for each in bundles:
+            _record(each.path, opening)
+    found = [
+        opening for each in bundles for opening in bundle.read(each.path).manifest.get(KEY, [])
+    ]
+    unique = {json.dumps(opening, sort_keys=True): opening for opening in found}
+    return sorted(unique.values(), key=lambda opening: str(opening["when"]))
+
+
+def said(openings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what a report says of the openings."""
+    return {"openings": len(openings), "of": [dict(opening) for opening in openings]}
+
+
+def _record(folder: Path, opening: Mapping[str, Any]) -> None:
+    path = folder / manifest.NAME
+    known = json.loads(path.read_text(encoding="utf-8"))
+    manifest.write_json(path, {**known, KEY: [*known.get(KEY, []), opening]})
+
+
+def _refuse_same(data: Splits) -> None:
+    """Raise `PostError` where half of the test posts stand in val; fewer is the audit's concern."""
+    if "val" not in data.splits:
+        return
+    val, test = set(_contents(data.read("val"))), list(_contents(data.read(TEST)))
+    both = sum(content in val for content in test)
+    if both >= _ALIKE * len(test):
+        raise PostError(
+            f"{data.path}: {both} of {len(test)} test posts stand in val, content and label alike; "
+            "epoch, temperature and threshold were chosen on val, so another test is needed"
+        )
+
+
+def _contents(posts: Iterable[Post]) -> Iterable[str]:
+    for post in posts:
+        image = None if post.image is None else digest(post.image)
+        content = json.dumps([post.text, image, post.model_dump(mode="json")["label"]])
+        yield hashlib.sha256(content.encode()).hexdigest()

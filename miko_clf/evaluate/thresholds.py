@@ -1,0 +1,148 @@
+"""Thresholds for a stated aim, fitted on validation rows only."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from sklearn.metrics import confusion_matrix, confusion_matrix_at_thresholds
+
+from miko_clf.bundle import Aim, Reached
+from miko_clf.evaluate.calibrate import too_little
+
+_NUM_RESAMPLES = 200
+_ROUNDING = 1e-12  # 7 rows of 100 are a share of .07, whatever a float64 makes of it
+
+Scores = Float[np.ndarray, " row"]
+Positive = Bool[np.ndarray, " row"] | Int[np.ndarray, " row"]
+
+
+def fit_threshold(
+    positive_probabilities: Scores, positive_truth: Positive, aim: Aim | None = None
+) -> float:
+    """Return the threshold on the probability of the positive class that serves the aim best.
+
+    For macro-F1 (the default) and the F1 of the positive class it is the mean over bootstrap
+    resamples of each one's best threshold (bagging; Breiman 1996), because the best threshold of
+    a few hundred rows chases their noise. For recall at a precision, or under a cap of the
+    false-positive rate, it is the one of the most recall among those that keep to it on these
+    rows; where none does, one that no row reaches. For cost it is where both errors cost the
+    same, whatever the rows (Elkan, IJCAI 2001). `positive_truth` is 1 for the positive class.
+    Otherwise fewer than `calibrate.FEWEST_ROWS` rows, or rows of one class, give .5.
+    """
+    aim = aim or Aim()
+    truth = positive_truth.astype(np.int64)
+    assert truth.shape == positive_probabilities.shape
+    assert np.isin(truth, (0, 1)).all()
+    if aim.name == "cost":
+        assert aim.value is not None
+        return aim.value
+    if too_little(truth):
+        return 0.5
+    if aim.name in ("macro_f1", "f1"):
+        return _bagged(positive_probabilities, truth, both=aim.name == "macro_f1")
+    return _most_recall(positive_probabilities, truth, aim)
+
+
+def fit_label_thresholds(
+    probabilities: Float[np.ndarray, "row label"],
+    truth: Int[np.ndarray, "row label"],
+    labels: Sequence[str],
+    aim: Aim | None = None,
+) -> dict[str, float]:
+    """Return for each label the threshold that serves the aim best.
+
+    Macro-F1 over labels is the mean of their F1, so that each has that of its own best F1.
+    """
+    own = aim_of_label(aim or Aim())
+    columns = zip(labels, probabilities.T, truth.T, strict=True)
+    return {label: fit_threshold(stated, held, own) for label, stated, held in columns}
+
+
+def aim_of_label(aim: Aim) -> Aim:
+    """Return what an aim over labels asks of each one."""
+    return Aim(name="f1") if aim.name == "macro_f1" else aim
+
+
+def reached(
+    positive_probabilities: Scores, positive_truth: Positive, threshold: float, aim: Aim
+) -> Reached:
+    """Return what a threshold gives on these rows, and whether it keeps to the aim.
+
+    An aim without a number to keep to, and cost, are always met; recall must be above 0.
+    """
+    truth = positive_truth.astype(np.int64)
+    decided = (positive_probabilities >= threshold).astype(np.int64)
+    (tn, fp), (fn, tp) = confusion_matrix(truth, decided, labels=[0, 1]).tolist()
+    precision, recall, rate = _share(tp, tp + fp), _share(tp, tp + fn), _share(fp, fp + tn)
+    value = 0.5 if aim.value is None else aim.value
+    own, other = _share(2 * tp, 2 * tp + fp + fn), _share(2 * tn, 2 * tn + fp + fn)
+    known = [each for each in (own, other) if each is not None]
+    scores = {
+        "macro_f1": sum(known) / len(known) if known else None,
+        "f1": own,
+        "cost": _share(value * fp + (1 - value) * fn, len(truth)),
+    }
+    kept = {
+        "recall_at_precision": precision is not None and precision >= value - _ROUNDING,
+        "recall_at_false_positive_rate": rate is not None and rate <= value + _ROUNDING,
+    }
+    return Reached(
+        score=scores.get(aim.name, recall),
+        precision=precision,
+        recall=recall,
+        false_positive_rate=rate,
+        met=kept[aim.name] and bool(recall) if aim.name in kept else True,
+    )
+
+
+def _share(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+def _most_recall(scores: Scores, truth: Int[np.ndarray, " row"], aim: Aim) -> float:
+    tn, fp, _, tp, cuts = confusion_matrix_at_thresholds(truth, scores, pos_label=1)
+    assert aim.value is not None
+    if aim.name == "recall_at_precision":
+        kept = tp / (tp + fp) >= aim.value - _ROUNDING
+    else:
+        kept = fp / (fp + tn) <= aim.value + _ROUNDING
+    hits = np.where(kept, tp, 0)
+    if not hits.any():
+        return _above(float(scores.max()))
+    return _middle(cuts, int(hits.argmax()))  # the first, and so the highest, of equals
+
+
+def _above(score: float) -> float:
+    """Return a threshold that this score does not reach."""
+    return (score + 1) / 2 if score < (score + 1) / 2 else math.nextafter(score, 2)
+
+
+def _bagged(scores: Scores, truth: Int[np.ndarray, " row"], *, both: bool) -> float:
+    num_rows = len(truth)
+    weights = np.random.default_rng(0).multinomial(
+        num_rows, np.full(num_rows, 1 / num_rows), size=_NUM_RESAMPLES
+    )  # (resample, row): how often the resample holds the row
+    has_both = (weights @ truth > 0) & (weights @ (1 - truth) > 0)
+    best = [_best_f1(scores, truth, row, both=both) for row in weights[has_both]]
+    return float(np.mean(best)) if best else 0.5
+
+
+def _best_f1(
+    scores: Scores, truth: Int[np.ndarray, " row"], weight: Int[np.ndarray, " row"], *, both: bool
+) -> float:
+    tn, fp, fn, tp, cuts = confusion_matrix_at_thresholds(
+        truth, scores, pos_label=1, sample_weight=weight
+    )
+    score = tp / (2 * tp + fp + fn)
+    if both:
+        score = score + tn / (2 * tn + fp + fn)
+    return _middle(cuts, int(score.argmax()))
+
+
+def _middle(cuts: Float[np.ndarray, " cut"], place: int) -> float:
+    """Return the middle between a cut and the next one below it, cuts falling."""
+    cut = float(cuts[place])
+    below = float(cuts[place + 1]) if place + 1 < len(cuts) else 0.0
+    middle = (cut + below) / 2
+    return middle if middle > below else cut

@@ -1,0 +1,121 @@
+"""What a comparison says, in a paragraph whose every clause follows from a number."""
+
+import math
+from collections.abc import Sequence
+
+from miko_clf.data.controls import CONTROLS, SAYS
+from miko_clf.evaluate.comparison import Comparison, Tested
+
+LEVEL = 0.05
+_UNSEEN = "There is no evidence of a difference from"
+TITLES = {"macro_f1": "macro-F1", "auroc": "AUROC"}
+
+
+def paragraph(found: Comparison, metric: str = "macro_f1") -> str:
+    """Return the verdict on one metric: each system, then systems against the first."""
+    known = [each for each in found.differences if each.metric == metric]
+    sentences = [_set(found, known)]
+    for system in dict.fromkeys(line.system for line in found.lines):
+        own = [each for each in known if _system(each.a) == _system(each.b) == system]
+        sentences += _intentions(system, own, found, metric)
+    sentences += [_beside(each) for each in known if _system(each.a) != _system(each.b)]
+    return " ".join(filter(None, sentences))
+
+
+def holds(each: Tested) -> bool:
+    """Say whether a difference is more than chance, among all that were asked about."""
+    return not math.isnan(each.p_holm) and each.p_holm < LEVEL
+
+
+def _set(found: Comparison, known: Sequence[Tested]) -> str:
+    seeds = f"{found.seeds} seed{'s' * (found.seeds != 1)}"
+    if not known:
+        return f"{found.posts:,} posts, {seeds}."
+    title, smallest = TITLES[known[0].metric], known[0].gap.smallest
+    text = f"In {title}, on {found.posts:,} posts and {seeds}:"
+    if found.seeds == 1:
+        text += " one seed says nothing of how far another would be from it;"
+    if not math.isnan(smallest):
+        text += (
+            f" a true difference of {smallest:.3f} between `{known[0].a}` and `{known[0].b}` would "
+            "have been found four times in five, and a smaller one easily goes unseen."
+        )
+    return text
+
+
+def _intentions(system: str, known: Sequence[Tested], found: Comparison, metric: str) -> list[str]:
+    by_arms = {(_arm(each.a), _arm(each.b)): each for each in known}
+    helped = by_arms.get(("with", "without"))
+    controls = [by_arms["with", name] for name in CONTROLS if ("with", name) in by_arms]
+    sentences = []
+    if helped is not None:
+        sentences.append(f"With its intentions `{system}` {_way(helped, 'without them')}.")
+    sentences += _controls(controls)
+    if helped is not None and controls:
+        sentences.append(_conclusion(helped, controls))
+    student = by_arms.get(("student", "without"))
+    if student is not None:
+        sentences.append(f"Guessing them itself, it {_way(student, 'without them')}.")
+    share = found.recovery.get(system, {}).get(metric)
+    if share is not None and not math.isnan(share.value):
+        sentences.append(
+            f"The guess keeps {share.value:.0%} [{share.low:.0%}, {share.high:.0%}] of the gain."
+        )
+    return sentences
+
+
+def _controls(controls: Sequence[Tested]) -> list[str]:
+    """Return a sentence of the controls that it beats, of those that beat it, and of the rest."""
+    higher = [each for each in controls if holds(each) and each.gap.value > 0]
+    lower = [each for each in controls if holds(each) and each.gap.value < 0]
+    rest = [each for each in controls if each not in higher and each not in lower]
+    parts = (("It is higher than", higher), ("It is lower than", lower), (_UNSEEN, rest))
+    return [f"{start} {'; '.join(_named(each) for each in some)}." for start, some in parts if some]
+
+
+def _named(each: Tested) -> str:
+    name = _arm(each.b)
+    return f"`{name}` ({SAYS[name]}): {_figures(each)}"
+
+
+def _conclusion(helped: Tested, controls: Sequence[Tested]) -> str:
+    gained = holds(helped) and helped.gap.value > 0
+    beaten = [each for each in controls if holds(each) and each.gap.value > 0]
+    if gained and len(beaten) == len(controls):
+        return "So the intentions help, and by what they say of the post they belong to."
+    if gained:
+        rest = ", ".join(_arm(each.b) for each in controls if each not in beaten)
+        return (
+            "So there is a gain over no intentions, and no evidence that all of it comes from what "
+            f"they say of their own post: {rest} may do as well."
+        )
+    if holds(helped):
+        return "So the intentions do harm here."
+    return "So there is no evidence that the intentions help."
+
+
+def _beside(each: Tested) -> str:
+    return f"`{each.a}` {_way(each, f'`{each.b}`')}."
+
+
+def _way(each: Tested, other: str) -> str:
+    title = TITLES[each.metric]
+    if math.isnan(each.gap.p):
+        return f"cannot be compared in {title} with {other}: the difference is undefined"
+    if holds(each):
+        way = "higher" if each.gap.value > 0 else "lower"
+        return f"is {way} in {title} than {other}: {_figures(each)}"
+    return f"shows no evidence of a difference in {title} from {other}: {_figures(each)}"
+
+
+def _figures(each: Tested) -> str:
+    value, low, high = each.gap[:3]
+    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}], p {each.p_holm:.3f} after Holm"
+
+
+def _system(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def _arm(name: str) -> str:
+    return name.rpartition("/")[2]

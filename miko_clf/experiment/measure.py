@@ -1,0 +1,142 @@
+"""What the trials of an experiment add up to: scores by arm, differences, and a report."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from miko_clf import bundle, manifest
+from miko_clf.bundle import Bundle
+from miko_clf.data.held import fingerprint
+from miko_clf.data.post import Post
+from miko_clf.errors import BundleError
+from miko_clf.evaluate.analyses import audited
+from miko_clf.evaluate.comparison import Arm, Comparison, Line, Tested, compared
+from miko_clf.evaluate.interval import Interval
+from miko_clf.evaluate.report import Difference, Report, Row
+from miko_clf.evaluate.seeds import Scores
+from miko_clf.evaluate.verdict import paragraph
+from miko_clf.experiment import plan, sides, trial
+from miko_clf.experiment.plan import Experiment, Trial
+from miko_clf.experiment.systems import System
+
+
+def report(
+    out: Path,
+    split: str,
+    *,
+    num_resamples: int,
+    command: str,
+    started: float,
+    extra: dict[str, Any],
+) -> Report:
+    """Return the report of all trials on a split; `extra` are findings to lay beside."""
+    experiment = plan.read(out)
+    posts = sides.posts(experiment.source, split)
+    labels, arms = _arms(out, experiment, split, posts)
+    truth = np.array([labels.index(str(post.label)) for post in posts])
+    positive = 1 if len(labels) == 2 else None
+    found = compared(arms, truth, positive=positive, num_resamples=num_resamples)
+    train = [] if experiment.folds else sides.posts(experiment.source, "train")
+    return Report(
+        rows=[_row(line, found.posts) for line in found.lines],
+        data=experiment.source.path,
+        fingerprint=fingerprint(posts),
+        split=split if experiment.folds is None else f"{experiment.folds} folds, each asked once",
+        counts=dict(Counter(labels[index] for index in truth)),
+        positive=None if positive is None else labels[positive],
+        versions=manifest.versions(),
+        command=command,
+        seconds=round(time.monotonic() - started, 1),
+        differences=[
+            Difference(each.a, each.b, each.metric, Interval(*each.gap[:3]))
+            for each in found.differences
+        ],
+        num_resamples=num_resamples,
+        findings={
+            "comparison": plain(found),
+            "audit": audited(train, posts, split) if train else {"lines": []},
+            **extra,
+        },
+    )
+
+
+def bundles(out: Path) -> list[Bundle]:
+    """Return the bundles of every trial; raises `BundleError` where one is not trained."""
+    return [bundle.read(plan.bundle_of(out, each)) for each in plan.read(out).trials()]
+
+
+def plain(found: Comparison) -> dict[str, Any]:
+    """Return a comparison as a report keeps it."""
+    shares = next(iter(found.recovery.values()), {})
+    return {
+        "seeds": found.seeds,
+        "rows": [
+            asdict(line) | {"metrics": {name: m._asdict() for name, m in line.metrics.items()}}
+            for line in found.lines
+        ],
+        "differences": [_tested(each) for each in found.differences],
+        "recovery": shares.get("macro_f1"),
+        "recovery_by_system": found.recovery,
+        "words": " ".join(paragraph(found, metric) for metric in ("macro_f1", "auroc")),
+    }
+
+
+def _tested(each: Tested) -> dict[str, Any]:
+    rest = {"p_holm": each.p_holm, "permutation_p": each.permutation_p, "mcnemar": each.mcnemar}
+    return {"a": each.a, "b": each.b, "metric": each.metric, **each.gap._asdict(), **rest}
+
+
+def _row(line: Line, num_posts: int) -> Row:
+    intervals = {name: Interval(m.mean, m.low, m.high) for name, m in line.metrics.items()}
+    return Row(line.system, line.arm, num_posts, intervals, note=f"mean of {line.seeds} seeds")
+
+
+def _arms(
+    out: Path, experiment: Experiment, split: str, posts: list[Post]
+) -> tuple[tuple[str, ...], list[Arm]]:
+    trials, arms, labels = experiment.trials(), [], None
+    for system in experiment.systems():
+        of_seeds = [
+            _seed(out, [t for t in trials if t.system == system and t.seed == seed], split, posts)
+            for seed in range(experiment.seeds)
+        ]
+        for names, _, _ in of_seeds:
+            if labels not in (None, names):
+                raise BundleError(f"{out}: trials answer {labels} and {names}")
+            labels = names
+        seconds = float(np.mean([each for _, _, each in of_seeds]))
+        arms += [
+            Arm(system.label, arm, [said[arm] for _, said, _ in of_seeds], seconds)
+            for arm in _reported(system, experiment.arms)
+        ]
+    assert labels is not None
+    return labels, arms
+
+
+def _reported(system: System, wanted: Sequence[str]) -> list[str]:
+    return [arm for arm in system.reported if not wanted or arm in wanted]
+
+
+def _seed(
+    out: Path, trials: Sequence[Trial], split: str, posts: list[Post]
+) -> tuple[tuple[str, ...], dict[str, Scores], float]:
+    """Return labels, scores by arm of all posts, and seconds; folds are put together."""
+    found = [trial.answer(out, each, split, posts) for each in trials]
+    labels, said = found[0].labels, {}
+    for arm in found[0].said:
+        probabilities = np.full((len(posts), len(labels)), np.nan)
+        thresholds, strata = np.full(len(posts), 0.5), np.zeros(len(posts), dtype=np.int64)
+        for number, each in enumerate(found):
+            probabilities[each.rows] = each.said[arm].probabilities
+            thresholds[each.rows] = each.said[arm].threshold or 0.5
+            strata[each.rows] = number
+        if np.isnan(probabilities).any():
+            raise BundleError(f"{out}: some posts of {split} were never asked about")
+        limit = thresholds if len(labels) == 2 else None
+        said[arm] = Scores(probabilities, limit, strata if len(found) > 1 else None)
+    return labels, said, float(sum(each.seconds for each in found))

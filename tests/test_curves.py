@@ -1,0 +1,93 @@
+"""Curves of a system: what they are on known rows, their bands, and the lines of its training."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from judged import answers, of_labels
+from sklearn.metrics import roc_auc_score
+
+from miko_clf.evaluate.curves import Curves, curves, learning
+from miko_clf.evaluate.subject import Subject
+
+
+def drawn(seen: Subject, path: Path = Path("nowhere"), **given: Any) -> Curves:
+    object.__setattr__(seen, "opened", cast(Any, SimpleNamespace(path=path)))
+    return curves(seen, **{"num_resamples": 200, **given})
+
+
+def scored(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    truth = np.tile([0, 0, 1], -(-count // 3))[:count]
+    return truth, 1 / (1 + np.exp(-(random.normal(size=count) + truth)))
+
+
+def test_a_ranking_without_a_fault_is_a_corner() -> None:
+    found = drawn(answers([], [0, 0, 0, 1, 1, 1], [0.1, 0.2, 0.3, 0.7, 0.8, 0.9]))
+    assert {point.y for point in found.roc} == {1.0}
+    assert {point.y for point in found.precision_recall} == {1.0}
+    assert found.confusion == [[3, 0], [0, 3]]
+
+
+def test_the_curve_rises_and_encloses_the_area_that_is_stated() -> None:
+    truth, said = scored(300)
+    found = drawn(answers([], truth, said))
+    heights = [point.y for point in found.roc]
+    assert heights == sorted(heights)
+    area = np.trapezoid(heights, [point.x for point in found.roc])
+    assert area == pytest.approx(roc_auc_score(truth, said), abs=0.01)
+    assert found.area["roc"].value == pytest.approx(roc_auc_score(truth, said), abs=1e-6)
+
+
+def test_precision_at_a_recall_is_that_of_the_first_cut_that_reaches_it() -> None:
+    found = drawn(answers([], [1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1]))
+    at = {round(point.x, 2): point.y for point in found.precision_recall}
+    assert (at[0.0], at[0.5]) == (1.0, 1.0)
+    assert at[0.51] == at[1.0] == pytest.approx(2 / 3)
+
+
+def test_the_order_of_rows_that_are_tied_does_not_matter() -> None:
+    truth, said = np.array([0, 1, 0, 1]), np.full(4, 0.5)
+    one, two = (drawn(answers([], each, said)) for each in (truth, truth[::-1]))
+    assert [p.y for p in one.roc] == [p.y for p in two.roc]
+    assert one.roc[50].y == pytest.approx(0.5)
+
+
+def test_the_band_holds_the_curve_of_the_whole_in_most_places() -> None:
+    truth, said = scored(4000, seed=1)
+    whole = {point.x: point.y for point in drawn(answers([], truth, said), num_resamples=2).roc}
+    truth, said = scored(300, seed=2)
+    found = drawn(answers([], truth, said), num_resamples=400).roc
+    inside = [point.low <= whole[point.x] <= point.high for point in found]
+    assert np.mean(inside) > 0.8
+    assert all(point.low <= point.high for point in found)
+
+
+def test_rows_of_one_label_have_no_curve_but_are_counted() -> None:
+    found = drawn(answers([], [0, 0, 0], [0.1, 0.6, 0.2]))
+    assert (found.roc, found.precision_recall) == ([], [])
+    assert found.confusion == [[2, 1], [0, 0]]
+
+
+def test_of_three_labels_the_curve_is_the_mean_of_each_against_the_rest() -> None:
+    truth = np.tile([0, 1, 2], 20)
+    said = np.full((60, 3), 0.1)
+    said[np.arange(60), truth] = 0.8
+    found = drawn(of_labels([], truth, said, ("a", "b", "c")))
+    assert {point.y for point in found.roc} == {1.0}
+    assert found.confusion == [[20, 0, 0], [0, 20, 0], [0, 0, 20]]
+    assert found.labels == ["a", "b", "c"]
+
+
+def test_training_lines_are_thinned_and_every_validation_is_kept(tmp_path: Path) -> None:
+    lines = [{"stage": "task", "step": n, "loss": 1.0} for n in range(1000)]
+    lines += [{"stage": "task", "step": n, "validation": {"auroc": 0.5}} for n in range(30)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    kept = learning(tmp_path / "metrics.jsonl")
+    assert sum("loss" in line for line in kept) == 200
+    assert sum("validation" in line for line in kept) == 30
+    assert drawn(answers([], [0, 1], [0.1, 0.9]), tmp_path).learning == kept
+    assert learning(tmp_path / "absent.jsonl") == []

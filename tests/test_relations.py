@@ -1,0 +1,143 @@
+"""Relations: what the reader looks at, and what it cannot do without."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import planted
+import pytest
+import torch
+
+from miko_clf import metrics
+from miko_clf.data.folder import open_folder
+from miko_clf.encode.attention import Attention
+from miko_clf.evaluate.explain.relations import KINDS, NONE, Reading, listening, readings
+from miko_clf.evaluate.subject import Subject
+from miko_clf.fuse.classifier import MikoClassifier
+from miko_clf.fuse.reader import NUM_SLOTS, Reader
+from miko_clf.train.infer import in_arm
+
+
+@pytest.fixture(scope="module")
+def intended(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    return planted.intent_decides(tmp_path_factory.mktemp("intended"))
+
+
+@pytest.fixture(scope="module")
+def tested(bundle: Path, world: Path) -> Subject:
+    data = open_folder(world / "sarcasm")
+    return planted.opened(bundle, data.read("test"), data.read("train"))
+
+
+def in_student(subject: Subject) -> Subject:
+    return replace(subject, arm="student", probabilities=subject.predictor.probabilities("student"))
+
+
+def by_name(subject: Subject, num_resamples: int = 20) -> dict[str, Reading]:
+    return {one.relation: one for one in readings(subject, num_resamples)}
+
+
+def test_weights_are_those_by_which_attention_reads() -> None:
+    torch.manual_seed(0)
+    attention = Attention(8, 2, 0.0)
+    queries, memory = torch.randn(3, 4, 8), torch.randn(3, 5, 8)
+    present = torch.tensor([[True, False, True, True, False]]).expand(3, -1)
+    weights = attention.weights(queries, memory, present)
+    value = attention.key_value(memory).chunk(2, dim=-1)[1].unflatten(-1, (2, 4)).transpose(1, 2)
+    read = attention.out((weights @ value).transpose(1, 2).flatten(2))
+    assert torch.allclose(read, attention(queries, memory, present), atol=1e-6)
+    assert not weights[..., ~present[0]].any()
+
+
+def test_the_one_relation_that_decides_is_found_by_leaving_it_out(intended: Subject) -> None:
+    assert (intended.decided == intended.truth).all()
+    found = by_name(intended, 300)
+    assert list(found) == ["xIntent", "xReact", NONE]
+    assert found["xIntent"].left_out["auroc"].high < -0.1
+    assert found["xIntent"].left_out["macro_f1"].high < -0.1
+    assert found["xReact"].left_out["auroc"].low > -0.1
+    assert (found["xIntent"].posts, found["xReact"].posts) == (40, 26)
+    assert (found["xIntent"].taught, found["xReact"].taught) == (160, 106)
+
+
+def test_the_one_relation_that_decides_is_looked_at_most(intended: Subject) -> None:
+    found = by_name(intended, 300)
+    others = max(found["xReact"].attention.high, found[NONE].attention.high)
+    assert found["xIntent"].attention.low > others
+
+
+@pytest.mark.parametrize("arm", ["with", "student"])
+def test_shares_of_attention_add_up_to_one(tested: Subject, arm: str) -> None:
+    found = readings(tested if arm == "with" else in_student(tested), 20)
+    assert sum(one.attention.value for one in found) == pytest.approx(1, abs=1e-5)
+    assert all(one.attention.value > 0 for one in found)
+
+
+def test_where_no_post_has_intentions_nothing_is_read(tested: Subject, bundle: Path) -> None:
+    bare = [post.model_copy(update={"intentions": ()}) for post in tested.posts]
+    found = readings(planted.opened(bundle, bare), 20)
+    assert [one.relation for one in found] == [NONE]
+    assert found[0].attention.value == pytest.approx(1)
+
+
+def test_leaving_a_relation_out_is_what_posts_without_it_would_score(
+    tested: Subject, bundle: Path
+) -> None:
+    found = by_name(tested)["xIntent"]
+    others = [
+        post.model_copy(
+            update={"intentions": tuple(i for i in post.intentions if i.relation != "xIntent")}
+        )
+        for post in tested.posts
+    ]
+    less = planted.opened(bundle, others)
+    for name, gap in found.left_out.items():
+        scored = [
+            metrics.classification(
+                each.probabilities,
+                each.truth,
+                positive=1,
+                threshold=tested.threshold,
+                names=[name],
+            )[name]
+            for each in (less, tested)
+        ]
+        assert gap.value == pytest.approx(scored[0] - scored[1], abs=1e-6)
+
+
+def test_a_student_reads_a_slot_for_every_relation_and_the_rationale(tested: Subject) -> None:
+    found = readings(in_student(tested), 20)
+    assert [one.relation for one in found] == [*KINDS, NONE]
+    assert {one.posts for one in found} == {len(tested.posts)}
+    assert found[KINDS.index("rationale")].taught == len(tested.train)
+
+
+def test_slots_that_are_all_masked_are_not_read_at_all(tested: Subject) -> None:
+    model = tested.predictor.model
+    with torch.inference_mode():
+        states = model.encode(tested.predictor.feed.batch([0, 1, 2]))
+        student, without = in_arm(states, "student"), in_arm(states, "without")
+        none = {**student, "slot_mask": torch.zeros(3, NUM_SLOTS, dtype=torch.bool)}
+        every = {**student, "slot_mask": torch.ones(3, NUM_SLOTS, dtype=torch.bool)}
+        assert torch.equal(model(none).logits, model(without).logits)
+        assert torch.equal(model(every).logits, model(student).logits)
+        assert not torch.equal(model(student).logits, model(without).logits)
+
+
+def test_listening_changes_no_logit_and_leaves_nothing_behind(tested: Subject) -> None:
+    model = tested.predictor.model
+    assert isinstance(model, MikoClassifier)
+    assert isinstance(model.fusion, Reader)
+    with torch.inference_mode():
+        batch = tested.predictor.feed.batch([0, 1])
+        before = model(batch).logits
+        with listening(model.fusion) as heard:
+            assert torch.equal(model(batch).logits, before)
+        assert len(heard) == len(model.fusion.layers)
+        model(batch)
+        assert len(heard) == len(model.fusion.layers)
+    assert np.allclose(heard[0].sum(-1), 1)
+
+
+def test_a_system_that_reads_no_intentions_says_nothing_of_relations(tested: Subject) -> None:
+    assert readings(replace(tested, arm="without"), 20) == []
