@@ -16,6 +16,7 @@ from uuid import uuid4
 from miko_clf.errors import BundleError
 
 NAME = "manifest.json"
+CARD = "README.md"  # for people: it may be added to, so no digest vouches for it
 
 
 def digest(path: Path) -> str:
@@ -64,11 +65,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write the manifest of a folder: `facts`, and the sha256 of every file in it."""
+    """Write the manifest of a folder: `facts`, and the sha256 of every file in it but the card."""
     files = {
         path.relative_to(folder).as_posix(): digest(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != NAME and not path.name.startswith(".")
+        if path.is_file() and path.name not in (NAME, CARD) and not path.name.startswith(".")
     }
     write_json(folder / NAME, {**facts, "files": files})
 

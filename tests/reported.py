@@ -69,6 +69,29 @@ def findings() -> dict[str, Any]:
             {"relation": "xIntent", "posts": 90, "attention": interval(0.3),
              "left_out": {"auroc": interval(-0.02, 0.01)}},
         ],
+        **_populations(),
+        "mistakes": [
+            {"id": "m1", "text": "first words", "description": "a man at a desk",
+             "label": "harmless", "decided": "harmful", "probability": 0.93,
+             "intentions": [{"relation": "xIntent", "text": "to mock"}],
+             "image": "data:image/jpeg;base64,AAAA"},
+        ],
+        "neighbours": [
+            {"id": "m1", "label": "harmless", "decided": "harmful", "neighbours": [
+                {"id": "t1", "label": "harmful", "similarity": 0.81, "text": "a training text"}]},
+        ],
+        "attribution": {"of": "the logit", "rows": [
+            {"id": "m1", "tokens": [["mocking", 0.4], ["desk", -0.2]],
+             "patches": [[0.1, -0.3], [None, 0.0]]}]},
+        "lockbox": {"openings": 2, "of": [
+            {"split": "test", "fingerprint": "cafe01", "when": "2026-11-20T09:12:44Z"}]},
+        "audit": {"lines": ["4 images of test are in train too"]},
+        "not_installed": ["cleanlab"],
+    }  # fmt: skip
+
+
+def _populations() -> dict[str, Any]:
+    return {
         "slices": [
             {"by": by, "value": value, "posts": 100, "share_positive": 0.4,
              "metrics": {"macro_f1": interval(0.7), "accuracy": None}}
@@ -93,23 +116,6 @@ def findings() -> dict[str, Any]:
             {"train": "harm-c", "test": "harm-p", "posts": 355, "value": interval(0.55)},
             {"train": "harm-p", "test": "harm-p", "posts": 355, "value": None},
         ]},
-        "mistakes": [
-            {"id": "m1", "text": "first words", "description": "a man at a desk",
-             "label": "harmless", "decided": "harmful", "probability": 0.93,
-             "intentions": [{"relation": "xIntent", "text": "to mock"}],
-             "image": "data:image/jpeg;base64,AAAA"},
-        ],
-        "neighbours": [
-            {"id": "m1", "label": "harmless", "decided": "harmful", "neighbours": [
-                {"id": "t1", "label": "harmful", "similarity": 0.81, "text": "a training text"}]},
-        ],
-        "attribution": {"of": "the logit", "rows": [
-            {"id": "m1", "tokens": [["mocking", 0.4], ["desk", -0.2]],
-             "patches": [[0.1, -0.3], [None, 0.0]]}]},
-        "lockbox": {"openings": 2, "of": [
-            {"split": "test", "fingerprint": "cafe01", "when": "2026-11-20T09:12:44Z"}]},
-        "audit": {"lines": ["4 images of test are in train too"]},
-        "not_installed": ["cleanlab"],
     }  # fmt: skip
 
 

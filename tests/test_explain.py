@@ -25,7 +25,7 @@ from miko_clf.evaluate.explain.attribution import NEAR, attribute, grid
 from miko_clf.evaluate.explain.neighbours import nearest
 from miko_clf.evaluate.explain.passes import margin
 from miko_clf.evaluate.explain.shapley import players_of, shapley, share_out
-from miko_clf.evaluate.report import _strict
+from miko_clf.evaluate.report import strict
 from miko_clf.evaluate.subject import Subject
 from miko_clf.fuse.fused import Fused
 from miko_clf.questions import Question
@@ -271,7 +271,7 @@ def test_patches_are_a_grid_where_the_tokens_make_a_square(count: int, side: int
 
 
 def test_findings_have_the_names_and_the_plain_values_of_a_report(tested: Subject) -> None:
-    found = _strict(explain(tested, [1], num_resamples=20, attribution=True))
+    found = strict(explain(tested, [1], num_resamples=20, attribution=True))
     assert list(found) == ["shapley", "relations", "neighbours", "attribution"]
     assert set(found["shapley"]["mean"]["text"]) == {"value", "low", "high"}
     assert found["relations"][-1]["left_out"]["auroc"]["value"] is None

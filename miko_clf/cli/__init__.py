@@ -20,6 +20,7 @@ from miko_clf.cli import (
     kb_options,
     options,
     sets,
+    sweep,
 )
 from miko_clf.cli.parser import Parser, UsageError
 from miko_clf.errors import MikoError, nearest
@@ -32,6 +33,7 @@ COMMANDS = {
     **options.COMMANDS,
     **compare.COMMANDS,
     **cross.COMMANDS,
+    **sweep.COMMANDS,
 }
 _ACTS = {
     **audit.ACTS,
@@ -41,6 +43,7 @@ _ACTS = {
     **classify.ACTS,
     **compare.ACTS,
     **cross.ACTS,
+    **sweep.ACTS,
 }
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 

@@ -110,6 +110,8 @@ def _evaluate(given: Namespace, line: str) -> None:
     from miko_clf.evaluate.analyses import Wanted
     from miko_clf.evaluate.compare import compare as compared
     from miko_clf.evaluate.errors.members import read_groups
+    from miko_clf.evaluate.lockbox import TEST
+    from miko_clf.evaluate.tested import enter
 
     data, skipped = opened(given)
     wanted = Wanted(
@@ -130,6 +132,9 @@ def _evaluate(given: Namespace, line: str) -> None:
     )
     out = _out(given)
     _show(found, out)
+    if given.split == TEST:
+        for path in given.bundles:
+            enter(path, found)
     tell_skipped(skipped, out / "skipped.json")
 
 

@@ -8,8 +8,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from huggingface_hub import ModelCardData
 
-from miko_clf import bundle, metrics
+from miko_clf import bundle, manifest, metrics
 from miko_clf.bundle import Calibration, Threshold
 from miko_clf.data.labels import Part
 from miko_clf.evaluate import plots
@@ -21,9 +22,7 @@ from miko_clf.train.feed import Feed
 from miko_clf.train.infer import arms, logits
 
 CARD = """---
-library_name: miko_clf
-license: other
-tags: [multimodal, text-classification, image-classification]
+{metadata}
 ---
 # {name}
 
@@ -38,15 +37,23 @@ Reads {inputs} and answers {labels}.
 | training posts / validation posts | {rows_train:,} / {rows_val:,} |
 | data fingerprint (train) | `{fingerprint}` |
 | seed | {seed} |
-| temperature | {temperature} |
+| calibration | {calibration} |
+| threshold for | {aim} |
 | positive class | {positive} |
 | training took | {seconds} s |
 
-Temperature and thresholds were fitted on validation. The figures below were measured on those
+Calibration and thresholds were fitted on validation. The figures below were measured on those
 same validation posts, which also chose the epoch, so they flatter the system; `evaluate.py`
-measures it on posts it has not seen.
+measures it on posts it has not seen and adds what it finds below.
 
 {table}
+
+## Use
+
+To rank or flag posts like those it was trained on for people to look at, to study them, and to be
+compared with other systems. Not to act on a person without a person looking, not on posts of
+another kind, language or time unless it was measured there, and not as a measure of anybody's
+character.
 
 ## Limits
 
@@ -65,7 +72,6 @@ def write_card(
 ) -> None:
     """Write `README.md` and `report.html` of the bundle in `folder`."""
     questions = val.truth.questions
-    temperatures = [each.temperature for each in fitted]
     probabilities = {
         arm: linked(logits(model, val, arm), questions, fitted) for arm in arms(recipe)
     }
@@ -85,15 +91,27 @@ def write_card(
         "rows_val": facts["rows"]["val"],
         "fingerprint": facts["data"]["train"][:16],
         "seed": recipe.seed,
-        "temperature": ", ".join(f"{each:.3f}" for each in temperatures),
+        "metadata": ModelCardData(
+            library_name="miko_clf",
+            license="other",
+            tags=["multimodal", "text-classification", "image-classification"],
+        ).to_yaml(),
+        "calibration": ", ".join(map(_calibration, fitted)),
+        "aim": ", ".join(each.aim.line() for each in fitted),
         "positive": ", ".join(_positive(*each) for each in zip(questions, fitted, strict=True)),
         "seconds": facts["seconds"],
         "table": "\n\n".join(f"### {n}\n\n{t}" if n else t for n, t in tables.items()),
     }
     card = CARD.format(**values)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    (folder / manifest.CARD).write_text(card, encoding="utf-8")
     page = _page(recipe.name, tables, folder, probabilities[fitted[0].arm], val.truth.parts())
     (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+def _calibration(fitted: Calibration) -> str:
+    if fitted.method == "temperature":
+        return f"temperature {fitted.temperature:.3f}"
+    return fitted.method
 
 
 def _asked(question: Question) -> str:

@@ -59,7 +59,9 @@ def said(openings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _record(folder: Path, opening: Mapping[str, Any]) -> None:
     path = folder / manifest.NAME
     known = json.loads(path.read_text(encoding="utf-8"))
-    manifest.write_json(path, {**known, KEY: [*known.get(KEY, []), opening]})
+    files = {name: mark for name, mark in known["files"].items() if name != manifest.CARD}
+    openings = [*known.get(KEY, []), opening]
+    manifest.write_json(path, {**known, "files": files, KEY: openings})
 
 
 def _refuse_same(data: Splits) -> None:

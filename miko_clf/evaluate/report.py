@@ -13,21 +13,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from miko_clf import manifest
+from miko_clf.evaluate import words
 from miko_clf.evaluate.interval import Interval
 from miko_clf.evaluate.page import page
 
 _WIDE = 190  # columns that a table with each interval beside its value takes
-_TITLES = {
-    "accuracy": "accuracy",
-    "subset_accuracy": "subset accuracy",
-    "macro_f1": "macro F1",
-    "micro_f1": "micro F1",
-    "positive_f1": "F1 ({positive})",
-    "auroc": "AUROC",
-    "average_precision": "AP",
-    "ece": "ECE",
-}
-
 _ECE = {
     "one": "of the confidence of the most probable class",
     "many": "of the probability of a label, the mean over labels",
@@ -87,7 +77,7 @@ def write(report: Report, folder: Path) -> None:
 
     Raises `BundleError` where the folder cannot be written.
     """
-    fields = _strict(_fields(report))
+    fields = strict(_fields(report))
     manifest.write_json(folder / "report.json", fields)
     pages = [_page(each) for each in (report, *report.others)]
     manifest.write_text(folder / "report.md", "\n".join(pages))
@@ -118,53 +108,28 @@ def _print_rows(report: Report, console: Console) -> None:
     for start in range(0, len(metrics), fit):
         console.print(_table(report, metrics[start : start + fit], stacked=stacked))
     remarks = [f"{row.system} {row.arm}: {row.note}" for row in report.rows if row.note]
-    verdicts = [verdict(each, report.positive) for each in report.differences]
-    for line in [*remarks, *verdicts, _meaning(report)]:
+    for line in [*remarks, *_verdicts(report), _meaning(report)]:
         console.print(line, markup=False, highlight=False)
 
 
 def verdict(difference: Difference, positive: str | None) -> str:
     """Return in words what a paired difference shows, with its figures."""
-    a, b, metric, interval = difference
-    title = _TITLES[metric].format(positive=positive)
-    shown = f"{a} - {b} = {_figures(interval, signed=True)}"
-    if any(map(math.isnan, interval)):
-        return f"`{a}` and `{b}` cannot be compared in {title}: the difference is undefined."
-    if interval.low <= 0 <= interval.high:
-        return (
-            f"No evidence that `{a}` and `{b}` differ in {title}: {shown}; the interval contains 0."
-        )
-    way = "higher" if interval.low > 0 else "lower"
-    return f"`{a}` is {way} than `{b}` in {title}: {shown}; the interval excludes 0."
+    return words.verdict(*difference, positive)
 
 
-def _figures(interval: Interval, *, signed: bool = False) -> str:
-    """Return `value [low, high]` with enough decimals that only an exact 0 reads as 0."""
-    value, low, high = interval
-    if math.isnan(value):
-        return "undefined"
-    if math.isnan(low) or math.isnan(high):
-        return f"{_number(value, 3, signed)} [undefined]"
-    decimals = next(
-        (count for count in range(3, 10) if all(round(each, count) for each in interval if each)),
-        None,
-    )
-    value_text, low_text, high_text = (_number(each, decimals, signed) for each in interval)
-    return f"{value_text} [{low_text}, {high_text}]"
-
-
-def _number(value: float, decimals: int | None, signed: bool) -> str:
-    """Return `value` with that many decimals, or, for None, with a power of ten."""
-    form = ".1e" if decimals is None else f".{decimals}f"
-    return f"{value + 0.0:{'+' if signed and value else ''}{form}}"  # + 0.0 turns -0 into 0
+def _verdicts(report: Report) -> list[str]:
+    """Return what the differences show; of a comparison over seeds, the paragraphs on it."""
+    if "comparison" in report.findings:
+        return list(report.findings["comparison"]["words"].splitlines())
+    return [verdict(each, report.positive) for each in report.differences]
 
 
 def _metrics(report: Report) -> list[str]:
-    return [name for name in _TITLES if any(name in row.metrics for row in report.rows)]
+    return [name for name in words.TITLES if any(name in row.metrics for row in report.rows)]
 
 
 def _titles(report: Report, metrics: Sequence[str]) -> list[str]:
-    return [_TITLES[name].format(positive=report.positive) for name in metrics]
+    return [words.title(name, report.positive) for name in metrics]
 
 
 def _threshold(row: Row) -> str:
@@ -195,7 +160,7 @@ def _table(report: Report, metrics: Sequence[str], *, stacked: bool) -> Table:
 def _compact(interval: Interval | None, stacked: bool) -> str:
     if interval is None:
         return ""
-    figures = re.sub(r"\b0\.", ".", _figures(interval))
+    figures = re.sub(r"\b0\.", ".", words.figures(*interval))
     value, _, bounds = figures.partition(" ")
     return escape(f"{value}\n{bounds}" if stacked else figures)
 
@@ -224,7 +189,9 @@ def _page(report: Report) -> str:
     heads = ["system", "arm", "rows", *_titles(report, metrics), "threshold", "note"]
     lines = [_cells(heads), _cells(["---"] * len(heads))]
     for row in report.rows:
-        figures = [_figures(row.metrics[name]) if name in row.metrics else "" for name in metrics]
+        figures = [
+            words.figures(*row.metrics[name]) if name in row.metrics else "" for name in metrics
+        ]
         cells = [row.system, row.arm, str(row.rows), *figures, _threshold(row), row.note]
         lines.append(_cells(cells))
     facts = {
@@ -233,7 +200,7 @@ def _page(report: Report) -> str:
         "seconds": f"{report.seconds:.1f}",
         "versions": ", ".join(f"{name} {version}" for name, version in report.versions.items()),
     }
-    verdicts = [f"- {verdict(each, report.positive)}" for each in report.differences]
+    verdicts = [f"- {line}" for line in _verdicts(report)]
     parts = [
         f"# Report on {report.data}, split {report.split}{_asked(report)}",
         "\n".join(lines),
@@ -260,14 +227,14 @@ def _cells(cells: Sequence[str]) -> str:
     return f"| {' | '.join(safe)} |"
 
 
-def _strict(value: Any) -> Any:
-    """Return `value` with intervals and differences as objects, and NaN and infinity as null."""
+def strict(value: Any) -> Any:
+    """Return `value` as JSON holds it: intervals and differences as objects, NaN as null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Interval | Difference):
-        return _strict(value._asdict())
+        return strict(value._asdict())
     if isinstance(value, Mapping):
-        return {key: _strict(each) for key, each in value.items()}
+        return {key: strict(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_strict(each) for each in value]
+        return [strict(each) for each in value]
     return value

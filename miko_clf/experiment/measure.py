@@ -15,7 +15,7 @@ from miko_clf.data.held import fingerprint
 from miko_clf.data.post import Post
 from miko_clf.errors import BundleError
 from miko_clf.evaluate.analyses import audited
-from miko_clf.evaluate.comparison import Arm, Comparison, Line, Tested, compared
+from miko_clf.evaluate.comparison import COMPARED, Arm, Comparison, Line, Tested, compared
 from miko_clf.evaluate.interval import Interval
 from miko_clf.evaluate.report import Difference, Report, Row
 from miko_clf.evaluate.seeds import Scores
@@ -37,10 +37,10 @@ def report(
     """Return the report of all trials on a split; `extra` are findings to lay beside."""
     experiment = plan.read(out)
     posts = sides.posts(experiment.source, split)
-    labels, arms = _arms(out, experiment, split, posts)
+    labels, every = _arms(out, experiment, split, posts)
     truth = np.array([labels.index(str(post.label)) for post in posts])
     positive = 1 if len(labels) == 2 else None
-    found = compared(arms, truth, positive=positive, num_resamples=num_resamples)
+    found = compared(every, truth, positive=positive, num_resamples=num_resamples)
     train = [] if experiment.folds else sides.posts(experiment.source, "train")
     return Report(
         rows=[_row(line, found.posts) for line in found.lines],
@@ -70,6 +70,11 @@ def bundles(out: Path) -> list[Bundle]:
     return [bundle.read(plan.bundle_of(out, each)) for each in plan.read(out).trials()]
 
 
+def arms(out: Path, experiment: Experiment, split: str, posts: list[Post]) -> list[Arm]:
+    """Return what every system said of the posts in each of its arms, seed by seed."""
+    return _arms(out, experiment, split, posts)[1]
+
+
 def plain(found: Comparison) -> dict[str, Any]:
     """Return a comparison as a report keeps it."""
     shares = next(iter(found.recovery.values()), {})
@@ -82,7 +87,7 @@ def plain(found: Comparison) -> dict[str, Any]:
         "differences": [_tested(each) for each in found.differences],
         "recovery": shares.get("macro_f1"),
         "recovery_by_system": found.recovery,
-        "words": " ".join(paragraph(found, metric) for metric in ("macro_f1", "auroc")),
+        "words": "\n".join(paragraph(found, metric) for metric in COMPARED),
     }
 
 

@@ -43,6 +43,11 @@ class System:
 
 def read(source: str) -> Recipe:
     """Return the recipe of `RECIPE` or `RECIPE,key=value,...`; raises `RecipeError`."""
+    return recipes.load(*named(source))
+
+
+def named(source: str) -> tuple[str, dict[str, Any]]:
+    """Return name or path of `RECIPE,key=value,...` and its changes; raises `RecipeError`."""
     name, *pairs = source.split(",")
     changes: dict[str, Any] = {}
     for pair in pairs:
@@ -50,7 +55,7 @@ def read(source: str) -> Recipe:
         if not found or not key.strip():
             raise RecipeError(f"{source}: {pair!r} changes nothing; key=value is needed")
         changes[key.strip()] = yaml.safe_load(value)
-    return recipes.load(name, changes)
+    return name, changes
 
 
 def systems(sources: Sequence[str], wanted: Sequence[str] = ()) -> list[System]:
