@@ -62,8 +62,15 @@ endef
 table-harm-c: $(STAMP)  ## every system that small towers serve on Harm-C, three seeds: an hour
 	$(call TRAINED,harm-c,harm-c,3)
 
+STUDENT := mobilenet-minilm-student
+WRITES := reasoning.generate=1,reasoning.share=0.25
 table-reasoning: $(STAMP)  ## the student on Harm-C without and with reasoning stages, five seeds
-	$(call TRAINED,reasoning,harm-c,5)
+	@export MIKO_ENCODERS=$(SHARED)/encoders; \
+	$(BIN)/miko-clf compare $(STUDENT),reasoning.epochs=0 $(STUDENT) \
+	  $(STUDENT),reasoning.align=0,$(WRITES) $(STUDENT),$(WRITES) \
+	  --data $(SHARED)/data/harm-c --out runs/reasoning --seeds 5 && \
+	$(BIN)/miko-clf evaluate runs/reasoning --data $(SHARED)/data/harm-c \
+	  --split test --out docs/reports/reasoning
 
 table-mmsd2: $(STAMP)  ## text and detector words of MMSD2.0, three seeds
 	$(call TRAINED,mmsd2,mmsd2,3)

@@ -24,7 +24,7 @@ from miko_clf.data.labels import find
 from miko_clf.data.post import Post
 from miko_clf.evaluate import baselines
 from miko_clf.evaluate.predict import Predictor
-from miko_clf.evaluate.seeds import Scores, difference, over_seeds
+from miko_clf.evaluate.seeds import Scores, over_seeds
 from miko_clf.manifest import write_json, write_text
 from miko_clf.pipeline import Plan, fit
 from miko_clf.train.infer import serving_arms
@@ -43,13 +43,12 @@ class System(NamedTuple):
 class Set(NamedTuple):
     """A data set: which systems are run on it, and the split that is reported.
 
-    `baselines` are mixes of texts for TF-IDF, `pairs` systems whose difference is reported.
+    `baselines` are mixes of texts for TF-IDF.
     """
 
     split: str
     systems: tuple[System, ...]
     baselines: tuple[tuple[str, ...], ...] = ()
-    pairs: tuple[tuple[str, str], ...] = ()
 
 
 def plain(*names: str) -> tuple[System, ...]:
@@ -59,26 +58,10 @@ def plain(*names: str) -> tuple[System, ...]:
 
 STUDENT = "mobilenet-minilm-student"
 UNREASONED = System(f"{STUDENT}, no reasoning stage", STUDENT, (("reasoning.epochs", 0),))
-# A quarter of a rationale's words each step: the writing stage takes half the time.
-WRITING = (
-    ("reasoning.align", 0.0),
-    ("reasoning.generate", 1.0),
-    ("reasoning.share", 0.25),
-)
-REASONED = (
-    System(STUDENT, STUDENT),
-    System(f"{STUDENT}, writing alone", STUDENT, WRITING),
-    System(f"{STUDENT}, aligned and writing", STUDENT, WRITING[1:]),
-)
 # The whole recipe would take one core an hour and a half a seed on 17,000 posts.
 SHORT = (("text.unfreeze", 1), ("task.epochs", 2))
 TUNED = System("minilm-tuned, one block, two epochs", "minilm-tuned", SHORT)
 SETS = {
-    "reasoning": Set(
-        "test",
-        (UNREASONED, *REASONED),
-        pairs=tuple((system.name, UNREASONED.name) for system in REASONED),
-    ),
     "harm-c": Set(
         "test",
         (
@@ -119,7 +102,7 @@ def main() -> None:
         _train(system, seed, data, given)
     if given.parts > 1:
         return
-    rows, differences = _rows(found, data, given)
+    rows = _rows(found, data, given)
     result = {
         **surroundings(f"python benchmarks/systems.py {given.set} DATA --seeds {given.seeds}"),
         "split": found.split,
@@ -128,12 +111,9 @@ def main() -> None:
         "seeds": given.seeds,
         "seconds_of_training": round(sum((row["seconds"] or 0) * row["seeds"] for row in rows)),
         "rows": rows,
-        "differences": differences,
     }
     write_json(ROOT / "benchmarks" / "results" / "systems" / f"{given.set}.json", result)
     print(table(rows))
-    for each in differences:
-        print("{a} - {b}: {metric} {value:+.3f} [{low:+.3f}, {high:+.3f}]".format(**each))
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -209,15 +189,13 @@ def _cache(given: argparse.Namespace) -> Path:
     return given.cache or given.out / "features"
 
 
-def _rows(
-    found: Set, data: DataFolder, given: argparse.Namespace
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the rows of the table, and the differences of the pairs."""
+def _rows(found: Set, data: DataFolder, given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return the rows of the table."""
     train, posts = data.read("train"), data.read(found.split)
     (question,) = find(train)
     names, positive = question.labels, question.positive
     truth = np.array([names.index(str(post.label)) for post in posts])
-    rows, scored = [], {}
+    rows = []
 
     def add(system: str, arm: str, seeds: list[Scores], seconds: float | None) -> None:
         metrics = over_seeds(seeds, truth, positive=positive, num_resamples=given.resamples)
@@ -234,24 +212,10 @@ def _rows(
         add(name, "-", [Scores(probabilities, None)], None)
     for system in found.systems:
         seeds, arm, seconds = _scores(system, posts, given)
-        scored[system.name] = seeds
         add(system.name, arm, seeds, seconds)
         if given.seeds > 1:
             add(f"{system.name}, mean of seeds", arm, [_together(seeds)], None)
-    differences = [
-        {"a": a, "b": b, "metric": metric}
-        | difference(
-            scored[a],
-            scored[b],
-            truth,
-            positive=positive,
-            metric=metric,
-            num_resamples=given.resamples,
-        )._asdict()
-        for a, b in found.pairs
-        for metric in ("macro_f1", "auroc")
-    ]
-    return rows, differences
+    return rows
 
 
 def _scores(

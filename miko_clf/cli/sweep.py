@@ -113,7 +113,8 @@ def _cell(value: Any) -> str:
 
 def _say(plan: Any, tried: Sequence[Any], data: Path) -> None:
     best, count = plan.best(tried), sum(one.value is not None for one in tried)
-    print(f"best:   {plan.out / 'best.yaml'}, bundle {plan.out / 'best'}")
+    which = " (of its first seed)" if plan.seeds > 1 else ""
+    print(f"best:   {plan.out / 'best.yaml'}, bundle {plan.out / 'best'}{which}")
     print(
         f"its {plan.metric} of {best.value:.4f} is flattered: validation chose it among {count} "
         "trials; only posts that no choice was made on can say how good it is"

@@ -133,7 +133,7 @@ def recovered(
 
 
 def _pairs(arms: Sequence[Arm]) -> list[tuple[str, str]]:
-    """Return which arm is compared with which: intentions with none and controls, then recipes."""
+    """Return what is compared: intentions with none and controls, each recipe with the first."""
     found, first = [], arms[0]
     for system in dict.fromkeys(arm.system for arm in arms):
         own = {arm.arm: arm.name for arm in arms if arm.system == system}
@@ -142,7 +142,7 @@ def _pairs(arms: Sequence[Arm]) -> list[tuple[str, str]]:
         if "student" in own and "without" in own:
             found.append((own["student"], own["without"]))
         if system != first.system:
-            found.append((first.name, own[main]))
+            found.append((own[main], first.name))
     return found
 
 

@@ -124,7 +124,7 @@ def attempts(out: Path) -> list[Attempt]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError):
-        raise BundleError(f"{path}: not readable; delete it to begin again") from None
+        raise BundleError(f"{path}: not readable; name another --out") from None
 
 
 def write(out: Path, tried: Sequence[Attempt]) -> None:
