@@ -75,6 +75,17 @@ def test_every_figure_of_the_results_tables_is_the_measured_one(path: Path) -> N
     assert report["command"] in README
 
 
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "docs" / "reports").glob("*/report.json")), ids=lambda p: p.parent.name
+)
+def test_the_figures_of_kept_comparisons_are_the_measured_ones(path: Path) -> None:
+    report = json.loads(path.read_text(encoding="utf-8"))
+    for each in report["findings"]["comparison"]["differences"]:
+        figures = f"{each['value']:+.3f} [{each['low']:+.3f}, {each['high']:+.3f}]"
+        assert f"{figures} | {each['p_holm']:.3f} | {each['smallest']:.3f}" in README
+    assert not {"mistakes", "neighbours", "suspects"} & report["findings"].keys()
+
+
 def test_the_mean_over_seeds_is_that_of_the_table() -> None:
     report = json.loads((RESULTS / "harm-c.json").read_text(encoding="utf-8"))
     seeds = [row["metrics"] for row in report["rows"] if row["arm"] == "student"]

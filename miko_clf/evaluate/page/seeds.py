@@ -31,8 +31,8 @@ def comparison(report: Report) -> Section | None:
         return None
     rows, differences = found.get("rows") or [], found.get("differences") or []
     read = (
-        f"Means over seeds. The {level(report)} interval draws posts and seeds anew, so it covers "
-        "other posts of the kind and other seeds; `±` is the standard deviation over seeds."
+        f"Means over seeds. The {level(report)} interval covers other posts of the kind "
+        "and other seeds; `±` is the standard deviation over seeds."
     )
     return section(
         "seeds", "Over seeds", *_paragraphs(str(found.get("words") or "")),
