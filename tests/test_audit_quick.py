@@ -59,6 +59,13 @@ def test_a_mark_that_tells_the_label_is_told() -> None:
     ]
 
 
+def test_an_input_that_train_hardly_has_is_told() -> None:
+    train, val = posts(0, 50), posts(100, 50, description="a cat")
+    (told,) = quick({"train": train + posts(60, 5, description="a dog"), "val": val})
+    assert told.startswith("description is there in 9% of the train posts and in 100% of val")
+    assert quick({"train": train + posts(60, 5, description="a dog"), "val": train[:0]}) == []
+
+
 def test_nothing_is_told_without_train_or_without_labels() -> None:
     assert quick({"val": posts(0, 10)}) == []
     assert quick({"train": posts(0, 60, label=None), "val": posts(100, 10, label=None)}) == []

@@ -12,11 +12,14 @@ from miko_clf.data.labels import flat
 from miko_clf.data.pixels import digest
 from miko_clf.data.post import Post
 
+INPUTS = ("text", "image", "description", "intentions")
+LOPSIDED = 0.2  # of the share of posts that have an input, between train and another split
+
 
 def quick(posts_by_split: Mapping[str, Sequence[Post]]) -> list[str]:
     """Return a warning a line: posts that train shares with other splits, marks that tell a label.
 
-    Texts are compared without punctuation and images byte by byte; the whole audit finds more.
+    And inputs that far fewer posts of train have than of another split, or far more. Texts are compared without punctuation and images byte by byte; the whole audit finds more.
     """
     splits = {split: list(posts) for split, posts in posts_by_split.items() if posts}
     if "train" not in splits:
@@ -25,6 +28,7 @@ def quick(posts_by_split: Mapping[str, Sequence[Post]]) -> list[str]:
     keys = dict(zip(map(id, every), zip(_texts(every), _files(every), strict=True), strict=True))
     others = [split for split in splits if split != "train"]
     told = [line for split in others for line in _shared(splits, split, keys)]
+    told += [line for split in others for line in _lopsided(splits, split)]
     return told + list(_marks(splits["train"]))
 
 
@@ -47,6 +51,20 @@ def _shared(
         found = look_up(name, split, rows["train"], rows[split])
         if found and found.leak:
             yield found.line()
+
+
+def _lopsided(splits: Mapping[str, Sequence[Post]], split: str) -> Iterator[str]:
+    """Yield a line for each input that is there in other shares of the posts of train and split."""
+    for name in INPUTS:
+        train, here = (
+            sum(bool(getattr(post, name)) for post in splits[each]) / len(splits[each])
+            for each in ("train", split)
+        )
+        if abs(train - here) >= LOPSIDED:
+            yield (
+                f"{name} is there in {train:.0%} of the train posts and in {here:.0%} of {split}: "
+                "what is learned from one does not hold for the other"
+            )
 
 
 def _marks(posts: Sequence[Post]) -> Iterator[str]:
