@@ -40,7 +40,7 @@ def test_files_of_the_same_bytes_are_told_whatever_they_are_called(tmp_path: Pat
 
 
 def test_texts_that_say_nothing_of_the_label_are_not_told() -> None:
-    train = posts(0, 100)
+    train = posts(0, 100, image=b"of train")
     flipped = [
         post.model_copy(update={"label": "ba"[row % 2], "image": b"x"})
         for row, post in enumerate(train[:60])

@@ -13,13 +13,15 @@ from miko_clf.data.pixels import digest
 from miko_clf.data.post import Post
 
 INPUTS = ("text", "image", "description", "intentions")
+FEWEST = 50  # posts of a split from which on shares are compared
 LOPSIDED = 0.2  # of the share of posts that have an input, between train and another split
 
 
 def quick(posts_by_split: Mapping[str, Sequence[Post]]) -> list[str]:
     """Return a warning a line: posts that train shares with other splits, marks that tell a label.
 
-    And inputs that far fewer posts of train have than of another split, or far more. Texts are compared without punctuation and images byte by byte; the whole audit finds more.
+    And inputs that far fewer posts of train have than of another split, or far more. Texts are
+    compared without punctuation and images byte by byte; the whole audit finds more.
     """
     splits = {split: list(posts) for split, posts in posts_by_split.items() if posts}
     if "train" not in splits:
@@ -55,6 +57,8 @@ def _shared(
 
 def _lopsided(splits: Mapping[str, Sequence[Post]], split: str) -> Iterator[str]:
     """Yield a line for each input that is there in other shares of the posts of train and split."""
+    if min(len(splits["train"]), len(splits[split])) < FEWEST:
+        return
     for name in INPUTS:
         train, here = (
             sum(bool(getattr(post, name)) for post in splits[each]) / len(splits[each])
