@@ -11,6 +11,7 @@ from commandline import fails_in_one_line, posts, python, run
 from miko_clf import pipeline
 from miko_clf import recipe as recipes
 from miko_clf.cli import options, parser
+from miko_clf.data.held import Splits
 from miko_clf.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
@@ -96,7 +97,7 @@ def test_fit_passes_its_words_on_and_lists_what_it_skipped(
     posts(tmp_path / "train.jsonl", *rows)
     plans, labels = [], []
 
-    def fit(recipe: Recipe, data: pipeline.DataFolder, plan: pipeline.Plan) -> Path:
+    def fit(recipe: Recipe, data: Splits, plan: pipeline.Plan) -> Path:
         plans.append(plan)
         labels.extend(post.label for post in data.read("train"))
         return plan.out
