@@ -13,8 +13,6 @@ import pytest
 import torch
 from commandline import fails_in_one_line, python
 from commandline import run as miko
-from hypothesis import given
-from hypothesis import strategies as st
 from test_experiment import SMALL
 
 from miko_clf import bundle as bundles
@@ -34,7 +32,6 @@ RANGES = (
     "task.optimiser.rate=log:1e-4..1e-2",
     "task.optimiser.decay=linear,cosine",
 )
-ENDS = st.integers(-(2**40), 2**40) | st.floats(-1e12, 1e12)
 
 
 def search(out: Path, *texts: str, trials: int = 6, **settings) -> Sweep:
@@ -47,71 +44,6 @@ def planted(number: int, params: Mapping[str, ranges.Value]) -> list[float]:
     far = (params["fusion.layers"] - 3) ** 2 + (params["task.optimiser.decay"] != "cosine")
     rate = math.log10(params["task.optimiser.rate"]) + 3
     return [1 - 0.2 * far - rate**2 - (params["fusion.dropout"] - 0.1) ** 2]
-
-
-@given(ENDS, ENDS, st.booleans())
-def test_a_span_is_read_as_it_was_written_or_refused(low, high, log: bool) -> None:
-    text = f"a.b={'log:' if log else ''}{low!r}..{high!r}"
-    if low >= high or (log and low <= 0):
-        with pytest.raises(RecipeError, match="lower end"):
-            ranges.read(text)
-        return
-    found = ranges.read(text)
-    assert found == ranges.Span("a.b", low, high, log)
-    assert found.whole == all(isinstance(end, int) for end in (low, high))
-    assert all(low <= probe <= high for probe in found.probes)
-
-
-@given(st.lists(st.from_regex(r"[a-z]{2}[a-z/.-]{0,8}", fullmatch=True), min_size=2, unique=True))
-def test_choices_are_read_as_they_were_written(words: list[str]) -> None:
-    names = [word for word in words if word not in ("true", "false", "null")]
-    found = ranges.read(f"key={','.join(['2', 'true', *names])}")
-    assert found == ranges.Choice("key", (2, True, *names))
-
-
-def test_numbers_and_the_words_of_yaml_are_told_from_names() -> None:
-    found = ranges.read("key=2,1e-4,false,null,no")
-    assert found == ranges.Choice("key", (2, 1e-4, False, None, "no"))
-    assert [type(value) for value in found.values[:2]] == [int, float]
-
-
-@pytest.mark.parametrize(
-    "text", ["key", "key=", "=1..2", "key=7", "key=a..b", "key=log:a,b", "key=a,", "key=nan..1"]
-)
-def test_what_is_no_range_is_answered_with_the_shapes(text: str) -> None:
-    with pytest.raises(RecipeError, match=r"KEY=log:1e-4\.\.1e-2"):
-        ranges.read(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("fusion.layer=1..4", "unknown key 'fusion.layer'.* did you mean 'layers'"),
-        ("fusion.dropout=0.0..1.5", "fusion.dropout: .*less than"),
-        ("task.optimiser.decay=linear,cosin", "given 'cosin'"),
-        ("fusion.layers=1.0..4.0", "fusion.layers: .*integer"),
-        ("fusion.width=32..64", "33 is not a multiple of heads"),
-        ("seed=0..9", "--seeds N"),
-    ],
-)
-def test_a_key_or_value_that_the_recipe_refuses_is_one_line_before_anything_is_written(
-    text: str, says: str, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    ended = miko("sweep", "tiny", "--data", tmp_path, "--out", out, "--range", text)
-    fails_in_one_line(ended)
-    with pytest.raises(RecipeError, match=says):
-        search(out, text).check()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_range_is_needed_and_given_once(tmp_path: Path) -> None:
-    words = ["sweep", "tiny", "--data", tmp_path, "--out", tmp_path / "out"]
-    ended = miko(*words)
-    assert ended.code == 2
-    assert "required: --range" in ended.err
-    twice = ["--range", RANGES[0], "--range", RANGES[0]]
-    fails_in_one_line(miko(*words, *twice), "fusion.layers was given twice")
 
 
 def test_the_planted_best_is_found_and_kept_and_what_matters_is_said(tmp_path: Path) -> None:
