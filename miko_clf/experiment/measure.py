@@ -138,10 +138,11 @@ def _seed(
         thresholds, strata = np.full(len(posts), 0.5), np.zeros(len(posts), dtype=np.int64)
         for number, each in enumerate(found):
             probabilities[each.rows] = each.said[arm].probabilities
-            thresholds[each.rows] = each.said[arm].threshold or 0.5
+            limit = each.said[arm].threshold
+            thresholds[each.rows] = 0.5 if limit is None else limit
             strata[each.rows] = number
         if np.isnan(probabilities).any():
             raise BundleError(f"{out}: some posts of {split} were never asked about")
-        limit = thresholds if len(labels) == 2 else None
-        said[arm] = Scores(probabilities, limit, strata if len(found) > 1 else None)
+        limits = thresholds if len(labels) == 2 else None
+        said[arm] = Scores(probabilities, limits, strata if len(found) > 1 else None)
     return labels, said, float(sum(each.seconds for each in found))

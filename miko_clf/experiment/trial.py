@@ -58,16 +58,18 @@ def answer(out: Path, trial: Trial, split: str, asked: list[Post]) -> Answer:
     path = scores_of(out, trial, split)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        rows, said = found["rows"], found["arms"]
+        rows, expected = found["rows"], found["fingerprint"]
         mark = fingerprint([asked[row] for row in rows])
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        said = {
+            arm: Said(np.array(each["probabilities"]), each["threshold"])
+            for arm, each in found["arms"].items()
+        }
+        result = Answer(said, rows, tuple(found["labels"]), found["seconds"])
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         raise BundleError(f"{path}: not readable; delete it and give the command again") from None
-    if mark != found["fingerprint"]:
+    if mark != expected:
         raise BundleError(f"{path}: scores other posts than those of {split}; name another --out")
-    arms = {
-        arm: Said(np.array(each["probabilities"]), each["threshold"]) for arm, each in said.items()
-    }
-    return Answer(arms, rows, tuple(found["labels"]), found["seconds"])
+    return result
 
 
 def _train(
