@@ -57,6 +57,13 @@ def findings() -> dict[str, Any]:
         "arm": "student",
         "comparison": _comparison(),
         "curves": _curves(),
+        "ranked": _ranked(),
+        "training": [
+            {"system": "pupil,task.epochs=9", "seed": seed, "lines": [
+                {"stage": stage, "step": step, "validation": {"loss": 0.7, "auroc": 0.8}}
+                for stage in ("task", "reasoning") for step in (9, 18)]}
+            for seed in (0, 1)
+        ],
         "calibration": _calibration(),
         "shapley": {
             "players": ["image", "text"],
@@ -135,6 +142,12 @@ def _comparison() -> dict[str, Any]:
         "recovery": interval(0.57, 0.4),
         "words": "100 posts, 5 seeds. So there is no evidence that the intentions help.",
     }  # fmt: skip
+
+
+def _ranked() -> list[dict[str, Any]]:
+    points = [{"x": x / 10, "y": 0.8137, "low": 0.7, "high": 0.9} for x in range(11)]
+    curves = {"roc": points, "precision_recall": points}
+    return [{"system": "pupil", "arm": arm, **curves} for arm in ("with", "other-post")]
 
 
 def _curves() -> dict[str, Any]:

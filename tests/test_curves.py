@@ -7,11 +7,18 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from judged import answers, of_labels
 from sklearn.metrics import roc_auc_score
 
+from miko_clf.evaluate.comparison import Arm
 from miko_clf.evaluate.curves import Curves, curves, learning
+from miko_clf.evaluate.heights import GRID, heights
+from miko_clf.evaluate.ranked import ranked
+from miko_clf.evaluate.seeds import Scores, resamples
 from miko_clf.evaluate.subject import Subject
+from miko_clf.evaluate.weighted import measure
 
 
 def drawn(seen: Subject, path: Path = Path("nowhere"), **given: Any) -> Curves:
@@ -91,3 +98,53 @@ def test_training_lines_are_thinned_and_every_validation_is_kept(tmp_path: Path)
     assert sum("validation" in line for line in kept) == 30
     assert drawn(answers([], [0, 1], [0.1, 0.9]), tmp_path).learning == kept
     assert learning(tmp_path / "absent.jsonl") == []
+
+
+def two(said: np.ndarray) -> np.ndarray:
+    return np.stack([1 - said, said], axis=1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 3))
+def test_over_strata_the_curve_encloses_the_area_that_ranks_within_them(
+    seed: int, num_strata: int
+) -> None:
+    truth, said = scored(240, seed)
+    strata = np.random.default_rng(seed).integers(num_strata, size=240)
+    said = (said + strata) / num_strata  # a fold's scores lie where they like
+    weights = resamples(240, 3, seed)
+    areas = measure(two(said), truth, weights, positive=1, strata=strata, names=["auroc"])[:, 0]
+    found = heights(two(said), truth, weights, positive=1, strata=strata)["roc"]
+    np.testing.assert_allclose(np.trapezoid(found, GRID, axis=1), areas, atol=0.02)
+
+
+def test_a_stratum_of_one_label_has_no_share_in_the_curve() -> None:
+    truth, said = scored(90)
+    more = np.concatenate([truth, np.zeros(30, dtype=np.int64)])
+    strata = np.repeat([0, 1], [90, 30])
+    alone = heights(two(said), truth, resamples(90, 2, 0)[:1], positive=1)
+    both = heights(
+        two(np.concatenate([said, np.full(30, 0.99)])), more,
+        np.ones((1, 120), dtype=np.int64), positive=1, strata=strata,
+    )  # fmt: skip
+    for name, each in alone.items():
+        np.testing.assert_allclose(both[name], each)
+
+
+def test_over_seeds_the_curve_is_the_mean_and_its_band_widens_with_what_seeds_differ_by() -> None:
+    truth, said = scored(300)
+    random = np.random.default_rng(1)
+    same = [Scores(two(said), 0.5)] * 4
+    apart = [Scores(two(np.clip(said + random.normal(0, 0.4, 300), 0, 1)), 0.5) for _ in range(4)]
+    one, two_ = ranked([Arm("s", "with", same), Arm("s", "none", apart)], truth, positive=1)
+    assert (one["system"], one["arm"], two_["arm"]) == ("s", "with", "none")
+    single = heights(two(said), truth, np.ones((1, 300), dtype=np.int64), positive=1)["roc"][0]
+    np.testing.assert_allclose([at["y"] for at in one["roc"]], single, atol=1e-4)
+    means = np.mean(
+        [heights(each.probabilities, truth, np.ones((1, 300), dtype=np.int64), positive=1)["roc"][0]
+         for each in apart], axis=0,
+    )  # fmt: skip
+    np.testing.assert_allclose([at["y"] for at in two_["roc"]], means, atol=1e-4)
+    assert all(0 <= at["low"] <= at["y"] <= at["high"] <= 1 for at in one["roc"] + two_["roc"])
+    few = ranked([Arm("s", "with", [Scores(two(said[:2]), 0.5)])], truth[:2] * 0, positive=1)
+    assert few[0]["roc"] == few[0]["precision_recall"] == []

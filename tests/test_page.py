@@ -58,7 +58,7 @@ def test_every_drawing_has_words_or_stands_beside_its_numbers() -> None:
     drawings = tree.all("svg")
     spoken = [each for each in drawings if each.get("role") == "img"]
     assert all(each.get("aria-labelledby") for each in spoken)
-    assert len(spoken) == len(tree.all("title")) - 1 == 7
+    assert len(spoken) == len(tree.all("title")) - 1 == 13
     assert all(each.get("aria-hidden") == "true" for each in drawings if each not in spoken)
     assert all(each.get("alt") for each in tree.all("img"))
 
@@ -130,6 +130,11 @@ def test_a_finding_nobody_draws_is_shown_as_it_stands(value: Any) -> None:
     [
         ("comparison", ["0.750 ± 0.012", "+0.021", "< 0.001", "0.042", "0.210, 1.000", "0.017"]),
         ("curves", ["area 0.864", "51 85.0 %", "Loss, task stage", "training"]),
+        (
+            "ranked",
+            ["Ranking over seeds", "drawn around each", "true-positive rate, other-post", "0.814"],
+        ),
+        ("training", ["pupil,task.epochs=9", "loss, reasoning stage", "AUROC, task stage"]),
         ("calibration", ["temperature", "0.412", "ECE 0.062", "0.910", "stated probability"]),
         ("shapley", ["logit of harmful minus", "1.100", "+0.300"]),
         ("relations", ["xIntent", "0.300", "\N{MINUS SIGN}0.020"]),
@@ -161,6 +166,23 @@ def test_each_finding_is_on_the_page_where_the_report_has_it_and_only_there(
         assert tree.faults == []
         rest = re.sub(r"\s+(?=[,.])", "", tree.text)
         assert any(each not in rest for each in shown)
+
+
+def test_more_than_eight_curves_take_further_drawings_and_a_missing_one_is_left_out() -> None:
+    whole = report()
+    (curve, _) = whole["findings"]["ranked"]
+    whole["findings"]["ranked"] = [curve | {"arm": f"arm-{n}"} for n in range(9)]
+    whole["findings"]["ranked"][3] |= {"roc": [], "precision_recall": []}
+    whole["findings"]["ranked"][4] |= {"roc": []}
+    tree = Tree(page(whole))
+    assert tree.faults == []
+    assert "drawn around the first" in tree.text
+    assert "arm-8" in tree.text
+    assert "arm-3" not in tree.text
+    whole["findings"]["ranked"].append(curve | {"arm": "arm-9"})
+    ids = [found["id"] for tag, found in Tree(page(whole)).found if "id" in found]
+    assert len(ids) == len(set(ids))
+    assert sum("over seeds-title" in str(each) or "ranked-" in str(each) for each in ids) == 8
 
 
 def test_a_report_of_rows_alone_has_a_page() -> None:

@@ -59,3 +59,15 @@ def test_a_better_system_differs_and_the_sign_says_how(truth: np.ndarray) -> Non
     back = difference(bad, good, truth, positive=1, num_resamples=100)
     assert 0 < found.low < found.value < found.high
     assert back.value == pytest.approx(-found.value)
+
+
+@pytest.mark.parametrize("num_seeds", [2, 3, 4, 5, 7])
+@pytest.mark.parametrize("count", [50, 97, 200])
+def test_seeds_that_agree_to_the_last_digit_are_those_of_one(num_seeds: int, count: int) -> None:
+    truth = np.random.default_rng(count).integers(0, 2, count)
+    one = scores(truth, 0.8, 1)
+    many = over_seeds([one] * num_seeds, truth, positive=1, num_resamples=60)
+    alone = over_seeds([one], truth, positive=1, num_resamples=60)
+    for name, found in many.items():
+        assert found.low == pytest.approx(alone[name].low), name
+        assert found.high == pytest.approx(alone[name].high), name

@@ -1,22 +1,19 @@
 """What the page draws of one system: ROC, precision against recall, confusion, training."""
 
 import json
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from sklearn.metrics import confusion_matrix
 
 from miko_clf import bundle
+from miko_clf.evaluate.heights import GRID, Heights, heights
 from miko_clf.evaluate.interval import Interval, bootstrap
 from miko_clf.evaluate.subject import Subject
 from miko_clf.evaluate.weighted import draw
-
-GRID = np.linspace(0, 1, 101)
-"""Where along a curve its height is told: false-positive rates, or recalls."""
 
 _LOSSES = 200  # points of a stage's training loss that are kept
 
@@ -46,31 +43,21 @@ class Curves:
     learning: list[dict[str, Any]]
 
 
-class _Cuts(NamedTuple):
-    """How many true and other rows reach each distinct score, highest score first."""
-
-    hits: Float[np.ndarray, "resample cut"]
-    misses: Float[np.ndarray, "resample cut"]
-
-
 def curves(subject: Subject, *, num_resamples: int = 1000, seed: int = 0) -> Curves:
     """Return the curves of a system with their bands, 95 % at each place by itself.
 
-    Bands are percentiles over bootstrap resamples of the heights at `GRID` (vertical averaging;
-    Fawcett 2006, section 8.2). Of more than two labels each is told from the rest and the curve is
-    their mean. Precision is that at the first cut whose recall is enough, for a straight line
-    between cuts would flatter (Davis and Goadrich, 2006). Half a second for 1000 resamples of 354.
+    Bands are percentiles over bootstrap resamples of the `heights`. Half a second for 1000
+    resamples of 354.
     """
     truth, said = subject.truth, subject.probabilities
     weights = draw(len(truth), num_resamples, np.random.default_rng(seed))
     weights = np.concatenate([np.ones_like(weights[:1]), weights])
     positive, labels = subject.question.positive, list(subject.question.labels)
-    told = range(len(labels)) if positive is None else [positive]
-    cuts = [_cuts(said[:, label], truth == label, weights) for label in told]
+    found = heights(said, truth, weights, positive=positive)
     metrics = bootstrap(said, truth, positive=positive, num_resamples=num_resamples, seed=seed)
     return Curves(
-        roc=_drawn(cuts, _roc),
-        precision_recall=_drawn(cuts, _precision),
+        roc=_drawn(found["roc"]),
+        precision_recall=_drawn(found["precision_recall"]),
         area={"roc": metrics["auroc"], "precision_recall": metrics["average_precision"]},
         confusion=_confusion(truth, subject.decided, len(labels)),
         labels=labels,
@@ -99,52 +86,11 @@ def _confusion(
     return found
 
 
-def _drawn(
-    cuts: Sequence[_Cuts], heights: Callable[[_Cuts], Float[np.ndarray, "resample place"]]
-) -> list[Point]:
+def _drawn(found: Heights) -> list[Point]:
     """Return the curve of the rows as they are, which come first, and its band."""
-    found = np.mean([heights(each) for each in cuts], axis=0)  # (resample, place)
     if np.isnan(found[0]).any():
         return []
     value, drawn = found[0], found[1:][~np.isnan(found[1:]).any(1)]
     bounds = np.quantile(drawn, [0.025, 0.975], axis=0) if len(drawn) else [value * np.nan] * 2
     rows = zip(GRID.tolist(), value.tolist(), *(map(float, each) for each in bounds), strict=True)
     return [Point(*row) for row in rows]
-
-
-def _cuts(
-    scores: Float[np.ndarray, " row"],
-    true: Bool[np.ndarray, " row"],
-    weights: Int[np.ndarray, "resample row"],
-) -> _Cuts:
-    order = np.argsort(-scores, kind="stable")
-    last = np.flatnonzero(np.diff(scores[order], append=-np.inf))  # of rows that are tied
-    hits = np.cumsum(weights[:, order] * true[order], axis=1)[:, last]
-    misses = np.cumsum(weights[:, order] * ~true[order], axis=1)[:, last]
-    return _Cuts(hits.astype(np.float64), misses.astype(np.float64))
-
-
-def _roc(cuts: _Cuts) -> Float[np.ndarray, "resample place"]:
-    """Return the true-positive rates; NaN where a resample lacks true rows, or others."""
-    return np.array([
-        np.interp(GRID, np.append(0, misses) / misses[-1], np.append(0, hits) / hits[-1])
-        if hits[-1] and misses[-1] else np.full(len(GRID), np.nan)
-        for hits, misses in zip(*cuts, strict=True)
-    ])  # fmt: skip
-
-
-def _precision(cuts: _Cuts) -> Float[np.ndarray, "resample place"]:
-    """Return the precisions at the recalls; NaN where a resample lacks true rows, or others."""
-    return np.array([
-        _at_recalls(hits, misses) if hits[-1] and misses[-1] else np.full(len(GRID), np.nan)
-        for hits, misses in zip(*cuts, strict=True)
-    ])  # fmt: skip
-
-
-def _at_recalls(
-    hits: Float[np.ndarray, " cut"], misses: Float[np.ndarray, " cut"]
-) -> Float[np.ndarray, " place"]:
-    # hits are whole numbers: half a row asks for one, without which precision is undefined
-    first = np.searchsorted(hits, np.maximum(GRID * hits[-1] - 1e-9, 0.5), side="left")
-    precision: Float[np.ndarray, " place"] = hits[first] / (hits[first] + misses[first])
-    return precision

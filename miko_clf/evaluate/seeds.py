@@ -175,7 +175,7 @@ def _error(values: Drawn) -> tuple[float, float, float]:
         return mean, float(np.sqrt(of_rows)), np.inf
     shared = float((between.sum() - np.trace(between)) / (num_seeds * (num_seeds - 1)))
     of_seeds = float(values.here.var(ddof=1)) / num_seeds
-    if shared + of_seeds <= of_rows:  # seeds differ no more than their rows make them
-        return mean, float(np.sqrt(max(of_rows, 0))), np.inf
     total = shared + of_seeds
-    return mean, float(np.sqrt(total)), float(total**2 / (of_seeds**2 / (num_seeds - 1)))
+    if total <= of_rows or of_seeds < 1e-9 * total:  # seeds differ no more than rows make them
+        return mean, float(np.sqrt(max(of_rows, 0))), np.inf
+    return mean, float(np.sqrt(total)), (num_seeds - 1) * (total / of_seeds) ** 2

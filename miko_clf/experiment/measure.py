@@ -16,7 +16,9 @@ from miko_clf.data.post import Post
 from miko_clf.errors import BundleError
 from miko_clf.evaluate.analyses import audited
 from miko_clf.evaluate.comparison import COMPARED, Arm, Comparison, Line, Tested, compared
+from miko_clf.evaluate.curves import learning
 from miko_clf.evaluate.interval import Interval
+from miko_clf.evaluate.ranked import ranked
 from miko_clf.evaluate.report import Difference, Report, Row
 from miko_clf.evaluate.seeds import Scores
 from miko_clf.evaluate.verdict import paragraph
@@ -59,6 +61,8 @@ def report(
         num_resamples=num_resamples,
         findings={
             "comparison": plain(found),
+            "ranked": ranked(every, truth, positive=positive),
+            "training": _training(out, experiment),
             "audit": audited(train, posts, split) if train else {"lines": []},
             **extra,
         },
@@ -89,6 +93,24 @@ def plain(found: Comparison) -> dict[str, Any]:
         "recovery_by_system": found.recovery,
         "words": "\n".join(paragraph(found, metric) for metric in COMPARED),
     }
+
+
+def _training(out: Path, experiment: Experiment) -> list[dict[str, Any]]:
+    """Return each trial's validation over its steps; of folds none, as their bundles are gone."""
+    found = [
+        {
+            "system": each.system.label,
+            "seed": each.seed,
+            "lines": [
+                line
+                for line in learning(plan.bundle_of(out, each) / bundle.METRICS)
+                if line.get("validation")
+            ],
+        }
+        for each in experiment.trials()
+        if each.fold is None
+    ]
+    return [each for each in found if each["lines"]]
 
 
 def _tested(each: Tested) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from miko_clf.evaluate.page.tables import Cells, Column, Columns, facts, items, 
 
 _SHOWN = frozenset({
     "attribution", "audit", "calibration", "comparison", "curves", "groups", "lockbox", "matrix",
-    "mistakes", "neighbours", "not_installed", "pairs", "relations", "robustness",
-    "shapley", "slices", "slices_left_out", "suspects", "system", "arm",
+    "mistakes", "neighbours", "not_installed", "pairs", "ranked", "relations",
+    "robustness", "shapley", "slices", "slices_left_out", "suspects", "system", "arm", "training",
 })  # fmt: skip
 
 

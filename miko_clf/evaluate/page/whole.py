@@ -13,6 +13,7 @@ from miko_clf.evaluate.page import (
     decisions,
     learning,
     origin,
+    overlaid,
     reading,
     seeds,
     slices,
@@ -23,11 +24,11 @@ from miko_clf.evaluate.page.markup import Html, tag
 from miko_clf.evaluate.page.section import Report, Section
 
 _PARTS: tuple[Callable[[Report], Section | None], ...] = (
-    seeds.comparison, systems.systems, systems.differences, curves.ranking, curves.confusion,
+    seeds.comparison, systems.systems, systems.differences, overlaid.ranking,
+    curves.ranking, curves.confusion,
     decisions.calibration, reading.shapley, reading.relations, slices.slices, slices.groups,
-    slices.pairs,
-    changes.robustness, changes.matrix, cases.gallery, cases.suspects, learning.learning,
-    origin.audit, origin.lockbox, origin.further,
+    slices.pairs, changes.robustness, changes.matrix, cases.gallery, cases.suspects,
+    learning.learning, overlaid.training, origin.audit, origin.lockbox, origin.further,
 )  # fmt: skip
 _FILES = resources.files("miko_clf.evaluate.page")
 _STYLE = STYLE + _FILES.joinpath("style.css").read_text(encoding="utf-8")
