@@ -249,6 +249,31 @@ def test_only_an_image_that_the_report_holds_is_shown_and_it_waits_for_a_click()
     assert not Tree(page(whole)).all("img")
 
 
+def test_what_explains_a_mistake_takes_nothing_from_its_card() -> None:
+    whole = report()
+    findings = whole["findings"]
+    findings["attribution"]["rows"][0] |= {"image": 0.005, "text": None, "full": 1.2}
+    findings["neighbours"][0] |= {"image": None, "text": None}
+    tree = Tree(page(whole))
+    assert [each["src"] for each in tree.all("img")] == [findings["mistakes"][0]["image"]]
+    for said in ("first words", "mocking", "a training text"):
+        assert said in tree.text
+
+
+@pytest.mark.parametrize(
+    ("decided", "probability", "stated"),
+    [("harmful", 0.93, "93.0 % ≥ 41.2 %"), ("harmless", 0.691, "30.9 % < 41.2 %")],
+)
+def test_a_decision_stands_beside_the_probability_that_the_threshold_is_for(
+    decided: str, probability: float, stated: str
+) -> None:
+    whole = report()
+    whole["findings"]["mistakes"][0] |= {"decided": decided, "probability": probability}
+    assert stated in Tree(page(whole)).text
+    whole["positive"] = None
+    assert f"at {100 * probability:.1f} %" in Tree(page(whole)).text
+
+
 def test_a_large_report_stays_under_three_megabytes() -> None:
     whole = report()
     found = whole["findings"]

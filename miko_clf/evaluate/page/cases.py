@@ -5,7 +5,7 @@ from typing import Any
 
 from miko_clf.evaluate.page.attribution import read
 from miko_clf.evaluate.page.markup import Child, Html, join, tag
-from miko_clf.evaluate.page.numbers import percent, plain
+from miko_clf.evaluate.page.numbers import percent, plain, real
 from miko_clf.evaluate.page.section import Report, Section, finding, note, section
 from miko_clf.evaluate.page.tables import Cells, Column, Columns, facts, folded, table
 
@@ -18,6 +18,11 @@ def gallery(report: Report) -> Section | None:
     if not cards:
         return None
     says = "The most confident mistakes first. These posts may offend."
+    if _threshold(report) is not None:
+        says += (
+            f" Beside a decision stand the probability of `{report['positive']}` and the threshold "
+            "from which on it is decided."
+        )
     shown = (_card(number, each, report) for number, each in enumerate(cards, start=1))
     return section("mistakes", "Mistakes", note(says), tag("div", *shown, class_="cards"))
 
@@ -47,15 +52,11 @@ def suspects(report: Report) -> Section | None:
 def _merged(report: Report) -> list[dict[str, Any]]:
     """Return mistakes, then other posts with neighbours or attribution, each with all of these."""
     found: dict[str, dict[str, Any]] = {}
-    rows = (
-        *(finding(report, "mistakes") or []),
-        *(finding(report, "neighbours") or []),
-        *((finding(report, "attribution") or {}).get("rows") or []),
-    )
-    for row in rows:
-        found.setdefault(str(row.get("id")), {}).update(row)
-    values = (finding(report, "shapley") or {}).get("rows") or []
-    for row in values:
+    for row in (*(finding(report, "mistakes") or []), *(finding(report, "neighbours") or [])):
+        found[str(row.get("id"))] = {**row, **found.get(str(row.get("id")), {})}
+    for row in (finding(report, "attribution") or {}).get("rows") or []:
+        found.setdefault(str(row.get("id")), {"id": row.get("id")})["read"] = row
+    for row in (finding(report, "shapley") or {}).get("rows") or []:
         if str(row.get("id")) in found:
             found[str(row["id"])]["values"] = row.get("values")
     return list(found.values())
@@ -65,21 +66,39 @@ def _card(number: int, each: Mapping[str, Any], report: Report) -> Html:
     identity = f"post-{number}"
     head = tag("h3", tag("span", f"{number}. ", class_="soft"), str(each.get("id")), id=identity)
     parts = [
-        _picture(number, each), _decided(each), _text(each), _description(each),
-        _intentions(each), _values(each), read(number, each, report), _neighbours(each),
+        _picture(number, each), _decided(each, report), _text(each), _description(each),
+        _intentions(each), _values(each), read(number, each.get("read") or {}, report),
+        _neighbours(each),
     ]  # fmt: skip
     return tag("article", head, *parts, aria_labelledby=identity)
 
 
-def _decided(each: Mapping[str, Any]) -> Html | None:
+def _decided(each: Mapping[str, Any], report: Report) -> Html | None:
     if each.get("label") is None and each.get("decided") is None:
         return None
-    probability = each.get("probability")
-    stated = None if probability is None else tag("small", f" at {percent(probability)}")
+    stated = tag("small", f" {_stated(each, report)}") if "probability" in each else None
     return facts([
         ("labelled", _named(each.get("label"))),
         ("decided", tag("span", tag("strong", _named(each.get("decided"))), stated)),
     ], "decided")  # fmt: skip
+
+
+def _stated(each: Mapping[str, Any], report: Report) -> str:
+    """Return the probability of the decided label; of two classes, that of the positive one."""
+    probability, threshold = real(each.get("probability")), _threshold(report)
+    if threshold is None:
+        return f"at {percent(probability)}"
+    if each.get("decided") == report.get("positive"):
+        return f"{percent(probability)} \N{GREATER-THAN OR EQUAL TO} {percent(threshold)}"
+    return f"{percent(1 - probability)} < {percent(threshold)}"
+
+
+def _threshold(report: Report) -> float | None:
+    """Return the threshold of the system whose mistakes these are, where one class is positive."""
+    if report.get("positive") is None or len(report.get("counts") or {}) > 2:
+        return None
+    found = (finding(report, "calibration") or {}).get("threshold")
+    return 0.5 if found is None else float(found)
 
 
 def _picture(number: int, each: Mapping[str, Any]) -> Html | None:

@@ -96,7 +96,11 @@ def _relations(rows: Rows, report: Report) -> Html:
         cells += [tracks.bar(found, long), figure_cell(found)]
         for name in metrics:
             left = _left(each, name)
-            cells += [tracks.interval(left, wide, mark=0.0), figure_cell(left, signed=True)]
+            known = left.value == left.value  # what is read in nobody's stead is not left out
+            cells += [
+                tracks.interval(left, wide, mark=0.0) if known else "",
+                figure_cell(left, signed=True) if known else "\N{EN DASH}",
+            ]
         body.append(tuple(cells))
     return tag("div", table("Relations by attention", columns, body, "bars"))
 
