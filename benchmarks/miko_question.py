@@ -108,7 +108,8 @@ def _source(name: str, chosen: Sequence[Post], given: argparse.Namespace) -> dic
     every = posts(experiment.source, OUT_OF_FOLD)
     truth = np.array([int(post.label == LABELS[1]) for post in every])
     files = np.array([_file(post) for post in every])
-    words = _words(experiment, every)
+    words, groups = _words(experiment, every), measure.threads(every)
+    given_too = {"positive": 1, "groups": groups, "num_resamples": given.resamples}
     found = {
         "posts": len(every),
         "sarcastic": int(truth.sum()),
@@ -117,15 +118,11 @@ def _source(name: str, chosen: Sequence[Post], given: argparse.Namespace) -> dic
             for file, count in Counter(files).items()
         },
         "report": strict(report.findings["comparison"]),
-        "tf_idf": strict(
-            measure.plain(compared(words, truth, positive=1, num_resamples=given.resamples))
-        ),
+        "tf_idf": strict(measure.plain(compared(words, truth, **given_too))),
     }
     if len(set(files)) > 1:
         arms = [*measure.arms(given.out / name, experiment, OUT_OF_FOLD, every), *words]
-        inside = compared(
-            [_inside(arm, files) for arm in arms], truth, positive=1, num_resamples=given.resamples
-        )
+        inside = compared([_inside(arm, files) for arm in arms], truth, **given_too)
         found["within_files"] = strict(measure.plain(inside))
         found["file_from"] = _telling_files(experiment, every, files)
     return found

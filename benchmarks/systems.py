@@ -2,12 +2,14 @@
 
     python benchmarks/systems.py harm-c ../shared/data/harm-c --seeds 3 --out runs/table-harm-c
 
-A seed whose bundle is there already is not trained again, so a run that was stopped goes on.
+A seed whose bundle is there already is not trained again, so a run that was stopped goes on. Once
+all are trained the reported split is opened, which is counted in every bundle if it is a test.
 """
 
 import argparse
 import json
 import re
+import sys
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -22,11 +24,14 @@ from miko_clf import recipe as recipes
 from miko_clf.data.folder import DataFolder, open_folder
 from miko_clf.data.labels import find
 from miko_clf.data.post import Post
+from miko_clf.errors import BundleError, MikoError
 from miko_clf.evaluate import baselines
+from miko_clf.evaluate.lockbox import unlock
 from miko_clf.evaluate.predict import Predictor
 from miko_clf.evaluate.seeds import Scores, over_seeds
 from miko_clf.manifest import write_json, write_text
 from miko_clf.pipeline import Plan, fit
+from miko_clf.recipe import Recipe
 from miko_clf.train.infer import serving_arms
 
 SHOWN = {"accuracy": "accuracy", "macro_f1": "macro-F1", "auroc": "AUROC", "ece": "ECE"}
@@ -98,13 +103,18 @@ def main() -> None:
     given = _arguments()
     found, data = SETS[given.set], _with_test(open_folder(given.data), given.out / "posts")
     wanted = [(system, seed) for seed in range(given.seeds) for system in found.systems]
+    for system, seed in wanted:
+        _refuse_other(system, seed, given)
     for system, seed in wanted[given.part - 1 :: given.parts]:
         _train(system, seed, data, given)
     if given.parts > 1:
         return
+    command = f"python benchmarks/systems.py {given.set} DATA --seeds {given.seeds}"
+    trained = [bundle.read(_place(system, seed, given)) for system, seed in wanted]
+    unlock(trained, data, found.split, command)
     rows = _rows(found, data, given)
     result = {
-        **surroundings(f"python benchmarks/systems.py {given.set} DATA --seeds {given.seeds}"),
+        **surroundings(command),
         "split": found.split,
         "posts": {split: len(data.read(split)) for split in ("train", "val", found.split)},
         "fingerprint": data.fingerprint(found.split),
@@ -156,8 +166,26 @@ def _train(system: System, seed: int, data: DataFolder, given: argparse.Namespac
     if out.exists():
         return
     Console(stderr=True).print(f"{system.name}, seed {seed}", highlight=False)
-    recipe = recipes.load(system.recipe, {**dict(system.changes), "seed": seed})
-    fit(recipe, data, Plan(out, cache=_cache(given)))
+    fit(_recipe(system, seed), data, Plan(out, cache=_cache(given)))
+
+
+def _recipe(system: System, seed: int) -> Recipe:
+    return recipes.load(system.recipe, {**dict(system.changes), "seed": seed})
+
+
+def _refuse_other(system: System, seed: int, given: argparse.Namespace) -> None:
+    """Raise `BundleError` where the bundle that stands for a system was trained otherwise."""
+    place = _place(system, seed, given)
+    if not place.exists():
+        return
+    before = recipes.load(place / bundle.RECIPE).model_dump()
+    wanted = _recipe(system, seed).model_dump()
+    differ = [name for name in wanted if before[name] != wanted[name]]
+    if differ:
+        raise BundleError(
+            f"{place}: was trained with other {' and '.join(differ)} than {system.name} has now; "
+            "move it away, or name another --out"
+        )
 
 
 def _with_test(data: DataFolder, folder: Path) -> DataFolder:
@@ -254,4 +282,7 @@ def _baselines(
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MikoError as error:
+        sys.exit(f"systems.py: error: {error}")

@@ -4,8 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from miko_clf import manifest, recipe
@@ -24,6 +26,31 @@ WEIGHTS = "model.safetensors"
 METRICS = "metrics.jsonl"
 
 Threshold = float | Mapping[str, float]
+
+TIE = 1e-6
+"""By how much roundings of one probability may differ: those of float32 do by some 1e-7.
+
+Isotonic lines have plateaus, so that many posts stand exactly at a limit.
+"""
+
+_Limit = TypeVar("_Limit", float, NDArray[np.float64])
+
+
+def reaching(threshold: _Limit) -> _Limit:
+    """Return the least probability that reaches a threshold, which a tie does.
+
+    It is less by a share and not by a step, so that thresholds of 1e-7 stay above what is below
+    them. A threshold above 1 is there to be reached by none.
+    """
+    return threshold * (1 - TIE * (threshold <= 1))
+
+
+def inside(quantile: float) -> float:
+    """Return the least probability of a label in a conformal set, where a tie is inside.
+
+    Less by a step: small probabilities are here 1 minus another, and round as that one does.
+    """
+    return 1 - quantile - TIE
 
 
 class _Fitted(BaseModel):
@@ -93,11 +120,11 @@ def _absent(value: Any) -> bool:
 class Calibration(_Fitted):
     """What was fitted on validation for a question: a temperature, and for each arm thresholds.
 
-    A post is the positive class where its calibrated probability is at or above the threshold;
-    where any number of labels may hold each has a threshold of its own. There is neither a
-    positive class nor a threshold where one of more than two labels holds. Where there is
-    `platt` or `isotonic` it stands in for the temperature. `prior` is the share of the positive
-    class that the probabilities stand for.
+    A post is the positive class where its calibrated probability is at or above the threshold
+    (see `reaching`); where any number of labels may hold each has a threshold of its own. There
+    is neither a positive class nor a threshold where one of more than two labels holds. Where
+    there is `platt` or `isotonic` it stands in for the temperature. `prior` is the share of the
+    positive class that the probabilities stand for.
     """
 
     temperature: float = Field(gt=0)

@@ -6,16 +6,18 @@ import json
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from uuid import uuid4
 
 from miko_clf.errors import BundleError
 
 NAME = "manifest.json"
+_PAUSE = 0.02  # seconds between two tries to hold a folder
 CARD = "README.md"  # for people: it may be added to, so no digest vouches for it
 
 
@@ -92,25 +94,43 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
     """Hold a folder, made if need be, against other processes; raises `BundleError` if one has it.
 
-    The lock lies beside the folder and goes with the process that holds it.
+    Before that it is asked for anew for `patience` seconds. The lock lies beside the folder and
+    goes with the process that holds it.
     """
+    real, until = folder.resolve(), time.monotonic() + patience
+    where = real.with_name(real.name + ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = folder.with_name(folder.name + ".lock").open("w")
+        while (lock := _locked(where)) is None:
+            if time.monotonic() >= until:
+                raise BundleError(f"{folder}: another process is working there")
+            time.sleep(_PAUSE)
     except OSError as error:
         raise BundleError(f"cannot write {folder}: {error.strerror}") from None
     with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BundleError(f"{folder}: another process is working there") from None
-        try:
             yield
         finally:
-            Path(lock.name).unlink(missing_ok=True)
+            where.unlink(missing_ok=True)
+
+
+def _locked(where: Path) -> IO[str] | None:
+    """Return the locked file, none where another process has it."""
+    while True:
+        lock = where.open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock.fileno()), where.stat()):
+                return lock
+        except BlockingIOError:
+            lock.close()
+            return None
+        except FileNotFoundError:
+            pass
+        lock.close()  # it was let go, and unlinked, between opening and locking
 
 
 def clear(folder: Path) -> None:

@@ -10,6 +10,8 @@ import torchmetrics.functional.classification as measure
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from miko_clf.bundle import reaching
+
 
 class _Scored(NamedTuple):
     """Rows as torchmetrics takes them; `decision` is the class that was decided for."""
@@ -107,14 +109,16 @@ def decide(
     """Return the class each row is decided for.
 
     With a `positive` class of two: that class where its probability reaches `threshold` (.5 if
-    none is given), which may be one for each row. Without one: the most probable class.
+    none is given), which may be one for each row; a tie does, as `bundle.reaching` says. Without
+    one: the most probable class.
     """
     if positive is None:
         assert threshold is None, "a threshold needs a positive class"
         most_probable: Int[np.ndarray, " row"] = probabilities.argmax(1)
         return most_probable
     assert probabilities.shape[1] == 2, "a positive class needs exactly two classes"
-    reached = probabilities[:, positive] >= (0.5 if threshold is None else threshold)
+    limit = reaching(np.asarray(0.5 if threshold is None else threshold))
+    reached = probabilities[:, positive] >= limit
     return np.where(reached, positive, 1 - positive)
 
 
@@ -248,7 +252,7 @@ def multilabel(
     rows = _Held(
         torch.from_numpy(probabilities.clip(0, 1)),
         torch.from_numpy(truth.astype(bool)),
-        torch.from_numpy(probabilities >= limits),
+        torch.from_numpy(probabilities >= reaching(limits)),
         bins,
     )
     return {name: _LABEL_MEASURES[name](rows) for name in LABEL_NAMES if name in names}

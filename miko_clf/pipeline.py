@@ -158,6 +158,12 @@ def _check(recipe: Recipe, questions: Questions, val: Sequence[Post], where: Pat
     for part in truth.parts():
         if not len(part.rows):
             raise PostError(f"{where}: no post of val has a label for {part.question.name}")
+        if part.question.kind == "one" and len(set(part.truth.tolist())) < 2:
+            only = part.question.labels[int(part.truth[0])]
+            raise PostError(
+                f"{where}: every post of val is labelled {only!r}; epoch and threshold are "
+                f"chosen there, so it needs posts of {' and '.join(part.question.labels)}"
+            )
 
 
 def _feed(

@@ -110,6 +110,7 @@ def _populations() -> dict[str, Any]:
              "bpsn_auroc": interval(0.7), "bnsp_auroc": interval(0.9),
              "false_positive_rate": interval(0.2), "false_positive_gap": interval(0.11, 0.02)},
         ],
+        "groups_left_out": {"sailors": 3},
         "pairs": [{"kind": "same text, another image", "pairs": 7, "both_right": interval(0.4)}],
         "suspects": [
             {"id": "s1", "text": "doubtful words", "label": "harmful", "likely": "harmless",

@@ -50,6 +50,8 @@ def test_files_named_by_split_are_read_one_split_at_a_time(val, tmp_path):
     write(tmp_path / "train.jsonl", post("a", label="x"))
     write(tmp_path / f"{val}.jsonl", post("b", label="y"))
     (tmp_path / "test.jsonl").write_text("this is never opened")
+    wrong = open_folder(tmp_path, label_map={"xx": "z"})
+    assert "no post of train is labelled 'xx'" in message(lambda: wrong.read("train"))
     folder = open_folder(tmp_path, label_map={"x": "z"})
     assert (folder.kind, folder.splits) == ("jsonl", ("train", "val", "test"))
     assert set(find(folder.read("train") + folder.read(val)).names) == {"y", "z"}

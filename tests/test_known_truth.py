@@ -83,11 +83,28 @@ def test_the_words_follow_from_the_numbers(posts: list[Post]) -> None:
 def test_a_system_that_only_ever_guesses_right_keeps_all_of_the_gain() -> None:
     random = np.random.default_rng(0)
     none = Drawn(np.full(5, 0.6), random.normal(0.6, 0.01, (500, 5)))
-    given = Drawn(np.full(5, 0.8), none.resampled + 0.2)
-    half = Drawn(np.full(5, 0.7), none.resampled + 0.1)
+    gain = random.normal(0.2, 0.01, (500, 5))
+    given = Drawn(np.full(5, 0.8), none.resampled + gain)
+    half = Drawn(np.full(5, 0.7), none.resampled + gain / 2)
     assert recovered(given, given, none)[:3] == pytest.approx((1, 1, 1))
     assert recovered(given, half, none)[:3] == pytest.approx((0.5, 0.5, 0.5))
-    assert recovered(given, none, none)[:3] == pytest.approx((0, 0, 0))
+    assert recovered(given, none, none)[:3] == pytest.approx((0, 0, 0), abs=1e-6)
+
+
+@pytest.mark.parametrize("num_seeds", [3, 5])
+def test_the_interval_of_the_share_covers_it_where_seeds_differ_much(num_seeds: int) -> None:
+    random, covered = np.random.default_rng(num_seeds), 0
+    for _ in range(60):
+        seeds = random.normal(0, 0.02, (2, num_seeds))
+        rows = random.normal(0, 0.004, (2, 101, 1))
+        gain, kept = (
+            Drawn(mean + of_seeds + of_rows[0], mean + of_seeds + of_rows[0] + of_rows[1:])
+            for mean, of_seeds, of_rows in zip((0.2, 0.12), seeds, rows, strict=True)
+        )
+        none = Drawn(np.zeros(num_seeds), np.zeros((100, num_seeds)))
+        share = recovered(gain, kept, none)
+        covered += share.low <= 0.6 <= share.high
+    assert covered >= 0.88 * 60
 
 
 def test_of_no_gain_no_share_is_kept() -> None:

@@ -52,6 +52,17 @@ def test_val_must_answer_every_question_of_train(tmp_path: Path) -> None:
         fit(words_recipe(), open_folder(folder), Plan(out=tmp_path / "out"))
 
 
+def test_val_must_have_more_than_one_class(tmp_path: Path) -> None:
+    rows = [{"id": f"p{n}", "text": f"text {n}", "label": "ab"[n % 2]} for n in range(8)]
+    for split, kept in (("train", rows[:6]), ("val", [rows[6]])):
+        file = tmp_path / "data" / f"{split}.jsonl"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("\n".join(map(json.dumps, kept)))
+    with pytest.raises(PostError, match="every post of val is labelled 'a'"):
+        fit(words_recipe(), open_folder(tmp_path / "data"), Plan(out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_bundle_of_one_choice_has_the_files_and_answers_it_always_had(
     bundle: Path, world: Path
 ) -> None:

@@ -141,6 +141,7 @@ def test_a_finding_nobody_draws_is_shown_as_it_stands(value: Any) -> None:
         ("slices", ["in the text", "hashtag", "40 %"]),
         ("slices_left_out", ["too few posts: 3"]),
         ("groups", ["women", "+0.110"]),
+        ("groups_left_out", ["sailors (3)"]),
         ("pairs", ["same text, another image", "0.400"]),
         ("suspects", ["doubtful words", "0.031"]),
         ("robustness", ["typos", "5%", "88", "\N{MINUS SIGN}0.060"]),

@@ -64,7 +64,7 @@ def test_identical_predictions_give_p_of_one_and_an_interval_at_zero() -> None:
     truth = np.random.default_rng(0).integers(0, 2, 80)
     seeds = [right(truth, 0.8, seed) for seed in range(3)]
     for metric in ("macro_f1", "auroc"):
-        assert difference(seeds, seeds, truth, positive=1, metric=metric) == (0, 0, 0, 1, 0)
+        assert difference(seeds, seeds, truth, positive=1, metric=metric)[:4] == (0, 0, 0, 1)
         assert paired.permuted(seeds, seeds, truth, positive=1, metric=metric) == 1
     same = seeds[0].decided(1) == truth
     assert paired.mcnemar(same, same) == 1
@@ -112,3 +112,35 @@ def test_rows_alone_have_the_width_of_the_bootstrap() -> None:
     hits = one.decided(1) == truth
     expected = 1.96 * np.sqrt(hits.mean() * (1 - hits.mean()) / 300)
     assert (found.high - found.low) / 2 == pytest.approx(expected, rel=0.05)
+
+
+def test_folds_with_scales_of_their_own_leave_the_permutation_test_its_power() -> None:
+    random = np.random.default_rng(3)
+    truth, strata = random.integers(0, 2, 200), np.arange(200) % 5
+    found = {}
+    for apart in (0.0, 0.6):
+        offsets = random.uniform(0, apart, (2, 5))
+        a, b = (
+            np.clip(0.15 + 0.1 * gain * truth + 0.06 * random.normal(size=200), 0.01, 0.39)
+            + offsets[side][strata]
+            for side, gain in enumerate((1.2, 0.3))
+        )
+        one, two = ([Scores(np.stack([1 - x, x], axis=1), 0.5, strata)] for x in (a, b))
+        found[apart] = paired.permuted(
+            one, two, truth, positive=1, metric="auroc", num_permutations=300
+        )
+    assert max(found.values()) < 0.02
+
+
+def test_rows_of_a_group_are_swapped_together() -> None:
+    random, truth = np.random.default_rng(0), np.tile([0, 1], 60)
+    groups = np.arange(120) // 6
+    a, b = (np.repeat(random.random(20) < share, 6) for share in (0.8, 0.5))
+    one, two = (
+        [Scores(np.where((right == truth)[:, None], [0.1, 0.9], [0.9, 0.1]), 0.5)]
+        for right in (a, b)
+    )
+    given = {"positive": 1, "metric": "accuracy", "num_permutations": 500}
+    alone = paired.permuted(one, two, truth, **given)
+    together = paired.permuted(one, two, truth, groups=groups, **given)
+    assert alone < 0.02 < together

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from miko_clf.evaluate.interval import bootstrap
-from miko_clf.evaluate.seeds import Scores, difference, over_seeds
+from miko_clf.evaluate.seeds import Drawn, Scores, difference, gap, over_seeds, resamples
 
 
 def scores(truth: np.ndarray, right: float, seed: int) -> Scores:
@@ -49,7 +49,46 @@ def test_seeds_that_differ_widen_the_interval(truth: np.ndarray) -> None:
 
 def test_a_system_does_not_differ_from_itself(truth: np.ndarray) -> None:
     seeds = [scores(truth, 0.8, seed) for seed in range(3)]
-    assert difference(seeds, seeds, truth, positive=1, num_resamples=50) == (0, 0, 0, 1, 0)
+    found = difference(seeds, seeds, truth, positive=1, num_resamples=50)
+    assert found[:4] == (0, 0, 0, 1)
+    assert np.isnan(found.smallest)
+
+
+def test_a_difference_that_no_resample_moves_is_no_certainty() -> None:
+    truth = np.array([0, 1])
+    right = Scores(np.array([[0.9, 0.1], [0.1, 0.9]]), 0.5)
+    wrong = Scores(right.probabilities[::-1], 0.5)
+    found = difference([right], [wrong], truth, positive=1, metric="accuracy")
+    assert found.value == 1
+    assert np.isnan(found[1:]).all()
+    assert over_seeds([right] * 2, truth, positive=1)["accuracy"][0::2] == (1, 1)
+
+
+def test_posts_of_a_group_are_drawn_together_so_that_noise_is_found_as_often_as_it_should() -> None:
+    random, missed = np.random.default_rng(0), {True: 0, False: 0}
+    groups = np.repeat(np.arange(40), 4)
+    for run in range(100):
+        right = [np.repeat(random.random(40) < 0.7, 4) for _ in range(2)]
+        drawn_ = {}
+        for grouped in (True, False):
+            weights = resamples(160, 200, run, groups if grouped else None)
+            values = (weights @ (right[0].astype(float) - right[1])) / weights.sum(1)
+            drawn_[grouped] = gap(Drawn(values[:1], values[1:, None])).p
+        for grouped, p in drawn_.items():
+            missed[grouped] += p < 0.05
+    assert missed[True] <= 11
+    assert missed[False] >= 20
+
+
+@pytest.mark.parametrize("family", [1, 6])
+def test_the_smallest_that_shows_is_found_four_times_in_five_among_its_family(family: int) -> None:
+    random = np.random.default_rng(1)
+    smallest = gap(Drawn(np.zeros(1), random.normal(0, 0.02, (4000, 1))), family=family).smallest
+    found = 0
+    for value in random.normal(smallest, 0.02, 400):
+        p = gap(Drawn(np.array([value]), random.normal(value, 0.02, (300, 1)))).p
+        found += p < 0.05 / family
+    assert 0.72 <= found / 400 <= 0.88
 
 
 def test_a_better_system_differs_and_the_sign_says_how(truth: np.ndarray) -> None:

@@ -11,6 +11,9 @@ from miko_clf.cli import options
 from miko_clf.cli.classify import cache, opened, tell_skipped
 from miko_clf.cli.parser import Command, Parser, UsageError, label_map, needed
 
+# options of `evaluate` for bundles, which a comparison of recipes has no use for or has settled
+_OF_ONE = ("images", "robustness", "attribution", "groups", "label_map", "split_seed", "task")
+
 
 def _compare_words(parser: Parser) -> None:
     add = parser.add_argument
@@ -96,6 +99,11 @@ def _compare(given: Namespace, line: str) -> None:
         command=line,
     )
     _show(found, given.out / "report")
+    if given.skip_bad:
+        from miko_clf.experiment.sides import OUT_OF_FOLD, passed_over
+
+        read = ("train", "val") if given.folds is None else (OUT_OF_FOLD,)
+        tell_skipped(passed_over(source, read), given.out / "skipped.json")
 
 
 def _evaluate(given: Namespace, line: str) -> None:
@@ -107,10 +115,10 @@ def _evaluate(given: Namespace, line: str) -> None:
             raise UsageError("a comparison is evaluated alone; name one folder")
         _evaluate_comparison(given, line, compare.evaluate)
         return
+    from miko_clf.data.split import is_test
     from miko_clf.evaluate.analyses import Wanted
     from miko_clf.evaluate.compare import compare as compared
     from miko_clf.evaluate.errors.members import read_groups
-    from miko_clf.evaluate.lockbox import TEST
     from miko_clf.evaluate.tested import enter
 
     data, skipped = opened(given)
@@ -132,13 +140,17 @@ def _evaluate(given: Namespace, line: str) -> None:
     )
     out = _out(given)
     _show(found, out)
-    if given.split == TEST:
+    if is_test(given.split):
         for path in given.bundles:
             enter(path, found)
     tell_skipped(skipped, out / "skipped.json")
 
 
 def _evaluate_comparison(given: Namespace, line: str, evaluate: Callable[..., Any]) -> None:
+    given_too = [name for name in _OF_ONE if getattr(given, name)]
+    if given_too:
+        options = " and ".join(f"--{name.replace('_', '-')}" for name in given_too)
+        raise UsageError(f"{options} is not for a comparison; its bundles lie in its trials/")
     found = evaluate(
         given.bundles[0],
         given.data,
@@ -153,6 +165,7 @@ def _evaluate_comparison(given: Namespace, line: str, evaluate: Callable[..., An
 
 def _out(given: Namespace) -> Path:
     first: Path = given.bundles[0]
+    first = first if first.name else first.resolve()
     return given.out or first.with_name(f"{first.name}.report")
 
 

@@ -53,6 +53,10 @@ class DataFolder:
         self.left = self._published.left
         self._tell(self._published.notes)
 
+    def has(self, split: str) -> bool:
+        """Say whether a split can be read by this name, its own or an alias."""
+        return self._own(split) in self._sources
+
     def read(self, split: str) -> list[Post]:
         """Return the posts of a split, every image decoded once to see that it can be.
 
@@ -67,6 +71,8 @@ class DataFolder:
             raise PostError(f"{self.path}: split {split!r} holds no post that can be used")
         self._tell(self._census.take(split, (entry.post for entry in found), self.splits))
         self._places[split] = {entry.post.id: entry.where for entry in found}
+        if split == "train":
+            _check_map(self._label_map, (entry.post for entry in found), self.path)
         posts = [_relabelled(entry.post, self._label_map) for entry in found]
         self._fingerprints[split] = fingerprint(posts)
         return posts
@@ -81,9 +87,12 @@ class DataFolder:
             self.read(split)
         return self._fingerprints[split]
 
-    def _known(self, split: str) -> str:
+    def _own(self, split: str) -> str:
         name = SPLIT_NAMES.get(split, split)
-        name = self._published.aliases.get(name, name)
+        return self._published.aliases.get(name, name)
+
+    def _known(self, split: str) -> str:
+        name = self._own(split)
         if name in self._sources:
             return name
         line = f"{self.path}: there is no split {split!r}; there is {', '.join(self.splits)}"
@@ -234,6 +243,26 @@ def _saved_rows(path: Path, prefix: str) -> Iterator[Row]:
         ) from error
     table: Iterator[Row] = reader.saved_rows(path, prefix)
     return table
+
+
+def _check_map(label_map: Mapping[str, str], posts: Iterable[Post], path: Path) -> None:
+    """Raise `PostError` where a label that is to be renamed is that of no training post."""
+    if not label_map:
+        return
+    seen: dict[str, None] = {}
+
+    def note(name: str) -> str:
+        seen[name] = None
+        return name
+
+    for post in posts:
+        mapped(post.label, note)
+    for name in label_map:
+        if name not in seen:
+            raise PostError(
+                f"{path}: no post of train is labelled {name!r}, which is to be renamed; "
+                f"labels are {', '.join(sorted(seen))}{nearest(name, list(seen))}"
+            )
 
 
 def _relabelled(post: Post, label_map: Mapping[str, str]) -> Post:

@@ -16,6 +16,9 @@ class Splits(Protocol):
     path: Path
     splits: tuple[str, ...]
 
+    def has(self, split: str) -> bool:
+        """Say whether a split can be read by this name."""
+
     def read(self, split: str) -> list[Post]:
         """Return the posts of a split; raises PostError where it is not there."""
 
@@ -31,9 +34,13 @@ class Held:
         self.splits = tuple(posts)
         self._posts = {split: list(each) for split, each in posts.items()}
 
+    def has(self, split: str) -> bool:
+        """Say whether a split can be read by this name."""
+        return split in self._posts
+
     def read(self, split: str) -> list[Post]:
         """Return the posts of a split; raises PostError where it is not there."""
-        if split not in self._posts:
+        if not self.has(split):
             known = ", ".join(self.splits)
             raise PostError(f"{self.path}: there is no split {split!r}; there is {known}")
         return list(self._posts[split])

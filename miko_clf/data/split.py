@@ -13,6 +13,11 @@ SHARES = (0.8, 0.1, 0.1)
 _EVERY = ""  # counted for each post beside its labels, so that sizes come out right too
 
 
+def is_test(split: str) -> bool:
+    """Say whether a split is a test, of which a data set may have several: `test_seen`."""
+    return split == "test" or split.startswith("test_")
+
+
 def split_by_group(posts: Sequence[Post], seed: int) -> list[str]:
     """Return for each post the split its group falls in, 80/10/10 and stratified by every label.
 

@@ -1,6 +1,6 @@
 """Systems over seeds: every metric with its interval, every difference with its tests."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from miko_clf.evaluate.seeds import Drawn, Gap, Scores, Spread, drawn, gap, resa
 
 COMPARED = ("macro_f1", "auroc")
 NUM_PERMUTATIONS = 2000
+_FARTHEST = 1e4  # a share beyond which an interval has no end
 
 
 @dataclass(frozen=True)
@@ -74,23 +75,28 @@ def compared(
     truth: Int[np.ndarray, " row"],
     *,
     positive: int | None,
+    groups: Int[np.ndarray, " row"] | None = None,
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> Comparison:
-    """Return what the arms score and where they differ; all see the same resamples of the rows."""
-    weights = resamples(len(truth), num_resamples, seed)
+    """Return what the arms score and where they differ; all see the same resamples of the rows.
+
+    Rows of one of the `groups` are drawn, and in the permutation test swapped, together.
+    """
+    weights = resamples(len(truth), num_resamples, seed, groups)
     found = {arm.name: drawn(arm.seeds, truth, weights, positive=positive) for arm in arms}
     by_name = {arm.name: arm for arm in arms}
     pairs = _pairs(arms)
     differences: list[Tested] = []
     for metric in COMPARED:
-        gaps = [gap(found[a][metric] - found[b][metric]) for a, b in pairs]
+        gaps = [gap(found[a][metric] - found[b][metric], family=len(pairs)) for a, b in pairs]
         holm = paired.holm([each.p for each in gaps])
         for (a, b), each, p_holm in zip(pairs, gaps, holm, strict=True):
             both = by_name[a].seeds, by_name[b].seeds
             permuted = paired.permuted(
-                *both, truth, positive=positive, metric=metric, num_permutations=NUM_PERMUTATIONS
-            )
+                *both, truth, positive=positive, metric=metric, groups=groups,
+                num_permutations=NUM_PERMUTATIONS,
+            )  # fmt: skip
             mcnemar = [
                 paired.mcnemar(*(one.decided(positive) == truth for one in pair))
                 for pair in zip(*both, strict=True)
@@ -106,30 +112,41 @@ def compared(
         )
         for arm in arms
     ]
-    return Comparison(
-        len(arms[0].seeds), len(truth), lines, differences, _recovery(arms, found, seed)
-    )
+    return Comparison(len(arms[0].seeds), len(truth), lines, differences, _recovery(arms, found))
 
 
-def recovered(
-    given: Drawn, guessed: Drawn, none: Drawn, seed: int = 0, level: float = 0.95
-) -> Interval:
+def recovered(given: Drawn, guessed: Drawn, none: Drawn, level: float = 0.95) -> Interval:
     """Return the share of the gain of `given` over `none` that `guessed` keeps.
 
-    The interval is of the share over draws of rows and, of them, seeds. NaN, all of it, where the
-    gain itself may be nothing: a share of nothing can be any number.
+    The interval holds each share of which `gap` cannot say that it is another (Fieller, JRSS B
+    1954). NaN, all of it, where the gain itself may be nothing: a share of nothing can be any
+    number.
     """
     gain, kept = given - none, guessed - none
     if not gap(gain, level).low > 0:
         return Interval(np.nan, np.nan, np.nan)
-    random = np.random.default_rng(seed)
-    num_seeds = len(gain.here)
-    chosen = random.integers(num_seeds, size=(len(gain.resampled), num_seeds))
-    parts = [np.take_along_axis(each.resampled, chosen, axis=1).mean(1) for each in (kept, gain)]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shares = np.where(parts[1] > 0, parts[0] / parts[1], np.nan)
-    low, high = np.nanquantile(shares, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(kept.here.mean() / gain.here.mean()), float(low), float(high))
+    share = float(kept.here.mean() / gain.here.mean())
+
+    def outside(tried: float) -> float:
+        left = Drawn(kept.here - tried * gain.here, kept.resampled - tried * gain.resampled)
+        found = gap(left, level)
+        return -1.0 if np.isnan(found.p) else (1 - level) - found.p
+
+    return Interval(share, _edge(outside, share, -1), _edge(outside, share, 1))
+
+
+def _edge(outside: Callable[[float], float], inside: float, way: int) -> float:
+    """Return where `outside` first rises above 0 on one side of a place that is inside."""
+    step = 0.01
+    while outside(inside + way * step) < 0:
+        if step > _FARTHEST:
+            return way * float("inf")
+        step *= 2
+    near, far = inside, inside + way * step
+    for _ in range(40):
+        middle = (near + far) / 2
+        near, far = (middle, far) if outside(middle) < 0 else (near, middle)
+    return near
 
 
 def _pairs(arms: Sequence[Arm]) -> list[tuple[str, str]]:
@@ -147,7 +164,7 @@ def _pairs(arms: Sequence[Arm]) -> list[tuple[str, str]]:
 
 
 def _recovery(
-    arms: Sequence[Arm], found: Mapping[str, Mapping[str, Drawn]], seed: int
+    arms: Sequence[Arm], found: Mapping[str, Mapping[str, Drawn]]
 ) -> dict[str, dict[str, Interval]]:
     shares = {}
     for system in dict.fromkeys(arm.system for arm in arms):
@@ -155,7 +172,7 @@ def _recovery(
         if all(name in found for name in names):
             given, guessed, none = (found[name] for name in names)
             shares[system] = {
-                metric: recovered(given[metric], guessed[metric], none[metric], seed)
+                metric: recovered(given[metric], guessed[metric], none[metric])
                 for metric in COMPARED
             }
     return shares

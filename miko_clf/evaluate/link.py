@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import expit, softmax
 
-from miko_clf.bundle import Calibration
+from miko_clf.bundle import Calibration, inside
 from miko_clf.questions import Question, Questions
 
 Rows = Float[np.ndarray, "row label"]
@@ -38,14 +38,19 @@ def stated(scores: Rows, question: Question, fitted: Calibration) -> Rows:
 
 
 def margins(scores: Rows, question: Question) -> Rows:
-    """Return what each decision is made of: the second logit above the first, or each logit."""
+    """Return what each decision is made of: the second logit above the first, or each logit.
+
+    Rounded to float32, as a graph's are: where isotonic lines are steep the rest would be seen.
+    """
     if question.kind == "many":
-        return scores
-    assert scores.shape[1] == 2, "one of more than two labels has no margin"
-    return scores[:, 1:] - scores[:, :1]
+        found = scores
+    else:
+        assert scores.shape[1] == 2, "one of more than two labels has no margin"
+        found = scores[:, 1:] - scores[:, :1]
+    return found.astype(np.float32).astype(np.float64)
 
 
 def within(probabilities: Rows, quantile: float) -> Bool[np.ndarray, "row label"]:
-    """Return which labels are in the conformal set of each row, as MAPIE rounds."""
-    held: Bool[np.ndarray, "row label"] = probabilities >= 1 - quantile - 1e-8
+    """Return which labels are in the conformal set of each row; a tie is inside."""
+    held: Bool[np.ndarray, "row label"] = probabilities >= inside(quantile)
     return held

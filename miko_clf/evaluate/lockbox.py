@@ -12,10 +12,11 @@ from miko_clf.bundle import Bundle
 from miko_clf.data.held import Splits
 from miko_clf.data.pixels import digest
 from miko_clf.data.post import Post
+from miko_clf.data.split import is_test
 from miko_clf.errors import BundleError, PostError
 
 KEY = "openings"
-TEST = "test"
+_PATIENCE = 20.0  # seconds that an opening waits for others to be written
 _ALIKE = 0.5  # share of the test posts in val from which on the two are called the same
 
 
@@ -24,11 +25,12 @@ def unlock(
 ) -> list[Mapping[str, Any]]:
     """Return every opening of a test split that these bundles have seen, this one included.
 
-    Call it before the posts are scored. A split that is not the test counts as no opening. Raises
-    `PostError` where test holds what val holds, `BundleError` where a bundle was fitted on it.
+    Call it before the posts are scored. A split that is no test counts as no opening. Raises
+    `PostError` where test holds what val holds, `BundleError` where a bundle was fitted on it or
+    another process does not let go of it.
     """
-    if split == TEST:
-        _refuse_same(data)
+    if is_test(split):
+        _refuse_same(data, split)
         mark = data.fingerprint(split)
         for each in bundles:
             if mark in each.manifest.get("data", {}).values():
@@ -58,17 +60,18 @@ def said(openings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _record(folder: Path, opening: Mapping[str, Any]) -> None:
     path = folder / manifest.NAME
-    known = json.loads(path.read_text(encoding="utf-8"))
-    files = {name: mark for name, mark in known["files"].items() if name != manifest.CARD}
-    openings = [*known.get(KEY, []), opening]
-    manifest.write_json(path, {**known, "files": files, KEY: openings})
+    with manifest.alone(folder, patience=_PATIENCE):
+        known = json.loads(path.read_text(encoding="utf-8"))
+        files = {name: mark for name, mark in known["files"].items() if name != manifest.CARD}
+        openings = [*known.get(KEY, []), opening]
+        manifest.write_json(path, {**known, "files": files, KEY: openings})
 
 
-def _refuse_same(data: Splits) -> None:
+def _refuse_same(data: Splits, split: str) -> None:
     """Raise `PostError` where half of the test posts stand in val; fewer is the audit's concern."""
-    if "val" not in data.splits:
+    if not data.has("val"):
         return
-    val, test = set(_contents(data.read("val"))), list(_contents(data.read(TEST)))
+    val, test = set(_contents(data.read("val"))), list(_contents(data.read(split)))
     both = sum(content in val for content in test)
     if both >= _ALIKE * len(test):
         raise PostError(

@@ -34,6 +34,7 @@ def permuted(
     *,
     positive: int | None,
     metric: str,
+    groups: Int[np.ndarray, " row"] | None = None,
     num_permutations: int = 2000,
     seed: int = 0,
 ) -> float:
@@ -41,18 +42,21 @@ def permuted(
 
     Each permutation swaps what a and b say of half the rows, for all seeds alike, and asks whether
     the mean difference is as far from 0 as the one seen (Fisher 1935; Noreen 1989). Scores are
-    ranks within a system where the metric reads ranks, as the scales of two systems may differ
-    (Bandos et al., Statistics in Medicine 2005).
+    ranks within a system, and within a stratum of it, where the metric reads ranks, as their scales
+    may differ (Bandos et al., Statistics in Medicine 2005). Rows of one of the `groups`, numbers
+    from 0, are swapped together.
     """
     assert len(a_seeds) == len(b_seeds), "a pair needs the same seeds"
     random = np.random.default_rng(seed)
-    swapped = random.integers(0, 2, (num_permutations, len(truth)))
+    if groups is None:
+        groups = np.arange(len(truth))
+    swapped = random.integers(0, 2, (num_permutations, int(groups.max()) + 1))[:, groups]
     swapped = np.concatenate([np.zeros((1, len(truth)), dtype=swapped.dtype), swapped])
     sides = np.concatenate([1 - swapped, swapped], axis=1)  # (permutation, row of a then of b)
     twice = np.concatenate([truth, truth])
     total = np.zeros(len(sides))
     for a, b in zip(a_seeds, b_seeds, strict=True):
-        both = np.concatenate([_comparable(one.probabilities, metric) for one in (a, b)])
+        both = np.concatenate([_comparable(one, metric) for one in (a, b)])
         decided = np.concatenate([one.decided(positive) for one in (a, b)])
         strata = None if a.strata is None else np.concatenate([a.strata, a.strata])
         for sign, weights in ((1, sides), (-1, 1 - sides)):
@@ -84,10 +88,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return given.tolist()
 
 
-def _comparable(
-    probabilities: Float[np.ndarray, "row label"], metric: str
-) -> Float[np.ndarray, "row label"]:
+def _comparable(one: Scores, metric: str) -> Float[np.ndarray, "row label"]:
     if metric not in _RANKED:
-        return probabilities
-    ranks: Float[np.ndarray, "row label"] = stats.rankdata(probabilities, axis=0)
+        return one.probabilities
+    ranks = np.empty(one.probabilities.shape)
+    strata = np.zeros(len(ranks), dtype=np.int64) if one.strata is None else one.strata
+    for stratum in np.unique(strata):
+        here = strata == stratum
+        ranks[here] = stats.rankdata(one.probabilities[here], axis=0)
     return ranks

@@ -14,7 +14,12 @@ _NUM_RESAMPLES = 200  # a band takes a variance from them, no quantile
 
 
 def ranked(
-    arms: Sequence[Arm], truth: Int[np.ndarray, " row"], *, positive: int | None, seed: int = 0
+    arms: Sequence[Arm],
+    truth: Int[np.ndarray, " row"],
+    *,
+    positive: int | None,
+    groups: Int[np.ndarray, " row"] | None = None,
+    seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Return, for each system and arm, its points (x, y, low, high) of both curves.
 
@@ -22,7 +27,7 @@ def ranked(
     gives it there. A curve that some seed does not have is empty. A tenth of a second a seed and
     arm for 354 rows.
     """
-    weights = resamples(len(truth), _NUM_RESAMPLES, seed)
+    weights = resamples(len(truth), _NUM_RESAMPLES, seed, groups)
     return [
         {"system": arm.system, "arm": arm.arm, **_curves(arm.seeds, truth, weights, positive)}
         for arm in arms

@@ -170,10 +170,11 @@ def _meaning(report: Report) -> str:
     rows = f"Rows: split {report.split} of {report.data} ({counts}). "
     if "comparison" in report.findings:
         seeds = report.findings["comparison"]["seeds"]
+        what = f"the mean over {seeds} seeds" if seeds > 1 else "that of one seed"
+        over = "other rows and other seeds" if seeds > 1 else "other rows alone"
         return rows + (
-            f"Each figure is the mean over {seeds} seeds and, in brackets, its "
-            f"{100 * report.level:g} % interval over other rows and other seeds. ECE is "
-            f"{_ECE[report.kind]}."
+            f"Each figure is {what} and, in brackets, its {100 * report.level:g} % interval over "
+            f"{over}. ECE is {_ECE[report.kind]}."
         )
     return rows + (
         "Each figure is the metric on "

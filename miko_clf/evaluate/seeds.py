@@ -11,6 +11,7 @@ from miko_clf import metrics
 from miko_clf.evaluate.weighted import Weights, draw, measure
 
 POWER = 0.8  # with which `Gap.smallest` would have been found
+_NOTHING = 1e-12  # what sums of equal numbers may leave
 
 
 class Scores(NamedTuple):
@@ -43,7 +44,8 @@ class Spread(NamedTuple):
 class Gap(NamedTuple):
     """How much a mean over seeds is above another: the interval, and the p-value of no gap.
 
-    `smallest` is the gap that these rows and seeds would have found four times in five.
+    `smallest` is the gap that these rows and seeds would have found four times in five. A mean
+    that neither rows nor seeds move has no `smallest`, and no interval or p-value unless it is 0.
     """
 
     value: float
@@ -101,9 +103,19 @@ def difference(
     return gap(a - b, level)
 
 
-def resamples(num_rows: int, num_resamples: int, seed: int) -> Weights:
-    """Return how often each resample holds each row; the first are the rows as they are."""
-    drawn_rows = draw(num_rows, num_resamples, np.random.default_rng(seed))
+def resamples(
+    num_rows: int, num_resamples: int, seed: int, groups: Int[np.ndarray, " row"] | None = None
+) -> Weights:
+    """Return how often each resample holds each row; the first are the rows as they are.
+
+    Rows of one of the `groups`, numbers from 0, are drawn together: posts of a thread are alike
+    (Field and Welsh, JRSS B 2007, the cluster bootstrap).
+    """
+    random = np.random.default_rng(seed)
+    if groups is None:
+        drawn_rows = draw(num_rows, num_resamples, random)
+    else:
+        drawn_rows = draw(int(groups.max()) + 1, num_resamples, random)[:, groups]
     return np.concatenate([np.ones((1, num_rows), dtype=drawn_rows.dtype), drawn_rows])
 
 
@@ -135,32 +147,37 @@ def drawn(
     return {name: Drawn(values[0, place], values[1:, place]) for place, name in enumerate(wanted)}
 
 
-def gap(values: Drawn, level: float = 0.95) -> Gap:
-    """Return the mean over seeds, its interval, and the p-value of its being 0.
+def gap(values: Drawn, level: float = 0.95, family: int = 1) -> Gap:
+    """Return the mean over seeds, its interval within [-1, 1], and the p-value of its being 0.
 
     The variance has two parts. Rows: that of the mean over seeds between bootstrap resamples of
     the rows. Seeds: what the seeds differ by beyond what the rows of this one set make of them. The
     second is known from a few seeds alone, so the quantile is Student's, with the degrees of
     freedom of Satterthwaite (Biometrics 1946). Resampling five seeds instead covers too little:
-    88 % where seeds are most of the variance (`docs/lab-notes.md`).
+    88 % where seeds are most of the variance (`docs/lab-notes.md`). `smallest` is of a test that
+    must stand among a `family` of them (Bonferroni, which is what Holm asks of the first).
     """
     mean, error, freedom = _error(values)
     if np.isnan(mean) or np.isnan(error):
         return Gap(mean, np.nan, np.nan, np.nan, np.nan)
+    if error < _NOTHING:
+        none = (mean, mean, 1.0) if abs(mean) < _NOTHING else (np.nan, np.nan, np.nan)
+        return Gap(mean, *none, np.nan)
     reach = float(stats.t.ppf((1 + level) / 2, freedom))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.abs(mean) / error if mean else 0.0
-    smallest = (reach + float(stats.t.ppf(POWER, freedom))) * error
-    p = float(2 * stats.t.sf(ratio, freedom))
-    return Gap(mean, mean - reach * error, mean + reach * error, p, smallest)
+    beyond = float(stats.t.ppf(1 - (1 - level) / (2 * family), freedom))
+    smallest = (beyond + float(stats.t.ppf(POWER, freedom))) * error
+    p = float(2 * stats.t.sf(abs(mean) / error, freedom))
+    low, high = (float(np.clip(mean + way * reach * error, -1, 1)) for way in (-1, 1))
+    return Gap(mean, low, high, p, smallest)
 
 
 def spread(values: Drawn, level: float = 0.95) -> Spread:
     """Return mean and deviation over seeds, and the interval of the mean, within [0, 1]."""
-    found = gap(values, level)
+    mean, error, freedom = _error(values)
     deviation = float(values.here.std(ddof=1)) if len(values.here) > 1 else np.nan
-    low, high = (float(np.clip(bound, 0, 1)) for bound in (found.low, found.high))
-    return Spread(found.value, deviation, low, high)
+    reach = float(stats.t.ppf((1 + level) / 2, freedom)) * error if error >= _NOTHING else error
+    low, high = (float(np.clip(mean + way * reach, 0, 1)) for way in (-1, 1))
+    return Spread(mean, deviation, low, high)
 
 
 def _error(values: Drawn) -> tuple[float, float, float]:

@@ -1,13 +1,12 @@
 """Thresholds for a stated aim, fitted on validation rows only."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from sklearn.metrics import confusion_matrix, confusion_matrix_at_thresholds
 
-from miko_clf.bundle import Aim, Reached
+from miko_clf.bundle import TIE, Aim, Reached, reaching
 from miko_clf.evaluate.calibrate import too_little
 
 _NUM_RESAMPLES = 200
@@ -72,7 +71,7 @@ def reached(
     An aim without a number to keep to, and cost, are always met; recall must be above 0.
     """
     truth = positive_truth.astype(np.int64)
-    decided = (positive_probabilities >= threshold).astype(np.int64)
+    decided = (positive_probabilities >= reaching(threshold)).astype(np.int64)
     (tn, fp), (fn, tp) = confusion_matrix(truth, decided, labels=[0, 1]).tolist()
     precision, recall, rate = _share(tp, tp + fp), _share(tp, tp + fn), _share(fp, fp + tn)
     value = 0.5 if aim.value is None else aim.value
@@ -107,7 +106,9 @@ def _most_recall(scores: Scores, truth: Int[np.ndarray, " row"], aim: Aim) -> fl
         kept = tp / (tp + fp) >= aim.value - _ROUNDING
     else:
         kept = fp / (fp + tn) <= aim.value + _ROUNDING
-    hits = np.where(kept, tp, 0)
+    below = np.append(cuts[1:], -1.0)
+    apart = reaching((cuts + below) / 2) > below  # no threshold takes one of two that are a tie
+    hits = np.where(kept & apart, tp, 0)
     if not hits.any():
         return _above(float(scores.max()))
     return _middle(cuts, int(hits.argmax()))  # the first, and so the highest, of equals
@@ -115,7 +116,8 @@ def _most_recall(scores: Scores, truth: Int[np.ndarray, " row"], aim: Aim) -> fl
 
 def _above(score: float) -> float:
     """Return a threshold that this score does not reach."""
-    return (score + 1) / 2 if score < (score + 1) / 2 else math.nextafter(score, 2)
+    middle = (score + 1) / 2
+    return middle if score < reaching(middle) else 1 + TIE
 
 
 def _bagged(scores: Scores, truth: Int[np.ndarray, " row"], *, both: bool) -> float:

@@ -7,7 +7,7 @@ from miko_clf.data.controls import CONTROLS, SAYS
 from miko_clf.evaluate.comparison import Comparison, Tested
 
 LEVEL = 0.05
-_UNSEEN = "There is no evidence of a difference from"
+_OTHERS = ("shuffled", "other-post")  # controls that keep the words and change whose they are
 TITLES = {"macro_f1": "macro-F1", "auroc": "AUROC"}
 
 
@@ -31,45 +31,52 @@ def _set(found: Comparison, known: Sequence[Tested]) -> str:
     seeds = f"{found.seeds} seed{'s' * (found.seeds != 1)}"
     if not known:
         return f"{found.posts:,} posts, {seeds}."
-    title, smallest = TITLES[known[0].metric], known[0].gap.smallest
+    asked = next((each for each in known if _arms(each) == ("with", "without")), known[0])
+    title, smallest = TITLES[asked.metric], asked.gap.smallest
     text = f"In {title}, on {found.posts:,} posts and {seeds}:"
     if found.seeds == 1:
         text += " one seed says nothing of how far another would be from it;"
-    if not math.isnan(smallest):
-        text += (
-            f" a true difference of {smallest:.3f} between `{known[0].a}` and `{known[0].b}` would "
-            "have been found four times in five, and a smaller one easily goes unseen."
-        )
-    return text
+    if math.isnan(smallest):
+        return f"{text} what `{asked.a}` and `{asked.b}` say does not vary enough to tell more."
+    if smallest >= 1:
+        return f"{text} so few cannot show any difference between `{asked.a}` and `{asked.b}`."
+    return text + (
+        f" a true difference of {smallest:.3f} between `{asked.a}` and `{asked.b}` would "
+        "have been found four times in five, and a smaller one easily goes unseen."
+    )
 
 
 def _intentions(system: str, known: Sequence[Tested], found: Comparison, metric: str) -> list[str]:
-    by_arms = {(_arm(each.a), _arm(each.b)): each for each in known}
+    by_arms = {_arms(each): each for each in known}
     helped = by_arms.get(("with", "without"))
     controls = [by_arms["with", name] for name in CONTROLS if ("with", name) in by_arms]
     sentences = []
     if helped is not None:
         sentences.append(f"With its intentions `{system}` {_way(helped, 'without them')}.")
-    sentences += _controls(controls)
+    sentences += _controls("It" if helped is not None else f"`{system}`", controls)
     if helped is not None and controls:
         sentences.append(_conclusion(helped, controls))
     student = by_arms.get(("student", "without"))
     if student is not None:
         sentences.append(f"Guessing them itself, it {_way(student, 'without them')}.")
     share = found.recovery.get(system, {}).get(metric)
-    if share is not None and not math.isnan(share.value):
+    gained = helped is not None and holds(helped) and helped.gap.value > 0
+    if gained and share is not None and not math.isnan(share.value):
         sentences.append(
             f"The guess keeps {share.value:.0%} [{share.low:.0%}, {share.high:.0%}] of the gain."
         )
     return sentences
 
 
-def _controls(controls: Sequence[Tested]) -> list[str]:
+def _controls(who: str, controls: Sequence[Tested]) -> list[str]:
     """Return a sentence of the controls that it beats, of those that beat it, and of the rest."""
     higher = [each for each in controls if holds(each) and each.gap.value > 0]
     lower = [each for each in controls if holds(each) and each.gap.value < 0]
     rest = [each for each in controls if each not in higher and each not in lower]
-    parts = (("It is higher than", higher), ("It is lower than", lower), (_UNSEEN, rest))
+    unseen = "There is no evidence of a difference from"
+    if who != "It":
+        unseen = f"There is no evidence that {who} differs from"
+    parts = ((f"{who} is higher than", higher), (f"{who} is lower than", lower), (unseen, rest))
     return [f"{start} {'; '.join(_named(each) for each in some)}." for start, some in parts if some]
 
 
@@ -81,6 +88,12 @@ def _named(each: Tested) -> str:
 def _conclusion(helped: Tested, controls: Sequence[Tested]) -> str:
     gained = holds(helped) and helped.gap.value > 0
     beaten = [each for each in controls if holds(each) and each.gap.value > 0]
+    told = [each for each in controls if _arm(each.b) in _OTHERS]
+    if gained and not told:
+        return (
+            "So there is a gain over no intentions; whether by what they say, only "
+            f"{' and '.join(f'`{name}`' for name in _OTHERS)} could tell, which were not run."
+        )
     if gained and len(beaten) == len(controls):
         return "So the intentions help, and by what they say of the post they belong to."
     if gained:
@@ -111,6 +124,10 @@ def _way(each: Tested, other: str) -> str:
 def _figures(each: Tested) -> str:
     value, low, high = each.gap[:3]
     return f"{value:+.3f} [{low:+.3f}, {high:+.3f}], p {each.p_holm:.3f} after Holm"
+
+
+def _arms(each: Tested) -> tuple[str, str]:
+    return _arm(each.a), _arm(each.b)
 
 
 def _system(name: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from miko_clf import bundle, manifest
 from miko_clf.bundle import Bundle
@@ -17,6 +18,7 @@ from miko_clf.errors import BundleError
 from miko_clf.evaluate.analyses import audited
 from miko_clf.evaluate.comparison import COMPARED, Arm, Comparison, Line, Tested, compared
 from miko_clf.evaluate.curves import learning
+from miko_clf.evaluate.errors.members import MOST
 from miko_clf.evaluate.interval import Interval
 from miko_clf.evaluate.ranked import ranked
 from miko_clf.evaluate.report import Difference, Report, Row
@@ -42,7 +44,8 @@ def report(
     labels, every = _arms(out, experiment, split, posts)
     truth = np.array([labels.index(str(post.label)) for post in posts])
     positive = 1 if len(labels) == 2 else None
-    found = compared(every, truth, positive=positive, num_resamples=num_resamples)
+    groups = threads(posts)
+    found = compared(every, truth, positive=positive, groups=groups, num_resamples=num_resamples)
     train = [] if experiment.folds else sides.posts(experiment.source, "train")
     return Report(
         rows=[_row(line, found.posts) for line in found.lines],
@@ -61,7 +64,7 @@ def report(
         num_resamples=num_resamples,
         findings={
             "comparison": plain(found),
-            "ranked": ranked(every, truth, positive=positive),
+            "ranked": ranked(every, truth, positive=positive, groups=groups),
             "training": _training(out, experiment),
             "audit": audited(train, posts, split) if train else {"lines": []},
             **extra,
@@ -95,6 +98,17 @@ def plain(found: Comparison) -> dict[str, Any]:
     }
 
 
+def threads(posts: Sequence[Post]) -> Int[np.ndarray, " row"] | None:
+    """Return a number for each post, one for all of a group; None where groups are few.
+
+    A few groups name target groups and no threads, and too little is drawn anew of so few.
+    """
+    if len({post.group for post in posts if post.group}) <= MOST:
+        return None
+    names = [f"group {p.group}" if p.group else f"post {n}" for n, p in enumerate(posts)]
+    return np.unique(names, return_inverse=True)[1]
+
+
 def _training(out: Path, experiment: Experiment) -> list[dict[str, Any]]:
     """Return each trial's validation over its steps; of folds none, as their bundles are gone."""
     found = [
@@ -120,7 +134,8 @@ def _tested(each: Tested) -> dict[str, Any]:
 
 def _row(line: Line, num_posts: int) -> Row:
     intervals = {name: Interval(m.mean, m.low, m.high) for name, m in line.metrics.items()}
-    return Row(line.system, line.arm, num_posts, intervals, note=f"mean of {line.seeds} seeds")
+    note = f"mean of {line.seeds} seeds" if line.seeds > 1 else "one seed"
+    return Row(line.system, line.arm, num_posts, intervals, note=note)
 
 
 def _arms(
@@ -155,6 +170,11 @@ def _seed(
     """Return labels, scores by arm of all posts, and seconds; folds are put together."""
     found = [trial.answer(out, each, split, posts) for each in trials]
     labels, said = found[0].labels, {}
+    if any(each.labels != labels for each in found):
+        answers = " and ".join(sorted({str(each.labels) for each in found}))
+        raise BundleError(
+            f"{out}: folds of one seed answer {answers}: one lacks a label; give fewer folds"
+        )
     for arm in found[0].said:
         probabilities = np.full((len(posts), len(labels)), np.nan)
         thresholds, strata = np.full(len(posts), 0.5), np.zeros(len(posts), dtype=np.int64)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
@@ -54,6 +55,11 @@ def _collect(futures: dict[Future[None], str], bar: Progress, out: Path) -> None
         name = futures[future]
         try:
             future.result()
+        except BrokenProcessPool:
+            raise MikoError(
+                f"{name}: its process was ended from outside, mostly for want of memory; the same "
+                "command goes on, with fewer --jobs if need be"
+            ) from None
         except MikoError as error:
             log = out / "logs" / f"{name}.log"
             raise MikoError(f"{name}: {error} (log: {log})") from None

@@ -1,17 +1,22 @@
 """Which posts a trial learns from, is judged by, and is asked about."""
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
 from miko_clf.data.controls import controlled
 from miko_clf.data.folder import open_folder
 from miko_clf.data.post import Post
 from miko_clf.data.read import SkipReport
+from miko_clf.data.split import is_test
 from miko_clf.errors import PostError
 from miko_clf.experiment.plan import Experiment, Source, Trial
 
@@ -35,18 +40,7 @@ class Sides(NamedTuple):
 @lru_cache(maxsize=4)
 def posts(source: Source, split: str) -> list[Post]:
     """Return the labelled posts of a split; of `folds` all that stand in no test split."""
-    report = SkipReport() if source.skip_bad else None
-    data = open_folder(
-        Path(source.path),
-        label_map=dict(source.label_map),
-        split_seed=source.split_seed,
-        report=report,
-        task=source.task,
-    )
-    names = [split]
-    if split == OUT_OF_FOLD:
-        names = [name for name in data.splits if name != "test"]
-    found = [post for name in names for post in data.read(name)]
+    found = _read(source, split, SkipReport() if source.skip_bad else None)
     for post in found:
         if post.label is None:
             raise PostError(f"{source.path}: post {post.id!r} of {split} has no label")
@@ -58,6 +52,28 @@ def posts(source: Source, split: str) -> list[Post]:
     return found
 
 
+def passed_over(source: Source, splits: Sequence[str]) -> SkipReport:
+    """Return what of these splits is left out, as `skip_bad` tells."""
+    report = SkipReport()
+    for split in splits:
+        _read(source, split, report)
+    return report
+
+
+def _read(source: Source, split: str, report: SkipReport | None) -> list[Post]:
+    data = open_folder(
+        Path(source.path),
+        label_map=dict(source.label_map),
+        split_seed=source.split_seed,
+        report=report,
+        task=source.task,
+    )
+    names = [split]
+    if split == OUT_OF_FOLD:
+        names = [name for name in data.splits if not is_test(name)]
+    return [post for name in names for post in data.read(name)]
+
+
 def sides(experiment: Experiment, trial: Trial, split: str) -> Sides:
     """Return the posts of a trial as its control makes them; each side is shuffled by itself."""
     if trial.fold is None:
@@ -67,7 +83,8 @@ def sides(experiment: Experiment, trial: Trial, split: str) -> Sides:
     else:
         every = posts(experiment.source, OUT_OF_FOLD)
         learn, rows = _fold(every, experiment.folds or 0, trial.seed, trial.fold)
-        train_rows, val_rows = _fold([every[row] for row in learn], _JUDGES, trial.seed, 0)
+        left = [every[row] for row in learn]
+        train_rows, val_rows = _fold(left, max(2, min(_JUDGES, _most(left))), trial.seed, 0)
         train = [every[learn[row]] for row in train_rows]
         val = [every[learn[row]] for row in val_rows]
         ask = [every[row] for row in rows]
@@ -80,16 +97,43 @@ def sides(experiment: Experiment, trial: Trial, split: str) -> Sides:
 
 
 def same_text(post: Post) -> str:
-    """Return what posts have in common that must not stand on both sides: group, or text."""
-    return post.group or re.sub(r"\W+", " ", (post.text or post.id).casefold()).strip()
+    """Return the words of a post by which it is known again, or its id where it has none."""
+    return re.sub(r"\W+", " ", (post.text or "").casefold()).strip() or f"id {post.id}"
+
+
+def together(every: Sequence[Post]) -> list[str]:
+    """Return a name for each post, the same for those that must not stand on both sides.
+
+    Posts of one group belong together, and posts of the same words, and whatever either joins.
+    """
+    names = [post.group or same_text(post) for post in every]
+    marks = [("words", same_text(post)) for post in every]
+    marks += [("group", name) for name in names]
+    places = {mark: place for place, mark in enumerate(dict.fromkeys(marks), start=len(every))}
+    links = np.tile(np.arange(len(every)), 2), np.array([places[mark] for mark in marks])
+    size = len(every) + len(places)
+    joined = coo_array((np.ones(len(marks)), links), shape=(size, size))
+    parts = connected_components(joined, directed=False)[1][: len(every)]
+    first: dict[int, str] = {}
+    for part, name in zip(parts, names, strict=True):
+        first[part] = min(first.get(part, name), name)
+    return [first[part] for part in parts]
+
+
+def _most(every: Sequence[Post]) -> int:
+    """Return into how many parts posts can be cut so that each has some of every class."""
+    return min(min(Counter(str(post.label) for post in every).values()), len(set(together(every))))
 
 
 def _fold(every: list[Post], folds: int, seed: int, fold: int) -> tuple[list[int], list[int]]:
     """Return rows to learn from and rows to ask about, classes in like shares."""
     labels = [str(post.label) for post in every]
-    groups = [same_text(post) for post in every]
-    if len(set(groups)) < folds:
-        raise PostError(f"{len(set(groups))} groups of posts are too few for {folds} folds")
+    groups = together(every)
+    if _most(every) < folds:
+        raise PostError(
+            f"{len(every)} posts, {dict(Counter(labels))} in {len(set(groups))} groups of the same "
+            f"text or group, are too few for {folds} parts of each class; give fewer folds"
+        )
     found = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     learn, ask = list(found.split(np.zeros(len(every)), labels, groups))[fold]
     return learn.tolist(), ask.tolist()

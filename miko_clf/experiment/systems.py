@@ -35,8 +35,9 @@ class System:
     def slug(self) -> str:
         """A name for its folders."""
         kind: str = self.control or next(iter(self.reported))
-        word = re.sub(r"[^A-Za-z0-9.=]+", "-", self.label).strip("-")
-        if len(word) > _LONGEST:
+        plain = self.label.replace(",", "-")
+        word = re.sub(r"[^A-Za-z0-9.=]+", "-", plain).strip("-")
+        if len(word) > _LONGEST or word != plain:  # what letters were lost may tell systems apart
             word = f"{word[:_LONGEST]}-{sha256(self.label.encode()).hexdigest()[:8]}"
         return f"{word}-{kind}"
 
@@ -78,6 +79,8 @@ def systems(sources: Sequence[str], wanted: Sequence[str] = ()) -> list[System]:
         if any(system.label == label for system in found):
             raise RecipeError(f"{label} was given twice; name it once")
         found += [system for system in _of(label, recipe) if _is_wanted(system, wanted)]
+    if len({system.slug for system in found}) < len(found):
+        raise RecipeError(f"{', '.join(sources)}: two would share a folder; rename one")
     if not found:
         raise RecipeError(f"none of the recipes has an arm among {', '.join(wanted)}")
     return found

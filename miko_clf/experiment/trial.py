@@ -12,6 +12,7 @@ from miko_clf import bundle, manifest
 from miko_clf.bundle import Bundle
 from miko_clf.data.held import Held, fingerprint
 from miko_clf.data.post import Post
+from miko_clf.data.split import is_test
 from miko_clf.errors import BundleError
 from miko_clf.evaluate.predict import Predictor
 from miko_clf.experiment.plan import Experiment, Trial, bundle_of, scores_of
@@ -45,7 +46,7 @@ def run(out: Path, experiment: Experiment, trial: Trial, split: str, cache: Path
         return
     posts = sides(experiment, trial, split)
     if not place.exists():
-        if split == "test":
+        if is_test(split):
             raise BundleError(f"{place}: not trained; finish the comparison by miko-clf compare")
         _train(experiment, trial, posts, place, cache)
     manifest.write_json(kept, _answer(bundle.read(place), trial, posts, cache))
@@ -97,7 +98,7 @@ def _answer(opened: Bundle, trial: Trial, posts: Sides, cache: Path | None) -> d
     for reported, arm in trial.system.reported.items():
         threshold = opened.calibration.thresholds.get(arm)
         arms[reported] = {
-            "probabilities": predictor.probabilities(arm).round(9).tolist(),
+            "probabilities": predictor.probabilities(arm).tolist(),
             "threshold": threshold if isinstance(threshold, float) else None,
         }
     return {

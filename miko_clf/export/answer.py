@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from miko_clf.bundle import Calibration, Knots
+from miko_clf.bundle import Calibration, Knots, reaching
 from miko_clf.data.collate import Preparation
 from miko_clf.questions import Question, Questions
 
@@ -42,7 +42,9 @@ def limits(
     questions: Questions,
     fitted: Sequence[Calibration],
 ) -> Tensor:
-    """Return the threshold of each label in the arm of each post, (post, label) or (1, label).
+    """Return what reaches the threshold of each label in the arm of each post.
+
+    Of shape (post, label) or (1, label): the least probability that does.
 
     A post is in arm `with` where it has an intention, else in arm `student` where that input is
     true, else in arm `without`; where intentions are a part of the text there is `with` alone.
@@ -74,7 +76,7 @@ def _limits(arm: str, questions: Questions, fitted: Sequence[Calibration]) -> Te
         given = each.thresholds.get(arm, 0.5)
         for label in question.labels:
             found.append(given.get(label, 0.5) if isinstance(given, Mapping) else given)
-    return torch.tensor([[rounded_up(limit) for limit in found]], dtype=torch.float32)
+    return torch.tensor([[rounded_up(reaching(limit)) for limit in found]], dtype=torch.float32)
 
 
 def _stated(logits: Tensor, question: Question, fitted: Calibration) -> Tensor:

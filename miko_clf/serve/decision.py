@@ -7,11 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from miko_clf.bundle import Calibration, Threshold
+from miko_clf.bundle import Calibration, Threshold, inside, reaching
 from miko_clf.data.post import Label, Names, Record
 from miko_clf.questions import Question, Questions
-
-_ROUNDING = 1e-8  # by which MAPIE, too, lets a label into a conformal set
 
 
 def _unsaid(value: Any) -> bool:
@@ -23,11 +21,11 @@ class Score(Record):
 
     `arm` is what stood for the author's intention: those given (`with`), the model's own guess
     (`student`) or nothing (`without`). Of two labels the second is decided where its probability
-    is at or above `threshold`; of more, the most probable. Where any number of labels may hold
-    `label` lists those at or above their thresholds. Where there are tasks label, probabilities
-    and threshold are objects with an entry for each. `truncated` says that some text was longer
-    than the model reads. `certain` says whether the label stands alone in the post's conformal set;
-    it is left out where the bundle has none.
+    is at or above `threshold`, a rounding aside; of more, the most probable. Where any number of
+    labels may hold `label` lists those at or above their thresholds. Where there are tasks label,
+    probabilities and threshold are objects with an entry for each. `truncated` says that some text
+    was longer than the model reads. `certain` says whether the label stands alone in the post's
+    conformal set; it is left out where the bundle has none.
     """
 
     id: str
@@ -85,7 +83,7 @@ def _sure(found: Decision, fitted: Calibration, arm: str) -> Decision:
     """Return the decision, with whether its label is alone in the conformal set."""
     if fitted.conformal is None or arm not in fitted.conformal.quantiles:
         return found
-    least = 1 - fitted.conformal.quantiles[arm] - _ROUNDING
+    least = inside(fitted.conformal.quantiles[arm])
     held = [name for name, stated in found.probabilities.items() if stated >= least]
     return found._replace(certain=held == [found.label])
 
@@ -94,9 +92,9 @@ def _one(row: NDArray[np.float32], question: Question, threshold: Threshold | No
     labels = question.labels
     probabilities = {name: float(p) for name, p in zip(labels, row, strict=True)}
     if isinstance(threshold, Mapping):
-        chosen = tuple(name for name in labels if probabilities[name] >= threshold[name])
+        chosen = tuple(name for name in labels if probabilities[name] >= reaching(threshold[name]))
         return Decision(chosen, probabilities, {name: threshold[name] for name in labels})
     if question.positive is None or threshold is None:
         return Decision(labels[int(row.argmax())], probabilities, None)
-    reached = probabilities[labels[1]] >= threshold
+    reached = probabilities[labels[1]] >= reaching(threshold)
     return Decision(labels[int(reached)], probabilities, threshold)

@@ -6,7 +6,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from miko_clf.bundle import Bundle
+from miko_clf.bundle import Bundle, reaching
 from miko_clf.errors import BundleError, MikoError
 from miko_clf.serve.decision import Score
 
@@ -48,7 +48,7 @@ class Prior:
             "certain": None,
         }
         if self.fixed:
-            changed["label"] = self.positive if moved >= threshold else other
+            changed["label"] = self.positive if moved >= reaching(threshold) else other
         else:
             changed["threshold"] = self.moved(threshold)
         return score.model_copy(update=changed)

@@ -1,6 +1,7 @@
 """The training loop: one stage at a time, resumable at any step."""
 
 import json
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
 from miko_clf.encode.learn import depths
-from miko_clf.errors import MikoError
+from miko_clf.errors import MikoError, RecipeError
 from miko_clf.fuse.fused import Batch
 from miko_clf.fuse.model import Model
 from miko_clf.recipe import Recipe
@@ -58,7 +59,8 @@ def run(settings: Run, model: Model, stage: Stage, train: Feed, val: Feed) -> No
     """Train one stage to its end and leave its best weights in the model.
 
     A stage that an earlier process finished or left in the middle goes on from there; on a
-    CPU the weights are those of an uninterrupted run. Raises `StoppedError` on Ctrl-C.
+    CPU the weights are those of an uninterrupted run. Raises `StoppedError` on Ctrl-C, and
+    `RecipeError` once what is computed is no longer finite.
     """
     folder = settings.folder / stage.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -167,6 +169,7 @@ class _Training:
         progress.epoch += 1
         with self.average.applied():
             measured = self.stage.validate(model, self.val)
+            self._refuse_diverged(measured["loss"])
             value = measured[early.metric]
             signed = -value if early.metric == "loss" else value
             if progress.best is None or signed > progress.best:
@@ -177,6 +180,14 @@ class _Training:
         progress.finished = waited >= early.patience or progress.epoch >= self.stage.settings.epochs
         self._log({"validation": dict(measured)})
         bar.end(progress.epoch, measured, improved=not waited)
+
+    def _refuse_diverged(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            name, rate = self.stage.name, self.stage.settings.optimiser.rate
+            raise RecipeError(
+                f"training diverged: the validation loss of stage {name} is not finite at step "
+                f"{self.progress.step}; lower {name}.optimiser.rate, which is {rate:g}"
+            )
 
     def _log(self, values: dict[str, Any]) -> None:
         if not self.accelerator.is_main_process:

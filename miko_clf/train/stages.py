@@ -101,12 +101,12 @@ class TaskStage:
         """Return the metrics, each the mean over the arms that the system is used in.
 
         Of several questions each metric is the mean over those where it is defined, and what is
-        watched of each stands beside it.
+        watched of each stands beside it. Where some logit is not finite there is but the loss, NaN.
         """
-        rows = [
-            _over_questions(logits(model, feed, arm), feed.truth.parts())
-            for arm in serving_arms(self.recipe)
-        ]
+        scores = [logits(model, feed, arm) for arm in serving_arms(self.recipe)]
+        if not all(np.isfinite(each).all() for each in scores):
+            return {"loss": np.nan}
+        rows = [_over_questions(each, feed.truth.parts()) for each in scores]
         return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 

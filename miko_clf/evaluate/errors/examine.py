@@ -6,7 +6,7 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from typing import Any
 
-from miko_clf.evaluate.errors.members import Words, group_members, word_members
+from miko_clf.evaluate.errors.members import Words, enough, group_members, word_members
 from miko_clf.evaluate.errors.mistakes import mistakes
 from miko_clf.evaluate.errors.pairs import pairs
 from miko_clf.evaluate.errors.slices import slices
@@ -19,8 +19,9 @@ def examine(
     """Return findings by name; intervals are `Interval`, and what finds nothing is left out.
 
     `mistakes`, `slices` with `slices_left_out`, `groups` of the posts' own or of the word lists
-    given, `suspects` and `pairs`. Groups need fairlearn and suspects cleanlab, which are an
-    extra: where one is not installed its finding is left out and it stands in `not_installed`.
+    given, `groups_left_out` with how many posts these have, `suspects` and `pairs`. Groups need
+    fairlearn and suspects cleanlab, which are an extra: where one is not installed its finding is
+    left out and it stands in `not_installed`.
     """
     cuts, left_out = slices(subject)
     members = group_members(subject.posts)
@@ -38,6 +39,9 @@ def examine(
         "slices": _plain(cuts),
         "slices_left_out": left_out,
         "pairs": _plain(pairs(subject)),
+        "groups_left_out": {
+            name: int(inside.sum()) for name, inside in members.items() if not enough(inside)
+        },
         "not_installed": absent,
     }
     for name, (library, given) in asked.items():

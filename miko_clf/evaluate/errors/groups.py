@@ -8,12 +8,11 @@ from fairlearn.metrics import MetricFrame, false_negative_rate, false_positive_r
 from jaxtyping import Bool
 
 from miko_clf.evaluate import weighted
+from miko_clf.evaluate.errors.members import enough
 from miko_clf.evaluate.errors.rates import RESAMPLES, Judged, apart, judged, over_draws, wrong_among
 from miko_clf.evaluate.interval import Interval
 from miko_clf.evaluate.subject import Subject
 
-FEWEST = 10
-"""Posts, of a group and of the rest, under which nothing is said of a group."""
 _RATES = {"false_positive": false_positive_rate, "false_negative": false_negative_rate}
 Rows = Bool[np.ndarray, " row"]
 
@@ -41,7 +40,7 @@ class Group:
 def groups(
     subject: Subject, members: Mapping[str, Rows], *, num_resamples: int = RESAMPLES, seed: int = 0
 ) -> list[Group]:
-    """Return the groups of at least `FEWEST` posts, and others; none without a positive class.
+    """Return the groups that have `enough` posts, and others; none without a positive class.
 
     Intervals of areas are percentiles over the same resamples of all posts, of rates Wilson's and
     of gaps Newcombe's. What a group leaves undefined, such as a false-positive rate without
@@ -50,13 +49,8 @@ def groups(
     rows = judged(subject)
     if rows.positive is None:
         return []
-    num_rows = len(rows.truth)
-    drawn = weighted.draw(num_rows, num_resamples, np.random.default_rng(seed))
-    return [
-        _group(name, rows, inside, drawn)
-        for name, inside in members.items()
-        if FEWEST <= inside.sum() <= num_rows - FEWEST
-    ]
+    drawn = weighted.draw(len(rows.truth), num_resamples, np.random.default_rng(seed))
+    return [_group(name, rows, inside, drawn) for name, inside in members.items() if enough(inside)]
 
 
 def _group(name: str, rows: Judged, inside: Rows, drawn: weighted.Weights) -> Group:

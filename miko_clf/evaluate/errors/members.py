@@ -14,11 +14,18 @@ from miko_clf.errors import MikoError
 
 MOST = 20
 """Values of `group` above which it names threads or pictures and no target groups."""
+FEWEST = 10
+"""Posts, of a group and of the rest, under which nothing is said of a group."""
 Words = Mapping[str, Sequence[str]]
 
 
 class GroupsError(MikoError):
     """A file of target groups cannot be used."""
+
+
+def enough(inside: NDArray[np.bool_]) -> bool:
+    """Say whether a group has posts enough, and leaves enough, for something to be said of it."""
+    return bool(FEWEST <= inside.sum() <= len(inside) - FEWEST)
 
 
 def group_members(posts: Sequence[Post]) -> dict[str, NDArray[np.bool_]]:

@@ -10,7 +10,8 @@ from miko_clf.evaluate.page.section import Report, Section, finding, note, secti
 from miko_clf.evaluate.page.tables import Cells, Column, Columns, facts, items, table
 
 _SHOWN = frozenset({
-    "attribution", "audit", "calibration", "comparison", "curves", "groups", "lockbox", "matrix",
+    "attribution", "audit", "calibration", "comparison", "curves", "groups", "groups_left_out",
+    "lockbox", "matrix",
     "mistakes", "neighbours", "not_installed", "pairs", "ranked", "relations",
     "robustness", "shapley", "slices", "slices_left_out", "suspects", "system", "arm", "training",
 })  # fmt: skip

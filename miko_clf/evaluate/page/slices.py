@@ -44,9 +44,13 @@ def slices(report: Report) -> Section | None:
 
 def groups(report: Report) -> Section | None:
     """Return how the system treats posts on each group of people."""
-    rows = finding(report, "groups")
-    if not rows:
+    rows, few = finding(report, "groups") or [], finding(report, "groups_left_out") or {}
+    if not rows and not few:
         return None
+    left = ", ".join(f"{name} ({count(posts)})" for name, posts in few.items())
+    short = note(f"Too few posts on them, or on all others, to say anything: {left}.")
+    if not rows:
+        return section("groups", "Groups", short)
     says = (
         "BPSN ranks posts on the group that are not of the positive class against those on others "
         "that are: low where mention of the group alone raises the score. BNSP is the other way "
@@ -64,7 +68,8 @@ def groups(report: Report) -> Section | None:
          *(figure_cell(figure(each.get(name)), signed=name.endswith("gap")) for name in known))
         for each in rows
     ]  # fmt: skip
-    return section("groups", "Groups", note(says), table("Groups of people", columns, body, "bars"))
+    shown = table("Groups of people", columns, body, "bars")
+    return section("groups", "Groups", note(says), shown, short if few else None)
 
 
 def pairs(report: Report) -> Section | None:
