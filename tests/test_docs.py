@@ -44,8 +44,8 @@ def test_the_tree_is_what_is_on_disk() -> None:
 def test_every_command_in_the_readme_exists() -> None:
     for command, verb in set(re.findall(r"^miko-clf (\w+)(?: (\w+))?", README, flags=re.M)):
         assert command in COMMANDS or f"{command} {verb}" in COMMANDS, (command, verb)
-    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.M))
-    assert set(re.findall(r"^make (\w+)", README, flags=re.M)) <= targets
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
+    assert set(re.findall(r"^make ([\w-]+)", README, flags=re.M)) <= targets
 
 
 def test_every_recipe_has_its_row_and_every_row_its_recipe() -> None:

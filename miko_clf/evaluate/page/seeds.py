@@ -103,7 +103,7 @@ def _forests(found: list[Mapping[str, Any]], report: Report) -> list[Html]:
         "differences; p after Holm is, and the words above go by it. The permutation test swaps "
         "what two systems say of a post; McNemar's (mid-p) asks of one seed whether the posts that "
         "only one of the two gets right lean to one side. The smallest that shows is the true "
-        "difference that would have been found four times in five."
+        "difference that would have been found four times in five, with as many asked about."
     )
     shown = [note(says)]
     for metric, each in by(found, "metric").items():
