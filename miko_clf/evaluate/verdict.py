@@ -123,7 +123,8 @@ def _way(each: Tested, other: str) -> str:
 
 def _figures(each: Tested) -> str:
     value, low, high = each.gap[:3]
-    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}], p {each.p_holm:.3f} after Holm"
+    p = "< 0.001" if each.p_holm < 0.0005 else f"{each.p_holm:.3f}"
+    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}], p {p} after Holm"
 
 
 def _arms(each: Tested) -> tuple[str, str]:

@@ -19,7 +19,8 @@ def name(report: Report) -> str:
     """Return what the page is called."""
     data = PurePath(str(report.get("data"))).name
     asked = f", {report['question']}" if report.get("question") else ""
-    return f"{data}{asked}, {report.get('split')} split"
+    split = str(report.get("split"))
+    return f"{data}{asked}, {split}" + (" split" if " " not in split else "")
 
 
 def headline(report: Report) -> Html:
@@ -30,8 +31,18 @@ def headline(report: Report) -> Html:
         tag("p", f"Report on {name(report)}", class_="eyebrow"),
         tag("h1", prose(head), class_="long" if len(head) > _LONG else None),
         *(tag("p", prose(each), class_="lead") for each in rest if each),
+        _remarks(report),
         facts(_facts(report), "numbers"),
     )
+
+
+def _remarks(report: Report) -> Html | None:
+    """Return a link to what the audit has to say against the verdict, where there is one."""
+    number = len((finding(report, "audit") or {}).get("lines") or [])
+    if not number:
+        return None
+    said = f"{number} remark{'s' * (number != 1)} of the audit"
+    return tag("p", "Read with it: ", tag("a", said, href="#audit"), ".", class_="lead")
 
 
 def _verdict(report: Report) -> tuple[str, list[str]]:
