@@ -227,9 +227,9 @@ def test_the_scores_that_a_comparison_keeps_decide_as_evaluate_does(
         opened: Any = SimpleNamespace(
             calibration=one, labels=("no", "yes"), manifest={"seconds": 1.0}
         )
-        system = SimpleNamespace(reported={"without": "without"})
+        asks: Any = SimpleNamespace(system=SimpleNamespace(reported={"without": "without"}))
         posts: Any = SimpleNamespace(ask=[], plain=[], rows=[])
-        kept = trial._answer(opened, SimpleNamespace(system=system), posts, None)  # type: ignore
+        kept = trial._answer(opened, asks, posts, None)
         arm = json.loads(json.dumps(kept))["arms"]["without"]
         decided = metrics.decide(
             np.array(arm["probabilities"]), positive=1, threshold=arm["threshold"]

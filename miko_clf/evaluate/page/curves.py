@@ -20,18 +20,18 @@ from miko_clf.evaluate.page.section import (
 )
 from miko_clf.evaluate.page.tables import Column, figure_cell, folded, table
 
-_UNIT = Scale(0.0, 1.0)
-_NAMES = {
+UNIT = Scale(0.0, 1.0)
+NAMES = {
     "roc": ("ROC", "false-positive rate", "true-positive rate"),
     "precision_recall": ("Precision and recall", "recall", "precision"),
 }
-_TOLD = 10  # how many steps of a curve its table has
+TOLD = 10  # how many steps of a curve its table has
 
 
 def ranking(report: Report) -> Section | None:
     """Return the two curves with their bands."""
     found = finding(report, "curves") or {}
-    shown = [name for name in _NAMES if found.get(name)]
+    shown = [name for name in NAMES if found.get(name)]
     if not shown:
         return None
     says = (
@@ -39,7 +39,7 @@ def ranking(report: Report) -> Section | None:
         "each place by itself. The dashed line is what chance gives"
         + ("; the ring is where the threshold decides." if operating(found) else ".")
     )
-    drawn = ((_NAMES[name][0] + _area(found, name), _curve(name, found)) for name in shown)
+    drawn = ((NAMES[name][0] + _area(found, name), _curve(name, found)) for name in shown)
     return section(
         "curves", "Ranking", note(says), side_by_side(*drawn),
         folded("The curves as numbers", *(_numbers(name, found[name]) for name in shown)),
@@ -82,8 +82,8 @@ def operating(found: Mapping[str, Any]) -> tuple[float, float, float] | None:
 
 
 def _curve(name: str, found: Mapping[str, Any]) -> Html:
-    title, across, up = _NAMES[name]
-    frame = Frame(_UNIT, _UNIT)
+    title, across, up = NAMES[name]
+    frame = Frame(UNIT, UNIT)
     points = _points(found[name])
     stands = operating(found)
     ring = None
@@ -124,8 +124,8 @@ def _points(rows: Sequence[Mapping[str, Any]]) -> list[Point]:
 
 
 def _numbers(name: str, rows: Sequence[Mapping[str, Any]]) -> Html:
-    title, across, up = _NAMES[name]
-    step = max(1, (len(rows) - 1) // _TOLD)
+    title, across, up = NAMES[name]
+    step = max(1, (len(rows) - 1) // TOLD)
     body = [
         (plain(row.get("x"), 2), figure_cell(figure({**row, "value": row.get("y")})))
         for row in rows[::step]

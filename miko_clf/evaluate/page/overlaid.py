@@ -7,6 +7,7 @@ from typing import Any
 from miko_clf.evaluate import words
 from miko_clf.evaluate.page import charts
 from miko_clf.evaluate.page.charts import Frame, Point
+from miko_clf.evaluate.page.curves import NAMES, TOLD, UNIT
 from miko_clf.evaluate.page.markup import Html, join, tag
 from miko_clf.evaluate.page.numbers import Figure, figure, plain, real
 from miko_clf.evaluate.page.scale import Scale, around
@@ -23,19 +24,13 @@ from miko_clf.evaluate.page.tables import Column, figure_cell, folded, table
 
 _KINDS = "abcdefgh"
 _BANDED = 2  # more bands in one drawing hide each other
-_TOLD = 10  # how many steps of a curve its table has
-_UNIT = Scale(0.0, 1.0)
-_CURVES = {
-    "roc": ("ROC", "false-positive rate", "true-positive rate"),
-    "precision_recall": ("Precision and recall", "recall", "precision"),
-}
 _SHOWN = ("loss", "macro_f1", "auroc")  # of a stage's validation
 Rows = Sequence[Mapping[str, Any]]
 
 
 def ranking(report: Report) -> Section | None:
     """Return both curves of every system and arm, at most eight in a drawing."""
-    rows = [row for row in finding(report, "ranked") or [] if any(row.get(key) for key in _CURVES)]
+    rows = [row for row in finding(report, "ranked") or [] if any(row.get(key) for key in NAMES)]
     if not rows:
         return None
     names = _names([(str(row.get("system")), str(row.get("arm"))) for row in rows])
@@ -48,9 +43,9 @@ def ranking(report: Report) -> Section | None:
     named = list(zip(names, rows, strict=True))
     for start in range(0, len(named), len(_KINDS)):
         some = named[start : start + len(_KINDS)]
-        drawn = [(_CURVES[key][0], _overlay(f"ranked-{key}-{start}", key, some)) for key in _CURVES]
+        drawn = [(NAMES[key][0], _overlay(f"ranked-{key}-{start}", key, some)) for key in NAMES]
         parts += [_legend([name for name, _ in some]), side_by_side(*drawn)]
-    numbers = [_numbers(key, names, rows) for key in _CURVES]
+    numbers = [_numbers(key, names, rows) for key in NAMES]
     return section(
         "ranked", "Ranking over seeds", note(says), *parts,
         folded("The curves as numbers", *numbers),
@@ -96,8 +91,8 @@ def _legend(names: Sequence[str]) -> Html:
 
 
 def _overlay(identity: str, key: str, some: Sequence[tuple[str, Mapping[str, Any]]]) -> Html:
-    title, across, up = _CURVES[key]
-    frame = Frame(_UNIT, _UNIT)
+    title, across, up = NAMES[key]
+    frame = Frame(UNIT, UNIT)
     lines, bands = [], []
     for place, (_, row) in enumerate(some):
         points = [Point(*(real(at.get(n)) for n in ("x", "y", "low", "high"))) for at in row[key]]
@@ -113,9 +108,9 @@ def _overlay(identity: str, key: str, some: Sequence[tuple[str, Mapping[str, Any
 
 
 def _numbers(key: str, names: Sequence[str], rows: Rows) -> Html:
-    title, across, up = _CURVES[key]
+    title, across, up = NAMES[key]
     places = rows[0][key]
-    step = max(1, (len(places) - 1) // _TOLD)
+    step = max(1, (len(places) - 1) // TOLD)
     body = [
         (plain(at.get("x"), 2),
          *(figure_cell(figure({**row[key][n], "value": row[key][n].get("y")}))
