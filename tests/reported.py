@@ -59,10 +59,10 @@ def findings() -> dict[str, Any]:
         "curves": _curves(),
         "ranked": _ranked(),
         "training": [
-            {"system": "pupil,task.epochs=9", "seed": seed, "lines": [
+            {"system": "pupil,task.epochs=9", "arm": arm, "seed": seed, "lines": [
                 {"stage": stage, "step": step, "validation": {"loss": 0.7, "auroc": 0.8}}
                 for stage in ("task", "reasoning") for step in (9, 18)]}
-            for seed in (0, 1)
+            for seed in (0, 1) for arm in ("without", "trained-on-noise")
         ],
         "calibration": _calibration(),
         "shapley": {

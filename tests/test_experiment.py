@@ -83,6 +83,7 @@ def test_the_report_says_what_differs_and_the_test_split_stayed_shut(done: Path)
     assert [row["arm"] for row in report["rows"]] == ["with", "shuffled"]
     found = report["findings"]["comparison"]
     assert {each["metric"] for each in found["differences"]} == {"macro_f1", "auroc"}
+    assert [each["arm"] for each in report["findings"]["training"]] == ["with", "shuffled"]
     assert found["words"].startswith("In macro-F1, on 24 posts and 1 seed")
     assert (done / "report" / "report.html").stat().st_size > 1000
     trials = list((done / "trials").iterdir())

@@ -134,7 +134,7 @@ def test_a_finding_nobody_draws_is_shown_as_it_stands(value: Any) -> None:
             "ranked",
             ["Ranking over seeds", "drawn around each", "true-positive rate, other-post", "0.814"],
         ),
-        ("training", ["pupil,task.epochs=9", "loss, reasoning stage", "AUROC, task stage"]),
+        ("training", ["trained-on-noise", "loss, reasoning stage", "AUROC, task stage"]),
         ("calibration", ["temperature", "0.412", "ECE 0.062", "0.910", "stated probability"]),
         ("shapley", ["logit of harmful minus", "1.100", "+0.300"]),
         ("relations", ["xIntent", "0.300", "\N{MINUS SIGN}0.020"]),

@@ -114,6 +114,7 @@ def _training(out: Path, experiment: Experiment) -> list[dict[str, Any]]:
     found = [
         {
             "system": each.system.label,
+            "arm": each.system.control or next(iter(each.system.reported)),
             "seed": each.seed,
             "lines": [
                 line

@@ -14,7 +14,6 @@ from miko_clf.evaluate.page.scale import Scale, around
 from miko_clf.evaluate.page.section import (
     Report,
     Section,
-    by,
     finding,
     note,
     section,
@@ -53,25 +52,29 @@ def ranking(report: Report) -> Section | None:
 
 
 def training(report: Report) -> Section | None:
-    """Return the validation metrics of every trial over its steps, a colour for each system."""
+    """Return the validation metrics of every trial over its steps, a colour for each arm."""
     found = finding(report, "training")
     if not found:
         return None
-    systems = by(found, "system")
-    kinds = dict(zip(systems, _KINDS * (len(systems) // len(_KINDS) + 1), strict=False))
+    each_of = [(str(each.get("system")), str(each.get("arm"))) for each in found]
+    arms = list(dict.fromkeys(each_of))
+    kinds = dict(zip(arms, _KINDS * (len(arms) // len(_KINDS) + 1), strict=False))
     stages = dict.fromkeys(line["stage"] for each in found for line in each["lines"])
     rows = []
     for stage in sorted(stages):  # reasoning comes before the task
         drawn = []
         for metric in _SHOWN:
-            lines = [(kinds[str(each["system"])], _points(each, stage, metric)) for each in found]
+            lines = [
+                (kinds[arm], _points(each, stage, metric))
+                for arm, each in zip(each_of, found, strict=True)
+            ]
             known = [(kind, points) for kind, points in lines if points]
             if known:
                 title = f"{words.title(metric, report.get('positive'))}, {stage} stage"
                 drawn.append((title, _training(f"training-{stage}-{metric}", metric, known)))
         rows.append(side_by_side(*drawn))
     says = "A line is the validation of one trial, which also chose its epoch."
-    return section("training", "Training over seeds", note(says), _legend(list(systems)), *rows)
+    return section("training", "Training over seeds", note(says), _legend(_names(arms)), *rows)
 
 
 def _names(arms: Sequence[tuple[str, str]]) -> list[str]:
