@@ -25,6 +25,7 @@ from miko_clf.evaluate import baselines
 from miko_clf.evaluate.comparison import Arm, compared
 from miko_clf.evaluate.report import strict, write
 from miko_clf.evaluate.seeds import Scores, over_seeds
+from miko_clf.evaluate.threads import threads
 from miko_clf.experiment import measure
 from miko_clf.experiment.compare import compare
 from miko_clf.experiment.plan import Experiment, Source, Trial
@@ -108,7 +109,7 @@ def _source(name: str, chosen: Sequence[Post], given: argparse.Namespace) -> dic
     every = posts(experiment.source, OUT_OF_FOLD)
     truth = np.array([int(post.label == LABELS[1]) for post in every])
     files = np.array([_file(post) for post in every])
-    words, groups = _words(experiment, every), measure.threads(every)
+    words, groups = _words(experiment, every), threads(every)
     given_too = {"positive": 1, "groups": groups, "num_resamples": given.resamples}
     found = {
         "posts": len(every),

@@ -1,5 +1,7 @@
 """Comparing: the same rows for every arm, baselines beside them, thresholds from validation."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +43,26 @@ def test_every_score_has_an_interval_around_it(report: Report) -> None:
             assert np.isnan(value) or low <= high, (row.arm, name)
             if name != "ece":
                 assert np.isnan(value) or low <= value <= high, (row.arm, name)
+
+
+def test_posts_of_a_thread_are_drawn_together(
+    report: Report, bundle: Path, world: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(world, tmp_path / "world")
+    file = tmp_path / "world" / "sarcasm" / "test.jsonl"
+    posts = [json.loads(line) for line in file.read_text().splitlines()]
+    thrice = [
+        json.dumps({**post, "id": f"{post['id']}-{time}", "group": f"{place:03}"})
+        for time in range(3)
+        for place, post in enumerate(posts)
+    ]
+    file.write_text("\n".join(thrice) + "\n")
+    data = open_folder(file.parent)
+    found = compare([bundle], data, "test", cache=None, num_resamples=50, command="test")
+    for repeated, once in zip(found.rows, report.rows, strict=True):
+        for name in ("macro_f1", "auroc"):
+            wanted = pytest.approx(tuple(once.metrics[name]), abs=0.02, nan_ok=True)  # ties part
+            assert tuple(repeated.metrics[name]) == wanted
 
 
 def test_thresholds_are_those_that_validation_gave(report: Report, bundle: Path) -> None:

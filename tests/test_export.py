@@ -1,6 +1,7 @@
 """The exported graphs agree with torch in every pattern of inputs, or are not written."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,14 @@ import torch
 
 from miko_clf import bundle as bundles
 from miko_clf.data.collate import Preparation
+from miko_clf.data.held import Held
+from miko_clf.data.post import Post
 from miko_clf.data.words import Words
 from miko_clf.errors import ExportError
+from miko_clf.evaluate.lockbox import unlock
 from miko_clf.export import to_onnx
-from miko_clf.export.graphs import DIMS, inputs, parts
-from miko_clf.export.parity import BATCHES, MISSING, Graphs, cases, compare
+from miko_clf.export.graphs import DIMS, Part, inputs, parts
+from miko_clf.export.parity import BATCHES, MISSING, Graphs, Parity, cases, compare
 from miko_clf.export.write import export
 from miko_clf.fuse.build import rebuild
 from miko_clf.fuse.classifier import MikoClassifier
@@ -125,6 +129,26 @@ def test_where_the_graphs_differ_nothing_is_written(
     assert {p.name: p.stat().st_mtime_ns for p in (bundle / "onnx").iterdir()} == before
     assert not [p for p in bundle.iterdir() if p.name.startswith(".")]
     bundles.read(bundle).graph("model")
+
+
+def test_an_opening_of_the_test_split_during_an_export_stays_counted(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Path(shutil.copytree(bundle, tmp_path / "own"))
+    data = Held(own, {"test": [Post(id="1", text="a", label="b")]})
+
+    def written(part: Part, examples: object, preparation: object, path: Path) -> int:
+        shutil.copy(bundle / "onnx" / path.name, path)
+        return 1
+
+    def opens(*_: object) -> Parity:
+        unlock([bundles.read(own)], data, "test", "meanwhile")
+        return Parity(**json.loads((bundle / "onnx" / "parity.json").read_text()))
+
+    monkeypatch.setattr(to_onnx, "write", written)
+    monkeypatch.setattr("miko_clf.export.write.compare", opens)
+    export(own)
+    assert [each["command"] for each in bundles.read(own).manifest["openings"]][-1] == "meanwhile"
 
 
 def test_a_bundle_without_graphs_says_how_to_make_them(bundle: Path) -> None:

@@ -169,6 +169,28 @@ def test_the_same_seed_gives_the_same_interval_and_another_does_not() -> None:
     assert first != other
 
 
+@pytest.mark.parametrize("num_labels", [2, 3, 0], ids=["two classes", "three", "many labels"])
+def test_posts_that_a_thread_repeats_are_drawn_together(num_labels: int) -> None:
+    a, truth = drawn(14, 60, num_labels or 2)
+    b = drawn(15, 60, num_labels or 2)[0]
+    if not num_labels:
+        truth = np.stack([truth, 1 - truth], 1)
+    positive = 1 if num_labels == 2 else None
+    thrice, threads = ([np.tile(each, (3, 1)) for each in (a, b)], np.tile(np.arange(60), 3))
+    repeated = np.concatenate([truth] * 3)
+
+    once = bootstrap(a, truth, positive=positive, num_resamples=40)
+    found = bootstrap(thrice[0], repeated, positive=positive, groups=threads, num_resamples=40)
+    for name, interval in once.items():
+        assert found[name] == pytest.approx(interval, nan_ok=True), name
+
+    gap = paired_difference(a, b, truth, positive=positive, num_resamples=40)
+    assert gap.low < gap.high
+    assert paired_difference(
+        *thrice, repeated, positive=positive, groups=threads, num_resamples=40
+    ) == pytest.approx(gap)  # fmt: skip
+
+
 def test_a_resample_without_a_class_is_left_out_of_auroc_and_the_log_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

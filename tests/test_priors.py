@@ -99,7 +99,24 @@ def test_a_prior_recovers_the_probabilities_of_posts_of_another_share(
 @pytest.mark.parametrize("share", [0.05, 0.35, 0.9])
 def test_the_prior_of_unlabelled_posts_is_estimated_from_their_scores(share: float) -> None:
     seen, _ = world_of(share, 1)
-    assert estimate_prior(for_share(seen, 0.35), 0.35) == pytest.approx(share, abs=0.01)
+    assert estimate_prior(for_share(seen, 0.35), 0.35).share == pytest.approx(share, abs=0.01)
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.05, 400), (0.35, 100), (0.9, 400)])
+def test_the_interval_of_an_estimated_prior_holds_the_true_one(share: float, count: int) -> None:
+    held = 0
+    for seed in range(200):
+        seen, _ = world_of(share, seed, count)
+        found = estimate_prior(for_share(seen, 0.35), 0.35)
+        assert found.low <= found.share <= found.high
+        held += found.low <= share <= found.high
+    assert 0.91 <= held / 200 <= 0.985
+
+
+def test_posts_that_tell_nothing_leave_the_prior_open() -> None:
+    found = estimate_prior(np.full(20, 0.35), 0.35)
+    assert found.low < 0.001
+    assert found.high > 0.999
 
 
 def test_a_prior_moves_probabilities_and_threshold_and_leaves_the_decisions(

@@ -155,7 +155,11 @@ def _score(given: Namespace, line: str) -> None:
     )
     print(f"{tally.scored} posts scored: {given.out}")
     if tally.prior is not None:
-        print(f"scores are corrected for an estimated prior of {tally.prior:.3f}")
+        share, low, high = tally.prior
+        print(
+            f"scores are corrected for an estimated prior of {share:.3f} (95 %: {low:.3f} to "
+            f"{high:.3f}, by how the {tally.scored} posts score)"
+        )
     if tally.skipped:
         print(f"{tally.skipped} bad posts were passed over, see {given.out}.skipped.json")
 

@@ -19,12 +19,13 @@ from miko_clf.errors import BundleError
 from miko_clf.evaluate import baselines
 from miko_clf.evaluate.analyses import Wanted, audited, look_into
 from miko_clf.evaluate.asked import Asked, Said, Scored, asked, scored
+from miko_clf.evaluate.interval import Groups, bootstrap, paired_difference
 from miko_clf.evaluate.interval import Threshold as Limit
-from miko_clf.evaluate.interval import bootstrap, paired_difference
 from miko_clf.evaluate.lockbox import said as lockbox_said
 from miko_clf.evaluate.lockbox import unlock
 from miko_clf.evaluate.predict import Predictor
 from miko_clf.evaluate.report import Difference, Report, Row
+from miko_clf.evaluate.threads import threads
 from miko_clf.questions import Questions
 from miko_clf.recipe import Recipe
 from miko_clf.train.infer import arms, serving_arms
@@ -46,11 +47,11 @@ def compare(
     """Return what each bundle scores in each of its arms on one split.
 
     Thresholds and temperatures are the bundles' own, fitted on validation. Baselines are
-    fitted on the train split of the same data. Where several questions are asked the report is
-    of the first, with those of the others, each on the posts that answer it. What is looked into
-    besides is of the first bundle. Opening the test split is counted in every bundle. Raises a
-    `MikoError` where bundles answer different labels, or a post has a label that none of them
-    knows.
+    fitted on the train split of the same data. Intervals draw posts of one group together. Where
+    several questions are asked the report is of the first, with those of the others, each on the
+    posts that answer it. What is looked into besides is of the first bundle. Opening the test
+    split is counted in every bundle. Raises a `MikoError` where bundles answer different labels,
+    or a post has a label that none of them knows.
     """
     started = time.monotonic()
     opened = [bundle.read(path) for path in bundles]
@@ -85,7 +86,7 @@ def _answered(whole: Report, one: Asked, said: Sequence[Said], opened: Sequence[
     question, truth = one.here.question, one.here.truth
     known = _baselines(one, opened) + [scored(each, one.here) for each in said]
     positive, labels = question.positive, question.labels
-    resamples = whole.num_resamples
+    resamples, groups = whole.num_resamples, threads(one.posts)
     if question.kind == "many":
         counts = dict(zip(labels, truth.sum(0).tolist(), strict=True))
     else:
@@ -94,10 +95,10 @@ def _answered(whole: Report, one: Asked, said: Sequence[Said], opened: Sequence[
         whole,
         question=question.name,
         kind=question.kind,
-        rows=[_row(each, one.here, resamples) for each in known],
+        rows=[_row(each, one.here, groups, resamples) for each in known],
         counts=counts,
         positive=None if positive is None else labels[positive],
-        differences=_differences(known, opened, truth, positive, resamples),
+        differences=_differences(known, opened, truth, positive, groups, resamples),
     )
 
 
@@ -139,12 +140,13 @@ def _joined(posts: list[Post], names: tuple[str, ...]) -> list[str]:
     return [" ".join(getattr(post, name) or "" for name in names) for post in posts]
 
 
-def _row(one: Scored, part: Part, num_resamples: int) -> Row:
+def _row(one: Scored, part: Part, groups: Groups, num_resamples: int) -> Row:
     intervals = bootstrap(
         one.probabilities,
         part.truth,
         positive=part.question.positive,
         threshold=one.threshold,
+        groups=groups,
         num_resamples=num_resamples,
     )
     threshold: Threshold | None
@@ -160,6 +162,7 @@ def _differences(
     opened: Sequence[Bundle],
     truth: NDArray[np.int64],
     positive: int | None,
+    groups: Groups,
     num_resamples: int,
 ) -> list[Difference]:
     """Compare the arms of each bundle with its `without`, and later bundles with the first."""
@@ -183,6 +186,7 @@ def _differences(
                 truth,
                 positive=positive,
                 threshold=_thresholds(by_name[a], by_name[b]),
+                groups=groups,
                 metric=metric,
                 num_resamples=num_resamples,
             ),

@@ -10,12 +10,13 @@ from jaxtyping import Float, Int
 from scipy import stats
 
 from miko_clf import metrics
-from miko_clf.evaluate import weighted
+from miko_clf.evaluate import seeds, weighted
 
 _log = logging.getLogger(__name__)
 
 Truth = Int[np.ndarray, " row"] | Int[np.ndarray, "row label"]
 Threshold = float | Sequence[float] | None  # of the positive class, or of each label
+Groups = Int[np.ndarray, " row"] | None  # numbers from 0; rows of one are drawn together
 
 
 class Interval(NamedTuple):
@@ -29,23 +30,24 @@ class Interval(NamedTuple):
 def _resampled(
     statistic: Callable[[Int[np.ndarray, " row"]], Float[np.ndarray, " metric"]],
     names: Sequence[str],
+    groups: Groups,
     num_rows: int,
     num_resamples: int,
     seed: int,
     level: float,
 ) -> dict[str, Interval]:
     """Return the percentile interval of each metric that `statistic` computes from row numbers."""
-    rows = np.arange(num_rows)
-    values = statistic(rows)
-    if num_rows < 2:
+    values = statistic(np.arange(num_rows))
+    members = _members(groups, num_rows)
+    if len(members) < 2:
         bare = zip(names, values, strict=True)
         return {name: Interval(float(value), np.nan, np.nan) for name, value in bare}
     with warnings.catch_warnings():
         # scipy warns of an undefined resample; `_percentile` leaves those out and logs it
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         drawn = stats.bootstrap(
-            (rows,),
-            statistic,
+            (np.arange(len(members)),),
+            lambda numbers: statistic(np.concatenate([members[each] for each in numbers])),
             n_resamples=num_resamples,
             vectorized=False,
             method="percentile",
@@ -55,6 +57,12 @@ def _resampled(
         name: _percentile(name, float(value), sample, level)
         for name, value, sample in zip(names, values, drawn, strict=True)
     }
+
+
+def _members(groups: Groups, num_rows: int) -> list[Int[np.ndarray, " member"]]:
+    if groups is None:
+        return list(np.arange(num_rows)[:, None])
+    return [np.flatnonzero(groups == number) for number in range(int(groups.max()) + 1)]
 
 
 def _percentile(
@@ -80,16 +88,15 @@ def _drawn(
     positive: int | None,
     threshold: Any,
     names: Sequence[str],
+    groups: Groups,
     num_resamples: int,
     seed: int,
 ) -> Float[np.ndarray, "resample metric"]:
     """Return the metrics on the rows as they are, then on each resample of them."""
     if not ((probabilities >= -1e-6) & (probabilities <= 1 + 1e-6)).all():  # also false for NaN
         raise ValueError("probabilities hold NaN or lie outside [0, 1]")
-    num_rows = len(truth)
-    random = np.random.default_rng(seed)
-    weights = weighted.draw(num_rows, num_resamples if num_rows > 1 else 0, random)
-    weights = np.concatenate([np.ones((1, num_rows), dtype=weights.dtype), weights])
+    units = len(truth) if groups is None else int(groups.max()) + 1
+    weights = seeds.resamples(len(truth), num_resamples if units > 1 else 0, seed, groups)
     decided = metrics.decide(probabilities, positive=positive, threshold=threshold)
     return weighted.measure(
         probabilities, truth, weights, positive=positive, decided=decided, names=names
@@ -111,6 +118,7 @@ def bootstrap(
     *,
     positive: int | None,
     threshold: Threshold = None,
+    groups: Groups = None,
     num_resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
@@ -119,14 +127,14 @@ def bootstrap(
 
     A resample on which a metric is undefined is left out of that metric, and the log says how many
     were. The bounds are NaN where the metric is undefined on the rows themselves or there is but
-    one row. `truth` (row, label) is 1 for
-    each label that holds, and `threshold` then has one for each.
+    one row. `truth` (row, label) is 1 for each label that holds, and `threshold` then has one for
+    each. Rows of one of the `groups` are drawn together, as posts of a thread are alike.
     """
     if truth.ndim == 1:
         assert threshold is None or isinstance(threshold, float)
         names = metrics.names_for(positive)
         return _percentiles(
-            _drawn(probabilities, truth, positive, threshold, names, num_resamples, seed),
+            _drawn(probabilities, truth, positive, threshold, names, groups, num_resamples, seed),
             names,
             level,
         )
@@ -137,7 +145,7 @@ def bootstrap(
         scores = metrics.multilabel(probabilities[rows], truth[rows], thresholds=threshold)
         return np.array(list(scores.values()))
 
-    return _resampled(statistic, names, len(truth), num_resamples, seed, level)
+    return _resampled(statistic, names, groups, len(truth), num_resamples, seed, level)
 
 
 def paired_difference(
@@ -147,6 +155,7 @@ def paired_difference(
     *,
     positive: int | None,
     threshold: float | tuple[Threshold, Threshold] | None = None,
+    groups: Groups = None,
     num_resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
@@ -154,13 +163,13 @@ def paired_difference(
 ) -> Interval:
     """Return `metric` of a minus `metric` of b, both on the same rows of every resample.
 
-    `threshold` is one for both or one for each.
+    `threshold` is one for both or one for each; `groups` are as `bootstrap` takes them.
     """
     assert a_probabilities.shape == b_probabilities.shape, "a pair needs the same rows"
     a_threshold, b_threshold = threshold if isinstance(threshold, tuple) else (threshold,) * 2
     if truth.ndim == 1:
         a, b = (
-            _drawn(probabilities, truth, positive, limit, [metric], num_resamples, seed)
+            _drawn(probabilities, truth, positive, limit, [metric], groups, num_resamples, seed)
             for probabilities, limit in (
                 (a_probabilities, a_threshold),
                 (b_probabilities, b_threshold),
@@ -181,4 +190,5 @@ def paired_difference(
         difference = score(a_probabilities, rows, a_threshold)
         return np.array([difference - score(b_probabilities, rows, b_threshold)])
 
-    return _resampled(statistic, [metric], len(truth), num_resamples, seed, level)[metric]
+    found = _resampled(statistic, [metric], groups, len(truth), num_resamples, seed, level)
+    return found[metric]

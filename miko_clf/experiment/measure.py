@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
 
 from miko_clf import bundle, manifest
 from miko_clf.bundle import Bundle
@@ -18,11 +17,11 @@ from miko_clf.errors import BundleError
 from miko_clf.evaluate.analyses import audited
 from miko_clf.evaluate.comparison import COMPARED, Arm, Comparison, Line, Tested, compared
 from miko_clf.evaluate.curves import learning
-from miko_clf.evaluate.errors.members import MOST
 from miko_clf.evaluate.interval import Interval
 from miko_clf.evaluate.ranked import ranked
 from miko_clf.evaluate.report import Difference, Report, Row
 from miko_clf.evaluate.seeds import Scores
+from miko_clf.evaluate.threads import threads
 from miko_clf.evaluate.verdict import paragraph
 from miko_clf.experiment import plan, sides, trial
 from miko_clf.experiment.plan import Experiment, Trial
@@ -96,17 +95,6 @@ def plain(found: Comparison) -> dict[str, Any]:
         "recovery_by_system": found.recovery,
         "words": "\n".join(paragraph(found, metric) for metric in COMPARED),
     }
-
-
-def threads(posts: Sequence[Post]) -> Int[np.ndarray, " row"] | None:
-    """Return a number for each post, one for all of a group; None where groups are few.
-
-    A few groups name target groups and no threads, and too little is drawn anew of so few.
-    """
-    if len({post.group for post in posts if post.group}) <= MOST:
-        return None
-    names = [f"group {p.group}" if p.group else f"post {n}" for n, p in enumerate(posts)]
-    return np.unique(names, return_inverse=True)[1]
 
 
 def _training(out: Path, experiment: Experiment) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """A bundle's graphs: exported, compared with torch, and only then put into the bundle."""
 
+import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +16,8 @@ from miko_clf.export.parity import Graphs, Parity, compare, example
 from miko_clf.fuse.build import rebuild
 from miko_clf.fuse.fused import Batch
 from miko_clf.fuse.model import Model
+
+_PATIENCE = 20.0  # seconds that the manifest is waited for
 
 
 def export(path: Path) -> Parity:
@@ -39,7 +42,9 @@ def export(path: Path) -> Parity:
         with console.status("comparing with torch"):
             parity = compare(model, Graphs(folder, found), preparation, attention)
         manifest.write_json(folder / "parity.json", asdict(parity))
-    manifest.write(path, {k: v for k, v in opened.manifest.items() if k != "files"})
+    with manifest.alone(path, patience=_PATIENCE):  # an opening may have come meanwhile
+        known = json.loads((path / manifest.NAME).read_text(encoding="utf-8"))
+        manifest.write(path, {k: v for k, v in known.items() if k != "files"})
     return parity
 
 

@@ -1,7 +1,7 @@
 """Probabilities for posts among which the positive class is more, or less, frequent."""
 
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,17 @@ from miko_clf.serve.decision import Score
 
 _NEAR = 1e-8  # of the share, between two steps of an estimate
 _MOST_STEPS = 10_000
+_HALVINGS = 40  # of the stretch where a bound of an estimate lies
+_HALF_OF_CHI_SQUARED = 1.9207  # 95 % of one degree of freedom, halved
 _Number = TypeVar("_Number", float, NDArray[np.float64])
+
+
+class Estimate(NamedTuple):
+    """The likeliest share of positives, and the shares between which 95 % intervals hold it."""
+
+    share: float
+    low: float
+    high: float
 
 
 class Prior:
@@ -83,11 +93,12 @@ def positive_of(score: Score, positive: str) -> float:
     return stated
 
 
-def estimate_prior(probabilities: Iterable[float], own: float) -> float:
+def estimate_prior(probabilities: Iterable[float], own: float) -> Estimate:
     """Return the share of positives that is the likeliest of unlabelled posts, by EM.
 
     Saerens et al., 2002, equation 2.12. `probabilities` of the positive class stand for a share
-    of `own`. Raises `MikoError` where there is no post.
+    of `own`. The interval holds the shares that a likelihood-ratio test does not reject (Wilks,
+    1938). Raises `MikoError` where there is no post.
     """
     stated = np.fromiter(probabilities, np.float64)
     if not len(stated):
@@ -98,7 +109,29 @@ def estimate_prior(probabilities: Iterable[float], own: float) -> float:
         share = float(_moved(stated, own, before).mean().clip(_NEAR, 1 - _NEAR))
         if abs(share - before) < _NEAR:
             break
-    return share
+    low, high = (_bound(stated, own, share, end) for end in (_NEAR, 1 - _NEAR))
+    return Estimate(share, low, high)
+
+
+def _bound(stated: NDArray[np.float64], own: float, share: float, end: float) -> float:
+    """Return how far towards `end` the likelihood, which is concave, stays near its maximum."""
+    least = _likelihood(stated, own, share) - _HALF_OF_CHI_SQUARED
+    if _likelihood(stated, own, end) >= least:
+        return end
+    inside, outside = share, end
+    for _ in range(_HALVINGS):
+        middle = (inside + outside) / 2
+        if _likelihood(stated, own, middle) >= least:
+            inside = middle
+        else:
+            outside = middle
+    return inside
+
+
+def _likelihood(stated: NDArray[np.float64], own: float, share: float) -> float:
+    """Return the logarithm of the likelihood of a share, but for a constant."""
+    each = stated * share / own + (1 - stated) * (1 - share) / (1 - own)
+    return float(np.log(np.maximum(each, np.finfo(np.float64).tiny)).sum())
 
 
 def _moved(probability: _Number, own: float, share: float) -> _Number:

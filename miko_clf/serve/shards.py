@@ -18,7 +18,7 @@ from miko_clf.data.table import Row, rows
 from miko_clf.errors import BundleError, MikoError, PostError
 from miko_clf.serve.decision import Score
 from miko_clf.serve.engine import Engine, Ready
-from miko_clf.serve.prior import Prior, estimate_prior, own_prior, positive_of
+from miko_clf.serve.prior import Estimate, Prior, estimate_prior, own_prior, positive_of
 from miko_clf.serve.session import Provider
 
 _PATIENCE = 2.0  # seconds before progress is shown
@@ -31,7 +31,7 @@ class Tally(NamedTuple):
 
     scored: int
     skipped: int
-    prior: float | None = None
+    prior: Estimate | None = None
 
 
 class Count:
@@ -128,15 +128,15 @@ class Pace:
         self.progress.update(self.task, completed=scored, rate=scored / spent)
 
 
-def _corrected(path: Path, engine: Engine) -> float:
+def _corrected(path: Path, engine: Engine) -> Estimate:
     """Correct a file of scores for the prior that they themselves speak for, and return it."""
     own, positive = own_prior(engine.bundle)
-    share = estimate_prior((positive_of(one, positive) for one in _read(path)), own)
-    prior = Prior(engine.bundle, share)
+    found = estimate_prior((positive_of(one, positive) for one in _read(path)), own)
+    prior = Prior(engine.bundle, found.share)
     with manifest.aside(path) as beside, beside.open("w", encoding="utf-8") as file:
         for one in _read(path):
             file.write(prior.correct(one).model_dump_json() + "\n")
-    return share
+    return found
 
 
 def _read(path: Path) -> Iterator[Score]:
