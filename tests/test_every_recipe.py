@@ -50,6 +50,7 @@ COVER = (
     "hate-clipper-cross",
     "image-only-mobilenet",
     "interclip",
+    "linear-minilm-with",
     "mr-harm-gated",
     "retrieval-mobilenet-minilm",
     "siglip2-b16-with",

@@ -63,6 +63,39 @@ def test_the_embedding_is_each_pooled_input_normalised_side_by_side() -> None:
     assert torch.allclose(embedding, torch.cat([normal(one) for one in wanted]), atol=1e-6)
 
 
+def intended(posts: int, intentions: int = 3, words: int = 4) -> Batch:
+    """States in which every post has two intentions and room for another."""
+    random = torch.Generator().manual_seed(2)
+    ends = torch.randint(1, words + 1, (posts, intentions, 1), generator=random)
+    mask = torch.arange(words) < ends
+    mask[:, 2:] = False
+    return {
+        **states(posts),
+        "intention_states": torch.randn(posts, intentions, words, 5, generator=random),
+        "intention_mask": mask,
+    }
+
+
+def test_intentions_count_as_the_mean_of_those_that_are_there() -> None:
+    batch, model = intended(1), fusion(reads_intentions=True)
+    given, mask = batch["intention_states"][0], batch["intention_mask"][0]
+    wanted = torch.stack([given[n][mask[n]].mean(0) for n in range(2)]).mean(0)
+    assert torch.allclose(model(batch).embedding[0, -5:], normal(wanted), atol=1e-6)
+
+    turned = {n: t[:, [1, 2, 0]] if n.startswith("intention") else t for n, t in batch.items()}
+    assert torch.allclose(model(turned).logits, model(batch).logits, atol=1e-6)
+
+
+def test_a_post_without_intentions_reads_a_learned_vector_for_them() -> None:
+    batch, model = intended(3), fusion(reads_intentions=True)
+    with torch.no_grad():
+        model.vectors["intention"].null += 1
+    batch["intention_mask"][1] = False
+    embedding = model(batch).embedding[:, -5:]
+    assert embedding[1].tolist() == [1] * 5
+    assert not (embedding[[0, 2]] == 1).all(1).any()
+
+
 @pytest.mark.parametrize(("how", "word"), [("first", 0), ("last", 1)])
 def test_a_text_may_count_as_its_first_or_its_last_word(how: str, word: int) -> None:
     batch = states(1)

@@ -114,7 +114,7 @@ def _fusion(
         return Reader(**keys, reads_intentions=recipe.reads_intentions)
     keys["text_pool"] = text.pool if text else "mean"
     if isinstance(section, fusions.Pooled):
-        return Pooled(**keys)
+        return Pooled(**keys, reads_intentions=recipe.reads_intentions)
     return Product(**keys)
 
 

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from miko_clf.encode.towers import Pool, pooled
+from miko_clf.encode.towers import Pool, mean_pool, pooled
 from miko_clf.fuse.dropout import FeatureDropout
 from miko_clf.fuse.fused import Batch, Fused
 
@@ -12,8 +12,9 @@ from miko_clf.fuse.fused import Batch, Fused
 class Pooled(nn.Module):
     """The baselines: a linear classifier, or one with a hidden layer, over pooled towers.
 
-    An image counts as the mean of its tokens, a text as `text_pool` says. Each is normalised to
-    mean 0 and deviation 1 over its channels, so that towers of different scale weigh alike.
+    An image counts as the mean of its tokens, a text as `text_pool` says, intentions as the mean
+    of theirs. Each is normalised to mean 0 and deviation 1 over its channels, so that towers of
+    different scale weigh alike.
     """
 
     def __init__(
@@ -28,17 +29,19 @@ class Pooled(nn.Module):
         hidden: int,
         dropout: float,
         input_dropout: float,
+        reads_intentions: bool = False,
     ) -> None:
         super().__init__()
         assert image_width is None or num_image_tokens > 0
         self.content_texts = content_texts
         self.text_pool = text_pool
         self.reads_images = image_width is not None
-        self.reads_intentions = False
+        self.reads_intentions = reads_intentions
         self.slots = None
         widths = {} if image_width is None else {"image": image_width}
         if text_width is not None:
-            widths |= dict.fromkeys(content_texts, text_width)
+            read = (*content_texts, "intention") if reads_intentions else content_texts
+            widths |= dict.fromkeys(read, text_width)
         self.vectors = nn.ModuleDict(
             {name: Vector(width, input_dropout) for name, width in widths.items()}
         )
@@ -57,12 +60,25 @@ class Pooled(nn.Module):
             mask = states[f"{name}_mask"]
             vector = pooled(states[f"{name}_states"], mask, self.text_pool)
             parts.append(self.vectors[name](vector, mask.any(1)))
+        if self.reads_intentions:
+            vector, present = self._intended(states["intention_states"], states["intention_mask"])
+            parts.append(self.vectors["intention"](vector, present))
         embedding = torch.cat(parts, dim=1)
         if self.hidden is None:
             return Fused(self.head(self.dropout(embedding)), embedding=embedding)
         embedding = self.hidden(self.dropout(embedding))
         activated = nn.functional.gelu(embedding)
         return Fused(self.head(self.dropout(activated)), embedding=embedding)
+
+    def _intended(
+        self,
+        states: Float[Tensor, "post intention word channel"],
+        mask: Bool[Tensor, "post intention word"],
+    ) -> tuple[Float[Tensor, "post channel"], Bool[Tensor, " post"]]:
+        """Return the mean over the intentions that are there, and which posts have any."""
+        each = pooled(states.flatten(0, 1), mask.flatten(0, 1), self.text_pool)
+        here = mask.any(2)
+        return mean_pool(each.unflatten(0, here.shape), here), here.any(1)
 
 
 class Vector(nn.Module):

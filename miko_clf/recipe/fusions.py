@@ -19,7 +19,7 @@ class _Fusion(Section):
 
 
 class Plain(_Fusion):
-    """A kind that neither reads intentions by cross-attention nor guesses them."""
+    """A kind that does not guess intentions, and reads none unless it says so."""
 
     reader: ClassVar[bool] = False
     slots: ClassVar[bool] = False
@@ -62,6 +62,7 @@ class Reader(_Fusion):
 class Pooled(Plain):
     """One vector an input, laid side by side, and a classifier over them."""
 
+    reader: ClassVar[bool] = True  # of the mean of the intentions
     kind: Literal["pooled"]
     """Kind of fusion: reader, pooled, product, conditioned or generator."""
     hidden: int = Field(default=0, ge=0)

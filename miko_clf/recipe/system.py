@@ -62,8 +62,8 @@ class Recipe(Section):
         apart = "intention" in self.inputs and self.joined == "no"
         if apart and not self.fusion.reader:
             raise ValueError(
-                "intentions are read by the reader, or joined with the other texts; "
-                "set fusion.reader: true or joined: separated"
+                "intentions are read by the reader, pooled, or joined with the other texts; "
+                "set fusion.reader: true, fusion.kind: pooled or joined: separated"
             )
         self._check_stages()
         return self
@@ -97,7 +97,7 @@ class Recipe(Section):
 
     @property
     def reads_intentions(self) -> bool:
-        """Whether given intentions are read by cross-attention."""
+        """Whether given intentions are read for themselves, not as part of a joined text."""
         return "intention" in self.inputs and self.joined == "no"
 
     @property
