@@ -34,7 +34,7 @@ from miko_clf.manifest import write_json, write_text
 
 FOLDS = 5
 LABELS = ("not_sarcastic", "sarcastic")
-RECIPES = ("minilm-with", "linear-minilm-with", "miko-text-ti-minilm")
+RECIPES = ("minilm-with", "linear-minilm-with")
 ARMS = ("with", "without", "shuffled")
 SOURCES = {
     "benchmark": ("MIKO_benchmark.json",),
