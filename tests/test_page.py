@@ -169,6 +169,17 @@ def test_each_finding_is_on_the_page_where_the_report_has_it_and_only_there(
         assert any(each not in rest for each in shown)
 
 
+def test_relations_that_are_read_without_attention_have_no_column_of_it() -> None:
+    whole = report()
+    for each in whole["findings"]["relations"]:
+        each["attention"] = undefined(each["attention"])
+    tree = Tree(page(whole))
+    assert tree.faults == []
+    assert "Relations left out" in tree.text
+    assert "Attention is the share" not in tree.text
+    assert "\N{MINUS SIGN}0.020" in tree.text
+
+
 def test_a_report_of_rows_alone_has_a_page() -> None:
     tree = Tree(page(report(findings={}, differences=[], rows=[row("s", "with", {})])))
     assert tree.faults == []

@@ -1,5 +1,6 @@
 """Relations: what the reader looks at, and what it cannot do without."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +59,16 @@ def test_the_one_relation_that_decides_is_found_by_leaving_it_out(intended: Subj
     assert found["xReact"].left_out["auroc"].low > -0.1
     assert (found["xIntent"].posts, found["xReact"].posts) == (40, 26)
     assert (found["xIntent"].taught, found["xReact"].taught) == (160, 106)
+
+
+def test_a_mean_of_intentions_has_no_attention_and_loses_what_is_left_out(
+    tmp_path: Path,
+) -> None:
+    found = by_name(planted.mean_intent_decides(tmp_path), 300)
+    assert list(found) == ["xIntent", "xReact"]
+    assert found["xIntent"].left_out["auroc"].high < -0.1
+    assert found["xReact"].left_out["auroc"].low > -0.1
+    assert all(math.isnan(each.attention.value) for each in found.values())
 
 
 def test_the_one_relation_that_decides_is_looked_at_most(intended: Subject) -> None:

@@ -17,7 +17,6 @@ from miko_clf.evaluate.link import linked
 from miko_clf.evaluate.subject import Subject
 from miko_clf.fuse.attention import GatedReader
 from miko_clf.fuse.fused import Batch
-from miko_clf.fuse.model import Model
 from miko_clf.fuse.reader import NUM_SLOTS, Reader
 from miko_clf.train.infer import in_arm
 
@@ -48,11 +47,13 @@ def readings(subject: Subject, num_resamples: int = 1000) -> list[Reading]:
 
     Attention counts alike over heads, layers, the tokens that read (latents where there are any)
     and posts; what falls on the null token, as all does where a post has no intention, is `none`.
-    It says where the reader looks and not what that changes, which `left_out` does. Empty for a
-    system that reads no intentions.
+    It says where the reader looks and not what that changes, which `left_out` does. NaN for a
+    system that reads intentions without attention, and empty for one that reads none.
     """
-    reader = _reader(subject.predictor.model)
-    if reader is None or subject.arm == "without":
+    fusion = getattr(subject.predictor.model, "fusion", None)
+    reader = fusion if isinstance(fusion, Reader) and fusion.has_reader else None
+    reads = reader is not None or getattr(fusion, "reads_intentions", False)
+    if not reads or subject.arm == "without":
         return []
     counts = _counts(subject)
     kinds = [place for place, count in enumerate(counts) if count]
@@ -80,6 +81,8 @@ def readings(subject: Subject, num_resamples: int = 1000) -> list[Reading]:
         )
         for kind, without in zip(kinds, less, strict=True)
     ]
+    if reader is None:
+        return found
     nothing = mean_interval(shares[:, NUM_SLOTS], num_resamples)
     return [*found, Reading(NONE, len(shares), 0, nothing, dict.fromkeys(METRICS, _UNDEFINED))]
 
@@ -98,11 +101,6 @@ def listening(reader: Reader) -> Iterator[list[Tensor]]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _reader(model: Model) -> Reader | None:
-    fusion = getattr(model, "fusion", None)
-    return fusion if isinstance(fusion, Reader) and fusion.has_reader else None
 
 
 def _readers(reader: Reader) -> list[GatedReader]:
@@ -126,18 +124,21 @@ def _having(posts: Sequence[Post]) -> list[int]:
 
 
 def _passes(
-    subject: Subject, reader: Reader, kinds: Sequence[int]
+    subject: Subject, reader: Reader | None, kinds: Sequence[int]
 ) -> list[Float[np.ndarray, "post _"]]:
     """Return shares of attention, logits with all, and logits without each of the kinds."""
     model = subject.predictor.model
 
     def read(states: Batch) -> list[Tensor]:
         seen = in_arm(states, subject.arm)
+        less = [model(_without(seen, kind)).logits for kind in kinds]
+        if reader is None:
+            full = model(seen).logits
+            return [full.new_full((len(full), NUM_SLOTS + 1), np.nan), full, *less]
         with listening(reader) as heard:
             fused = model(seen)
         assert fused.present is not None
         shares = _shares(torch.stack(heard), fused.present, reader.owners(seen))
-        less = [model(_without(seen, kind)).logits for kind in kinds]
         return [shares, fused.logits, *less]
 
     return collect(model, subject.predictor.feed, read, "relations left out")

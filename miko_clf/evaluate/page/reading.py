@@ -36,10 +36,14 @@ def relations(report: Report) -> Section | None:
     if not rows:
         return None
     says = (
-        "Attention is the share of the reader's that goes to a relation. The rest says how a "
-        "metric moves where that relation is left out, on the same resamples: below 0 it was "
-        "of use. `none` is the share that falls on no relation."
+        "How a metric moves where a relation is left out, on the same resamples: below 0 it was "
+        "of use."
     )
+    if _attends(rows):
+        says += (
+            " Attention is the share of the reader's that goes to a relation, and to `none` "
+            "what falls on no relation."
+        )
     rows = sorted(rows, key=lambda each: (each.get("relation") == "none", -_attention(each)))
     return section("relations", "Relations", note(says), _relations(rows, report))
 
@@ -80,12 +84,10 @@ def _relations(rows: Rows, report: Report) -> Html:
     metrics = list(dict.fromkeys(name for each in rows for name in each.get("left_out") or {}))
     long = Scale(0.0, around([figure(each.get("attention")) for each in rows], 0.0).high)
     wide = around([_left(each, name) for each in rows for name in metrics], 0.0)
-    columns: list[Column | str] = [
-        "relation",
-        "posts",
-        Column(tracks.axis(long), "plot"),
-        "attention",
-    ]
+    attends = _attends(rows)
+    columns: list[Column | str] = ["relation", "posts"]
+    if attends:
+        columns += [Column(tracks.axis(long), "plot"), "attention"]
     for name in metrics:
         called = words.title(name, report.get("positive"))
         columns += [Column(tracks.axis(wide), "plot"), Column(f"{called} without it")]
@@ -93,7 +95,8 @@ def _relations(rows: Rows, report: Report) -> Html:
     for each in rows:
         found = figure(each.get("attention"))
         cells: list[Child] = [str(each.get("relation")), count(each.get("posts"))]
-        cells += [tracks.bar(found, long), figure_cell(found)]
+        if attends:
+            cells += [tracks.bar(found, long), figure_cell(found)]
         for name in metrics:
             left = _left(each, name)
             known = left.value == left.value  # what is read in nobody's stead is not left out
@@ -102,7 +105,13 @@ def _relations(rows: Rows, report: Report) -> Html:
                 figure_cell(left, signed=True) if known else "\N{EN DASH}",
             ]
         body.append(tuple(cells))
-    return tag("div", table("Relations by attention", columns, body, "bars"))
+    caption = "Relations by attention" if attends else "Relations left out"
+    return tag("div", table(caption, columns, body, "bars"))
+
+
+def _attends(rows: Rows) -> bool:
+    """Say whether the system has an attention to tell of."""
+    return any(_attention(each) >= 0 for each in rows)
 
 
 def _left(each: Mapping[str, Any], name: str) -> Figure:
