@@ -154,7 +154,7 @@ def test_an_experiment_is_read_as_it_was_written(tmp_path: Path) -> None:
     experiment = Experiment(("tiny",), source, seeds=3, arms=("with",), folds=5)
     plan.claim(tmp_path / "new", experiment, {})
     assert plan.read(tmp_path / "new") == experiment
-    with pytest.raises(BundleError, match="other seeds"):
+    with pytest.raises(BundleError, match="other arms and folds"):
         plan.claim(tmp_path / "new", Experiment(("tiny",), source, seeds=4), {})
 
 

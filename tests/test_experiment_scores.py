@@ -106,6 +106,25 @@ def test_a_recipe_that_was_changed_is_another_comparison(tmp_path: Path) -> None
         plan.claim(tmp_path / "run", experiment, {"systems": {"one": {"batch_size": 7}}})
 
 
+def test_a_comparison_grows_by_seeds_and_recipes_and_does_not_shrink(tmp_path: Path) -> None:
+    small, large = (
+        Experiment(recipes, Source("posts"), seeds=seeds)
+        for recipes, seeds in ((("tiny",), 2), (("text-only-minilm", "tiny"), 3))
+    )
+
+    def facts(one: Experiment) -> dict:
+        return {"systems": {s.slug: s.recipe.model_dump(mode="json") for s in one.systems()}}
+
+    plan.claim(tmp_path, small, facts(small))
+    plan.claim(tmp_path, large, facts(large))
+    assert plan.read(tmp_path) == large
+    known = {trial.name for trial in large.trials()}
+    assert {trial.name for trial in small.trials()} < known
+    with pytest.raises(BundleError, match="other recipes and seeds and systems"):
+        plan.claim(tmp_path, small, facts(small))
+    assert plan.read(tmp_path) == large
+
+
 def test_the_positive_class_is_chosen_once_for_all_folds(tmp_path: Path) -> None:
     rows = [{"id": f"p{n}", "text": f"text {n}", "label": "ab"[n % 2]} for n in range(8)]
     path = tmp_path / "posts.jsonl"

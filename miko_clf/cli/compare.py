@@ -20,7 +20,10 @@ def _compare_words(parser: Parser) -> None:
     say = "YAML files or names of shipped recipes; RECIPE,key=value,... changes keys"
     add("recipes", type=str, nargs="+", metavar="RECIPE", help=say)
     options.data(parser)
-    say = "folder of trials and report; a comparison that was stopped there goes on"
+    say = (
+        "folder of trials and report; a comparison that was stopped there goes on, and one that "
+        "is done takes further recipes and seeds"
+    )
     add("--out", type=Path, metavar="DIR", help=say)
     add("--seeds", type=PositiveInt, default=5, metavar="N", help="(default: %(default)s)")
     say = (

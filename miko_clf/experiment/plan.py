@@ -80,9 +80,10 @@ class Experiment:
 
 
 def claim(out: Path, experiment: Experiment, facts: Mapping[str, Any]) -> None:
-    """Write the experiment into a new folder, or find that it is the one that is there.
+    """Write the experiment into a new folder, or find that it is, or grew from, the one there.
 
-    `facts` are digests of the posts and versions. Raises `BundleError` where another stands there.
+    It may grow by recipes and by seeds. `facts` are digests of the posts and versions. Raises
+    `BundleError` where another stands there.
     """
     path = out / NAME
     wanted = json.loads(json.dumps({**asdict(experiment), **facts}))
@@ -93,10 +94,23 @@ def claim(out: Path, experiment: Experiment, facts: Mapping[str, Any]) -> None:
         return
     before = _json(path)
     differ = [name for name in wanted if before.get(name) != wanted[name]]
-    if differ:
+    other = [name for name in differ if not _grew(name, before.get(name), wanted[name])]
+    if other:
         raise BundleError(
-            f"{out} holds a comparison with other {' and '.join(differ)}; name another --out"
+            f"{out} holds a comparison with other {' and '.join(other)}; name another --out"
         )
+    if differ:
+        manifest.write_json(path, wanted)
+
+
+def _grew(name: str, before: Any, after: Any) -> bool:
+    if name == "seeds":
+        return isinstance(before, int) and before <= after
+    if name == "recipes":
+        return isinstance(before, list) and set(before) <= set(after)
+    if name == "systems":
+        return isinstance(before, dict) and before.items() <= after.items()
+    return False
 
 
 def is_one(path: Path) -> bool:
