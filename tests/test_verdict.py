@@ -44,6 +44,7 @@ def test_systems_are_named_where_nothing_went_before() -> None:
     )
     assert "`one` is higher than `shuffled`" in text
     assert "`two` is lower than `shuffled`" in text
+    assert [line.split("`")[1] for line in text.splitlines()[1:]] == ["one", "two"]
 
 
 def test_what_could_have_been_seen_is_of_the_pair_that_the_verdict_is_about() -> None:

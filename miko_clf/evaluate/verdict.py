@@ -12,14 +12,19 @@ TITLES = {"macro_f1": "macro-F1", "auroc": "AUROC"}
 
 
 def paragraph(found: Comparison, metric: str = "macro_f1") -> str:
-    """Return the verdict on one metric: each system, then systems against the first."""
+    """Return the verdict on one metric: each system, then systems against the first.
+
+    Where several systems have differences of their own each stands on a line of its own.
+    """
     known = [each for each in found.differences if each.metric == metric]
-    sentences = [_set(found, known)]
+    said = []
     for system in dict.fromkeys(line.system for line in found.lines):
         own = [each for each in known if _system(each.a) == _system(each.b) == system]
-        sentences += _intentions(system, own, found, metric)
-    sentences += [_beside(each) for each in known if _system(each.a) != _system(each.b)]
-    return " ".join(filter(None, sentences))
+        said.append(" ".join(_intentions(system, own, found, metric)))
+    lines = list(filter(None, said))
+    lines += [_beside(each) for each in known if _system(each.a) != _system(each.b)]
+    apart = "\n" if sum(map(bool, said)) > 1 else " "
+    return apart.join([_set(found, known), *lines])
 
 
 def holds(each: Tested) -> bool:

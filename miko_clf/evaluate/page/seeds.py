@@ -1,6 +1,5 @@
 """The comparison over seeds: means, differences with their tests, and what could have been seen."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -42,9 +41,8 @@ def comparison(report: Report) -> Section | None:
 
 
 def _paragraphs(text: str) -> list[Html]:
-    """Return the words, a paragraph for each time that they begin anew with the posts."""
-    parts = re.split(r"(?<=\.)\s+(?=[\d,]+ posts, )", text.strip())
-    return [tag("p", prose(part), class_="words") for part in parts if part]
+    """Return the words, a paragraph for each line."""
+    return [tag("p", prose(part), class_="words") for part in text.splitlines() if part]
 
 
 def _recovery(found: Mapping[str, Any], report: Report) -> list[Html]:
