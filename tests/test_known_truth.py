@@ -122,7 +122,7 @@ def test_what_one_seed_says_is_told_apart(posts: list[Post]) -> None:
         positive=1,
         num_resamples=200,
     )
-    assert "one seed says nothing of how far another would be" in paragraph(found)
+    assert "1 seed, which says nothing of how far another would be" in paragraph(found)
 
 
 def test_more_than_two_classes_are_compared_too() -> None:

@@ -61,3 +61,29 @@ def test_no_power_is_claimed_where_nothing_varies_or_nothing_could_be_seen() -> 
     assert "four times in five" not in alike
     few = said(differ("m/with", "m/without", 0.0, 1.0, smallest=1.3))
     assert "cannot show any difference" in few
+
+
+def test_systems_against_one_have_a_line_each_with_what_could_have_been_seen_of_it() -> None:
+    near = differ("two/with", "one/with", 0.01, 0.4, smallest=0.022)
+    far = differ("three/with", "one/with", 0.02, 0.6, smallest=0.049)
+    text = said(near, far)
+    assert "found four times in five" not in text.splitlines()[0]
+    assert text.splitlines()[0].endswith("5 seeds, beside `one/with`:")
+    for line, system, smallest in zip(
+        text.splitlines()[1:], ("two", "three"), (0.022, 0.049), strict=False
+    ):
+        assert line.startswith(f"`{system}/with` shows no evidence")
+        assert f"{smallest} would have been found" in line
+    assert text.endswith(
+        "no evidence that any of the 2 others differs from `one/with` in macro-F1."
+    )
+
+
+def test_a_system_that_differs_is_named_in_the_conclusion_on_several() -> None:
+    text = said(
+        differ("two/with", "one/with", 0.1, 0.001), differ("three/with", "one/with", 0.0, 1.0)
+    )
+    assert text.splitlines()[-1] == (
+        "So in macro-F1 `two/with` is higher than `one/with`; "
+        "there is no evidence of any other difference."
+    )

@@ -14,17 +14,23 @@ TITLES = {"macro_f1": "macro-F1", "auroc": "AUROC"}
 def paragraph(found: Comparison, metric: str = "macro_f1") -> str:
     """Return the verdict on one metric: each system, then systems against the first.
 
-    Where several systems have differences of their own each stands on a line of its own.
+    Where several systems have differences of their own, or several stand against one, each has a
+    line of its own.
     """
     known = [each for each in found.differences if each.metric == metric]
+    beside = [each for each in known if _system(each.a) != _system(each.b)]
     said = []
     for system in dict.fromkeys(line.system for line in found.lines):
         own = [each for each in known if _system(each.a) == _system(each.b) == system]
         said.append(" ".join(_intentions(system, own, found, metric)))
     lines = list(filter(None, said))
-    lines += [_beside(each) for each in known if _system(each.a) != _system(each.b)]
-    apart = "\n" if sum(map(bool, said)) > 1 else " "
-    return apart.join([_set(found, known), *lines])
+    apart = "\n" if len(lines) > 1 or len(beside) > 1 else " "
+    if len(beside) < 2:
+        return apart.join([_set(found, known), *lines, *map(_beside, beside)])
+    if lines:
+        return apart.join([_set(found, known), *lines, *_many(beside)])
+    first, *rest = _many(beside)
+    return apart.join([f"{_asked(found, metric)}, {first}", *rest, _drawn(beside)])
 
 
 def holds(each: Tested) -> bool:
@@ -33,14 +39,11 @@ def holds(each: Tested) -> bool:
 
 
 def _set(found: Comparison, known: Sequence[Tested]) -> str:
-    seeds = f"{found.seeds} seed{'s' * (found.seeds != 1)}"
     if not known:
-        return f"{found.posts:,} posts, {seeds}."
+        return f"{found.posts:,} posts, {_seeds(found)}."
     asked = next((each for each in known if _arms(each) == ("with", "without")), known[0])
-    title, smallest = TITLES[asked.metric], asked.gap.smallest
-    text = f"In {title}, on {found.posts:,} posts and {seeds}:"
-    if found.seeds == 1:
-        text += " one seed says nothing of how far another would be from it;"
+    smallest = asked.gap.smallest
+    text = f"{_asked(found, asked.metric)}:"
     if math.isnan(smallest):
         return f"{text} what `{asked.a}` and `{asked.b}` say does not vary enough to tell more."
     if smallest >= 1:
@@ -49,6 +52,15 @@ def _set(found: Comparison, known: Sequence[Tested]) -> str:
         f" a true difference of {smallest:.3f} between `{asked.a}` and `{asked.b}` would "
         "have been found four times in five, and a smaller one easily goes unseen."
     )
+
+
+def _asked(found: Comparison, metric: str) -> str:
+    alone = ", which says nothing of how far another would be from it" * (found.seeds == 1)
+    return f"In {TITLES[metric]}, on {found.posts:,} posts and {_seeds(found)}{alone}"
+
+
+def _seeds(found: Comparison) -> str:
+    return f"{found.seeds} seed{'s' * (found.seeds != 1)}"
 
 
 def _intentions(system: str, known: Sequence[Tested], found: Comparison, metric: str) -> list[str]:
@@ -114,6 +126,40 @@ def _conclusion(helped: Tested, controls: Sequence[Tested]) -> str:
 
 def _beside(each: Tested) -> str:
     return f"`{each.a}` {_way(each, f'`{each.b}`')}."
+
+
+def _many(beside: Sequence[Tested]) -> list[str]:
+    """Return a line for each that stands against another, with what could have been seen of it."""
+    lines = []
+    for other in dict.fromkeys(each.b for each in beside):
+        lines.append(f"beside `{other}`:")
+        lines += [
+            f"`{each.a}` {_way(each, 'it')}{_seen(each.gap.smallest)}."
+            for each in beside
+            if each.b == other
+        ]
+    return lines
+
+
+def _seen(smallest: float) -> str:
+    if math.isnan(smallest) or smallest >= 1:
+        return ""
+    return f"; a true difference of {smallest:.3f} would have been found four times in five"
+
+
+def _drawn(beside: Sequence[Tested]) -> str:
+    """Return what is to be concluded of systems that stand against others."""
+    title, others = TITLES[beside[0].metric], list(dict.fromkeys(each.b for each in beside))
+    told = [each for each in beside if holds(each)]
+    than = f" from `{others[0]}`" if len(others) == 1 else ""
+    if not told:
+        return f"So there is no evidence that any of the {len(beside)} others differs{than} in {title}."
+    parts = [
+        f"`{each.a}` is {'higher' if each.gap.value > 0 else 'lower'} than `{each.b}`"
+        for each in told
+    ]
+    rest = "; there is no evidence of any other difference" * (len(told) < len(beside))
+    return f"So in {title} {', '.join(parts)}{rest}."
 
 
 def _way(each: Tested, other: str) -> str:
