@@ -30,7 +30,8 @@ def paragraph(found: Comparison, metric: str = "macro_f1") -> str:
     if lines:
         return apart.join([_set(found, known), *lines, *_many(beside)])
     first, *rest = _many(beside)
-    return apart.join([f"{_asked(found, metric)}, {first}", *rest, _drawn(beside)])
+    start = f"{_asked(found, metric)}, {first[0].lower()}{first[1:]}"
+    return apart.join([start, *rest, _drawn(beside)])
 
 
 def holds(each: Tested) -> bool:
@@ -132,7 +133,7 @@ def _many(beside: Sequence[Tested]) -> list[str]:
     """Return a line for each that stands against another, with what could have been seen of it."""
     lines = []
     for other in dict.fromkeys(each.b for each in beside):
-        lines.append(f"beside `{other}`:")
+        lines.append(f"Beside `{other}`:")
         lines += [
             f"`{each.a}` {_way(each, 'it')}{_seen(each.gap.smallest)}."
             for each in beside
@@ -151,9 +152,13 @@ def _drawn(beside: Sequence[Tested]) -> str:
     """Return what is to be concluded of systems that stand against others."""
     title, others = TITLES[beside[0].metric], list(dict.fromkeys(each.b for each in beside))
     told = [each for each in beside if holds(each)]
-    than = f" from `{others[0]}`" if len(others) == 1 else ""
+    if not told and len(others) > 1:
+        return f"So there is no evidence of any difference in {title}."
     if not told:
-        return f"So there is no evidence that any of the {len(beside)} others differs{than} in {title}."
+        return (
+            f"So there is no evidence that any of the {len(beside)} others differs "
+            f"from `{others[0]}` in {title}."
+        )
     parts = [
         f"`{each.a}` is {'higher' if each.gap.value > 0 else 'lower'} than `{each.b}`"
         for each in told
