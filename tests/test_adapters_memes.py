@@ -9,6 +9,8 @@ from PIL import Image
 from miko_clf.data.folder import open_folder
 from miko_clf.data.read import SkipReport
 from miko_clf.errors import PostError
+from miko_clf.experiment import sides
+from miko_clf.experiment.plan import Source
 
 NAMED = ("train", "dev_seen", "dev_unseen", "test_seen", "test_unseen")
 
@@ -72,6 +74,12 @@ def test_the_two_dev_sets_of_hateful_memes_may_share_memes_and_no_other_splits_m
     assert [folder.read(split)[0].id for split in NAMED[:3]] == ["00001", "00002", "00002"]
     with pytest.raises(PostError, match="id '00001' stands in train too"):
         folder.read("test_seen")
+
+
+def test_cross_validation_takes_a_meme_of_both_dev_sets_once(tmp_path):
+    hateful(tmp_path, tmp_path, train=[1], dev_seen=[2, 3], dev_unseen=[3, 4], test_seen=[5])
+    every = sides.posts(Source(str(tmp_path)), sides.OUT_OF_FOLD)
+    assert [post.id for post in every] == ["00001", "00002", "00003", "00004"]
 
 
 def test_the_first_release_of_hateful_memes_is_the_seen_one_and_its_test_has_no_labels(tmp_path):
