@@ -122,6 +122,12 @@ def test_an_opening_of_a_test_of_another_name_is_counted(
     assert len(found) == 1
 
 
+def test_a_command_that_opens_twice_within_a_second_counts_twice(own: Path) -> None:
+    data = Held(own, {"test": [Post(id="1", text="a", label="b")]})
+    told = [unlock([bundles.read(own)], data, "test", "look") for _ in range(3)]
+    assert [len(each) for each in told] == [1, 2, 3]
+
+
 def test_a_test_of_another_name_is_checked_against_a_val_of_another_name(
     own: Path, hateful: Path
 ) -> None:

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-import time
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,11 @@ def unlock(
                     f"{each.path}: was fitted on the very posts of {data.path}, {split}; "
                     "what it scores there says nothing"
                 )
+        now = datetime.now(UTC).replace(tzinfo=None)
         opening = {
             "split": split,
             "fingerprint": mark,
-            "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "when": f"{now.isoformat(timespec='milliseconds')}Z",
             "command": command,
         }
         for each in bundles:
