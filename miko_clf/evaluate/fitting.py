@@ -7,6 +7,7 @@ from importlib.util import find_spec
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from sklearn.model_selection import KFold
 
 from miko_clf.bundle import Aim, Calibration, Conformal, Reached, Threshold
 from miko_clf.data.labels import Part
@@ -26,6 +27,7 @@ from miko_clf.recipe.decision import Decision
 from miko_clf.train.feed import Feed
 from miko_clf.train.infer import arms, logits, serving_arms
 
+_CROSSED = 10  # folds in which each validation row is calibrated by others
 Rows = NDArray[np.float64]
 Given = Reached | Mapping[str, Reached]
 
@@ -79,7 +81,10 @@ def _fitted(part: Part, scores: Mapping[str, Rows], usual: str, decision: Decisi
         positive = probabilities[usual][:, question.positive]
         prior = stands_for(positive, part.truth == question.positive)
     changed = {"thresholds": thresholds, "reached": given, "prior": prior}
-    conformal = _conformal(probabilities, part, decision.conformal)
+    conformal = None
+    if decision.conformal is not None and question.kind == "one":
+        rows = probabilities if found.isotonic is None else _crossed(here, part, usual, decision)
+        conformal = _conformal(rows, part, decision.conformal)
     return found.model_copy(update={**changed, "conformal": conformal})
 
 
@@ -124,11 +129,25 @@ def _calibrated(scores: Rows, part: Part, usual: str, decision: Decision) -> Cal
     return found
 
 
-def _conformal(
-    probabilities: Mapping[str, Rows], part: Part, level: float | None
-) -> Conformal | None:
-    if level is None or part.question.kind == "many":
-        return None
+def _crossed(
+    scores: Mapping[str, Rows], part: Part, usual: str, decision: Decision
+) -> dict[str, Rows]:
+    """Return each row's probabilities by a calibration that was fitted on other rows.
+
+    An isotonic line knows the labels of its own rows, and conformal sets whose quantile is taken
+    from those hold the true label in less than their level.
+    """
+    found = {arm: np.empty_like(values) for arm, values in scores.items()}
+    folds = KFold(min(_CROSSED, len(part.truth)), shuffle=True, random_state=0)
+    for others, held in folds.split(part.truth):
+        less = part._replace(rows=part.rows[others], truth=part.truth[others])
+        fitted = _calibrated(scores[usual][others], less, usual, decision)
+        for arm, values in scores.items():
+            found[arm][held] = stated(values[held], part.question, fitted)
+    return found
+
+
+def _conformal(probabilities: Mapping[str, Rows], part: Part, level: float) -> Conformal | None:
     # loaded here because MAPIE is an extra, and takes seconds to load
     fit = importlib.import_module("miko_clf.evaluate.conformal").fit_quantile
     found = {arm: fit(rows, part.truth, level) for arm, rows in probabilities.items()}
