@@ -74,6 +74,7 @@ SETS = {
                 "text-only-minilm",
                 "image-only-mobilenet",
                 "linear-mobilenet-minilm",
+                "miko-text-d-minilm",
                 "miko-text-td-minilm",
                 "hate-clipper-align-mobilenet-minilm",
                 "hate-clipper-cross-mobilenet-minilm",
