@@ -59,6 +59,7 @@ def test_posts_of_a_thread_are_drawn_together(
     file.write_text("\n".join(thrice) + "\n")
     data = open_folder(file.parent)
     found = compare([bundle], data, "test", cache=None, num_resamples=50, command="test")
+    assert found.groups == len(posts)
     for repeated, once in zip(found.rows, report.rows, strict=True):
         for name in ("macro_f1", "auroc"):
             wanted = pytest.approx(tuple(once.metrics[name]), abs=0.02, nan_ok=True)  # ties part

@@ -106,6 +106,16 @@ def test_a_pipe_gets_190_columns(capsys: pytest.CaptureFixture[str]) -> None:
     assert max(map(len, lines)) <= 190
 
 
+def test_the_words_below_say_what_was_drawn_together(tmp_path: Path) -> None:
+    told = "Posts of one of the 75 groups are drawn together."
+    for groups, said in ((75, True), (0, False)):
+        report = dataclasses.replace(sample(), groups=groups)
+        assert (told in " ".join(printed(report, 100).split())) == said
+        write(report, tmp_path)
+        for name in ("report.md", "report.html"):
+            assert (told in (tmp_path / name).read_text(encoding="utf-8")) == said
+
+
 def test_below_the_table_stands_what_the_differences_show() -> None:
     screen = " ".join(printed(sample(), 100).split())
     assert "No evidence that `with` and `without` differ in macro F1" in screen

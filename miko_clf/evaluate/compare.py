@@ -97,6 +97,7 @@ def _answered(whole: Report, one: Asked, said: Sequence[Said], opened: Sequence[
         kind=question.kind,
         rows=[_row(each, one.here, groups, resamples) for each in known],
         counts=counts,
+        groups=0 if groups is None else len(set(groups.tolist())),
         positive=None if positive is None else labels[positive],
         differences=_differences(known, opened, truth, positive, groups, resamples),
     )

@@ -51,7 +51,8 @@ class Report:
 
     `others` are the reports on further `question`s that the same systems answer; `kind` is
     whether one label holds or any number of them. `findings` are what was looked into besides,
-    by name; `page` draws those that it knows.
+    by name; `page` draws those that it knows. `groups` are those whose rows were drawn together,
+    0 where each row was drawn by itself.
     """
 
     rows: Sequence[Row]
@@ -65,6 +66,7 @@ class Report:
     seconds: float
     differences: Sequence[Difference] = field(default=())
     num_resamples: int = 1000
+    groups: int = 0
     level: float = 0.95
     question: str = ""
     kind: Literal["one", "many"] = "one"
@@ -174,14 +176,14 @@ def _meaning(report: Report) -> str:
         over = "other rows and other seeds" if seeds > 1 else "other rows alone"
         return rows + (
             f"Each figure is {what} and, in brackets, its {100 * report.level:g} % interval over "
-            f"{over}. ECE is {_ECE[report.kind]}."
+            f"{over}. {words.together(report.groups)}ECE is {_ECE[report.kind]}."
         )
     return rows + (
         "Each figure is the metric on "
         f"those rows and, in brackets, the {100 * report.level:g} % percentile interval of "
         f"{report.num_resamples} bootstrap resamples of them: the chance in which rows were drawn, "
-        f"not the chance in training. ECE is {_ECE[report.kind]}; on resamples it comes out a "
-        "little high."
+        f"not the chance in training. {words.together(report.groups)}ECE is "
+        f"{_ECE[report.kind]}; on resamples it comes out a little high."
     )
 
 

@@ -46,6 +46,11 @@ def number(value: float, places: int | None, *, signed: bool = False) -> str:
     return f"{value + 0.0:{'+' if signed and value else ''}{form}}"  # + 0.0 turns -0 into 0
 
 
+def together(groups: int) -> str:
+    """Return the sentence that resamples draw whole groups of posts, where they do."""
+    return f"Posts of one of the {groups:,} groups are drawn together. " if groups else ""
+
+
 def verdict(
     a: str, b: str, metric: str, interval: tuple[float, float, float], positive: str | None
 ) -> str:

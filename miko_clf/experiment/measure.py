@@ -56,6 +56,7 @@ def report(
         versions=manifest.versions(),
         command=command,
         seconds=round(time.monotonic() - started, 1),
+        groups=0 if groups is None else len(set(groups.tolist())),
         differences=[
             Difference(each.a, each.b, each.metric, Interval(*each.gap[:3]))
             for each in found.differences

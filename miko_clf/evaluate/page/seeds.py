@@ -31,7 +31,8 @@ def comparison(report: Report) -> Section | None:
     rows, differences = found.get("rows") or [], found.get("differences") or []
     read = (
         f"Means over seeds. The {level(report)} interval covers other posts of the kind "
-        "and other seeds; `±` is the standard deviation over seeds."
+        "and other seeds; `±` is the standard deviation over seeds. "
+        f"{words.together(report.get('groups') or 0)}"
     )
     return section(
         "seeds", "Over seeds", *_paragraphs(str(found.get("words") or "")),

@@ -164,6 +164,7 @@ def _meaning(report: Report) -> str:
     return (
         f"Each figure is the metric on {count(rows)} posts; below it the {level(report)} "
         f"percentile interval of {count(report.get('num_resamples'))} bootstrap resamples of "
-        "them: the chance in which posts were drawn, not the chance in training. ECE is "
+        "them: the chance in which posts were drawn, not the chance in training. "
+        f"{words.together(report.get('groups') or 0)}ECE is "
         f"{_ECE[report.get('kind', 'one')]}; on resamples it comes out a little high."
     )
