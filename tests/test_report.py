@@ -107,7 +107,7 @@ def test_a_pipe_gets_190_columns(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_words_below_say_what_was_drawn_together(tmp_path: Path) -> None:
-    told = "Posts of one of the 75 groups are drawn together."
+    told = "Posts of one group are drawn as one, 75 units in all."
     for groups, said in ((75, True), (0, False)):
         report = dataclasses.replace(sample(), groups=groups)
         assert (told in " ".join(printed(report, 100).split())) == said

@@ -51,8 +51,8 @@ class Report:
 
     `others` are the reports on further `question`s that the same systems answer; `kind` is
     whether one label holds or any number of them. `findings` are what was looked into besides,
-    by name; `page` draws those that it knows. `groups` are those whose rows were drawn together,
-    0 where each row was drawn by itself.
+    by name; `page` draws those that it knows. `groups` are the units that resamples draw, a
+    group or a row without one; 0 where each row is drawn by itself.
     """
 
     rows: Sequence[Row]

@@ -48,7 +48,7 @@ def number(value: float, places: int | None, *, signed: bool = False) -> str:
 
 def together(groups: int) -> str:
     """Return the sentence that resamples draw whole groups of posts, where they do."""
-    return f"Posts of one of the {groups:,} groups are drawn together. " if groups else ""
+    return f"Posts of one group are drawn as one, {groups:,} units in all. " if groups else ""
 
 
 def verdict(
