@@ -55,8 +55,8 @@ define TRAINED
 	@export MIKO_ENCODERS=$(SHARED)/encoders; \
 	run() { $(BIN)/python benchmarks/systems.py $(1) $(SHARED)/data/$(2) --seeds $(3) \
 	  --out runs/table-$(2) "$$@"; }; \
-	(export OMP_NUM_THREADS=1; run --part 1 --parts 2) & first=$$!; \
-	(export OMP_NUM_THREADS=1; run --part 2 --parts 2) && wait $$first && run
+	(export OMP_NUM_THREADS=1; run --train-only) & first=$$!; \
+	(export OMP_NUM_THREADS=1; run --train-only) && wait $$first && run
 endef
 
 table-harm-c: $(STAMP)  ## every system that small towers serve on Harm-C, three seeds: an hour

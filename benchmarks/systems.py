@@ -2,8 +2,9 @@
 
     python benchmarks/systems.py harm-c ../shared/data/harm-c --seeds 3 --out runs/table-harm-c
 
-A seed whose bundle is there already is not trained again, so a run that was stopped goes on. Once
-all are trained the reported split is opened, which is counted in every bundle if it is a test.
+A seed whose bundle is there already is not trained again, so a run that was stopped goes on, and
+what another process with the same --out is training is left to it. Once all are trained the
+reported split is opened, which is counted in every bundle if it is a test.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from miko_clf import recipe as recipes
 from miko_clf.data.folder import DataFolder, open_folder
 from miko_clf.data.labels import find
 from miko_clf.data.post import Post
-from miko_clf.errors import BundleError, MikoError
+from miko_clf.errors import BundleError, BusyError, MikoError
 from miko_clf.evaluate import baselines
 from miko_clf.evaluate.lockbox import unlock
 from miko_clf.evaluate.predict import Predictor
@@ -48,7 +49,8 @@ class System(NamedTuple):
 class Set(NamedTuple):
     """A data set: which systems are run on it, and the split that is reported.
 
-    `baselines` are mixes of texts for TF-IDF.
+    `baselines` are mixes of texts for TF-IDF. Systems stand from the quickest to the slowest, and
+    are trained the other way round, so that no process waits long for the last of another.
     """
 
     split: str
@@ -106,9 +108,10 @@ def main() -> None:
     wanted = [(system, seed) for seed in range(given.seeds) for system in found.systems]
     for system, seed in wanted:
         _refuse_other(system, seed, given)
-    for system, seed in wanted[given.part - 1 :: given.parts]:
-        _train(system, seed, data, given)
-    if given.parts > 1:
+    for system in reversed(found.systems):
+        for seed in range(given.seeds):
+            _train(system, seed, data, given)
+    if given.train_only:
         return
     command = f"python benchmarks/systems.py {given.set} DATA --seeds {given.seeds}"
     trained = [bundle.read(_place(system, seed, given)) for system, seed in wanted]
@@ -156,8 +159,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, help="seeds of each system (default: 3)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the bundles")
     parser.add_argument("--cache", type=Path, help="folder of features (default: OUT/features)")
-    parser.add_argument("--part", type=int, default=1, help="train this part only, no table")
-    parser.add_argument("--parts", type=int, default=1, help="of so many, each a process")
+    parser.add_argument("--train-only", action="store_true", help="train, and make no table")
     parser.add_argument("--resamples", type=int, default=1000, help="default: 1000")
     return parser.parse_args()
 
@@ -167,7 +169,10 @@ def _train(system: System, seed: int, data: DataFolder, given: argparse.Namespac
     if out.exists():
         return
     Console(stderr=True).print(f"{system.name}, seed {seed}", highlight=False)
-    fit(_recipe(system, seed), data, Plan(out, cache=_cache(given)))
+    try:
+        fit(_recipe(system, seed), data, Plan(out, cache=_cache(given)))
+    except BusyError:
+        Console(stderr=True).print("  another process is training it", highlight=False)
 
 
 def _recipe(system: System, seed: int) -> Recipe:

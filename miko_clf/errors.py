@@ -33,6 +33,10 @@ class BundleError(MikoError):
     """A bundle is incomplete, was changed after it was written, or cannot be written."""
 
 
+class BusyError(BundleError):
+    """Another process is working in the folder."""
+
+
 class ExportError(MikoError):
     """The exported graph does not agree with the model it came from."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
-from miko_clf.errors import BundleError
+from miko_clf.errors import BundleError, BusyError
 
 NAME = "manifest.json"
 _PAUSE = 0.02  # seconds between two tries to hold a folder
@@ -95,7 +95,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def alone(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
-    """Hold a folder, made if need be, against other processes; raises `BundleError` if one has it.
+    """Hold a folder, made if need be, against other processes; raises `BusyError` if one has it.
 
     Before that it is asked for anew for `patience` seconds. The lock lies beside the folder and
     goes with the process that holds it.
@@ -106,7 +106,7 @@ def alone(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         while (lock := _locked(where)) is None:
             if time.monotonic() >= until:
-                raise BundleError(f"{folder}: another process is working there")
+                raise BusyError(f"{folder}: another process is working there")
             time.sleep(_PAUSE)
     except OSError as error:
         raise BundleError(f"cannot write {folder}: {error.strerror}") from None

@@ -8,15 +8,15 @@ from typing import IO
 import pytest
 
 from miko_clf import manifest
-from miko_clf.errors import BundleError
+from miko_clf.errors import BusyError
 
 
 def test_a_folder_that_is_held_is_refused_and_one_let_go_is_not(tmp_path: Path) -> None:
     for _ in range(2):
         with manifest.alone(tmp_path / "out"):
-            with pytest.raises(BundleError, match="another process is working there"):
+            with pytest.raises(BusyError, match="another process is working there"):
                 ExitStack().enter_context(manifest.alone(tmp_path / "out"))
-            with pytest.raises(BundleError, match="another process is working there"):
+            with pytest.raises(BusyError, match="another process is working there"):
                 ExitStack().enter_context(manifest.alone(tmp_path / "out", patience=0.05))
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -28,7 +28,7 @@ def test_the_folder_that_a_process_is_in_is_held_as_any_other(
     monkeypatch.chdir(tmp_path / "out")
     with (
         manifest.alone(Path()),
-        pytest.raises(BundleError, match="another process is working there"),
+        pytest.raises(BusyError, match="another process is working there"),
     ):
         ExitStack().enter_context(manifest.alone(tmp_path / "out"))
 
@@ -48,6 +48,6 @@ def test_a_lock_that_is_let_go_while_another_takes_it_has_one_holder(
     monkeypatch.setattr(fcntl, "flock", late)
     with (
         manifest.alone(tmp_path / "out"),
-        pytest.raises(BundleError, match="another process is working there"),
+        pytest.raises(BusyError, match="another process is working there"),
     ):
         ExitStack().enter_context(manifest.alone(tmp_path / "out"))
