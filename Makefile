@@ -59,7 +59,7 @@ define TRAINED
 	(export OMP_NUM_THREADS=1; run --train-only) && wait $$first && run
 endef
 
-table-harm-c: $(STAMP)  ## every system that small towers serve on Harm-C, three seeds: an hour
+table-harm-c: $(STAMP)  ## every system that small towers serve on Harm-C, three seeds: 45 minutes
 	$(call TRAINED,harm-c,harm-c,3)
 
 STUDENT := mobilenet-minilm-student
