@@ -81,7 +81,8 @@ table-miko: $(STAMP)  ## MIKO's question on its own text: with, without and shuf
 
 test: lint  ## format, lint, import contracts, types, tests with coverage
 	@echo "== running the tests"
-	@$(BIN)/pytest --cov=miko_clf --cov-fail-under=85
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile \
+	  --cov=miko_clf --cov-fail-under=85
 
 check-graphs: $(STAMP)  ## compare the exported graph of every recipe with torch
 	@$(BIN)/pytest -m graphs
