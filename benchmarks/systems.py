@@ -245,6 +245,7 @@ def _rows(found: Set, data: DataFolder, given: argparse.Namespace) -> list[dict[
     for name, probabilities in _baselines(found, train, posts, names):
         add(name, "-", [Scores(probabilities, None)], None)
     for system in found.systems:
+        Console(stderr=True).print(f"scoring {system.name}", highlight=False)
         seeds, arm, seconds = _scores(system, posts, given)
         add(system.name, arm, seeds, seconds)
         if given.seeds > 1:

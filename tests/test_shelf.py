@@ -1,12 +1,7 @@
-"""The shelf: what was answered is on disk, whatever happens next."""
+"""The shelf: what was answered is on disk, once, as it came, and its price in the books."""
 
 import asyncio
-import os
-import shutil
 import sqlite3
-import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,46 +9,11 @@ import pytest
 from commandline import python
 from hypothesis import given, settings
 from hypothesis import strategies as some
+from shelved import call, kept
 
-from miko_clf.distil.answer import Described
-from miko_clf.distil.call import Call, Reply, Sampling, Turn, Usage
-from miko_clf.distil.prompt import prompt
+from miko_clf.distil.call import Reply, Usage
 from miko_clf.distil.shelf import Outcome, PostRow, Row, Score, Shelf, reading
-from miko_clf.distil.writer import Writer
 from miko_clf.errors import DistilError
-
-# Keeps answers, and names each once it is kept, until it is killed or the disk is full.
-_KEEPS = """
-import asyncio, sys
-from pathlib import Path
-from test_shelf import call
-from miko_clf.distil.call import Reply
-from miko_clf.distil.shelf import Shelf
-
-async def main():
-    with Shelf(Path(sys.argv[1])) as shelf:
-        n = 0
-        while not shelf.full:
-            calls = [call(str(n + more)) for more in range(8)]
-            n += 8
-            await asyncio.gather(*(shelf.keep(each, Reply("x" * 4000), 0.1) for each in calls))
-            print(*(each.key.hex() for each in calls), sep="\\n", flush=True)
-
-asyncio.run(main())
-"""
-
-
-def call(text: str = "a question") -> Call:
-    turns = (Turn("user", text),)
-    return Call("description", "m", prompt("describe"), turns, Described, Sampling(50))
-
-
-def kept(shelf: Shelf, *calls: Call, usd: float = 0.5, **reply: Any) -> list[Row]:
-    async def keep() -> list[Row]:
-        rows = (shelf.keep(each, Reply(**{"raw": "{}", **reply}), usd) for each in calls)
-        return await asyncio.gather(*rows)
-
-    return asyncio.run(keep())
 
 
 def test_an_answer_is_there_as_it_came(tmp_path: Path):
@@ -145,22 +105,6 @@ def test_no_cent_is_forgotten_and_no_answer_replaced(
         assert row.raw == raw
     assert shelf.spent() == sum(failed) + len(answers) + lost
     shelf.close()
-
-
-def test_what_was_acknowledged_is_there_after_a_kill(tmp_path: Path):
-    path = tmp_path / "kb.sqlite"
-    said = []
-    with keeping(path) as process:
-        assert process.stdout
-        for line in process.stdout:
-            said.append(line.strip())
-            if len(said) == 40:
-                process.kill()
-    with Shelf(path) as shelf:
-        assert shelf.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        found = [shelf.row(bytes.fromhex(key)) for key in said]
-    assert len(found) >= 40
-    assert None not in found
 
 
 def test_a_second_process_is_refused_in_one_line_and_may_read(tmp_path: Path):
@@ -258,67 +202,6 @@ def test_posts_are_kept_and_replaced(tmp_path: Path):
             asyncio.run(shelf.place([row]))
         assert shelf.post("a") == rows[1]
         assert shelf.post("b") is None
-
-
-def test_at_a_full_disk_the_ballast_goes_and_what_was_under_way_is_written(tmp_path: Path):
-    db = sqlite3.connect(tmp_path / "kb.sqlite", check_same_thread=False, isolation_level=None)
-    db.execute("CREATE TABLE t (n)")
-    ballast = tmp_path / "ballast"
-    writer = Writer(db, ballast)
-
-    def act(db: sqlite3.Connection) -> None:
-        if ballast.exists():
-            raise sqlite3.OperationalError("database or disk is full")
-        db.execute("INSERT INTO t VALUES (1)")
-
-    async def both() -> None:
-        await asyncio.gather(writer.do(act), writer.do(act))
-
-    assert not writer.full
-    asyncio.run(both())
-    assert writer.full
-    assert db.execute("SELECT COUNT(*) FROM t").fetchone() == (2,)
-    writer.close()
-    db.close()
-
-
-def test_a_disk_that_fills_up_loses_no_answer_under_way(tmp_path: Path):
-    small = tmp_path / "small"
-    small.mkdir()
-    if not _mounts(small):
-        pytest.skip("no small file system may be mounted here")
-    script = f"mount -t tmpfs -o size=12m none {small} && {sys.executable} -c '{_KEEPS}' " + (
-        f"{small}/kb.sqlite && cp {small}/kb.sqlite* {tmp_path}"
-    )
-    ended = _alone(script)
-    assert ended.returncode == 0, ended.stderr
-    said = ended.stdout.split()
-    with Shelf(tmp_path / "kb.sqlite") as shelf:
-        assert shelf.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        assert None not in [shelf.row(bytes.fromhex(key)) for key in said]
-    assert len(said) > 100
-
-
-def keeping(path: Path) -> subprocess.Popen[str]:
-    """Run a process that keeps answers without end."""
-    command = [sys.executable, "-c", _KEEPS, str(path)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_paths())
-
-
-def _alone(script: str) -> subprocess.CompletedProcess[str]:
-    """Run a script that may mount what nobody else sees."""
-    command: Sequence[str] = ["unshare", "--map-root-user", "--mount", "sh", "-c", script]
-    return subprocess.run(command, capture_output=True, text=True, env=_paths(), timeout=60)
-
-
-def _mounts(folder: Path) -> bool:
-    if not shutil.which("unshare"):
-        return False
-    return _alone(f"mount -t tmpfs -o size=1m none {folder}").returncode == 0
-
-
-def _paths() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
 
 
 def test_marks_go_with_the_texts_that_they_were_given_for(tmp_path: Path):
