@@ -49,8 +49,8 @@ class System(NamedTuple):
 class Set(NamedTuple):
     """A data set: which systems are run on it, and the split that is reported.
 
-    `baselines` are mixes of texts for TF-IDF. Systems stand from the quickest to the slowest, and
-    are trained the other way round, so that no process waits long for the last of another.
+    `baselines` are mixes of texts for TF-IDF. Systems stand roughly from the quickest to the
+    slowest, and are trained the other way round, so that no process waits long for another's last.
     """
 
     split: str
