@@ -4,7 +4,7 @@ The test split is opened here alone, and each opening is counted. Prints the tab
 and arms, and writes it as report.json, report.md and report.html.
 """
 
-from miko_clf.cli import run
+from miko_clf.cli.main import run_command
 
 if __name__ == "__main__":
-    run("evaluate", "python evaluate.py")
+    run_command("evaluate", "python evaluate.py")

@@ -4,7 +4,7 @@ RECIPE is a YAML file, or the name of a shipped one. `python train.py --help` li
 among them `--recipe.KEY VALUE` for each key of a recipe.
 """
 
-from miko_clf.cli import run
+from miko_clf.cli.main import run_command
 
 if __name__ == "__main__":
-    run("fit", "python train.py")
+    run_command("fit", "python train.py")

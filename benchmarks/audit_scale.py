@@ -20,6 +20,8 @@ import measuring
 import numpy as np
 from PIL import Image
 
+from miko_clf import manifest
+
 SIZE = (800, 600)
 GRAIN = np.random.default_rng(0).normal(0, 8, (SIZE[1], SIZE[0], 1)).astype(np.int16)
 EVERY = 50  # posts to a planted one
@@ -103,7 +105,7 @@ def main() -> None:
         "peak_megabytes": round(used.ru_maxrss * 1024 / 1e6, 1),
     }
     found["load_after"] = [round(load, 2) for load in os.getloadavg()]
-    measuring.write_json(measuring.ROOT / "benchmarks" / "results" / "speed" / "audit.json", found)
+    manifest.write_json(measuring.ROOT / "benchmarks" / "results" / "speed" / "audit.json", found)
     print(json.dumps(found, indent=2))
 
 

@@ -12,15 +12,14 @@ from typing import Any
 import torch
 from measuring import ROOT, surroundings, write
 
-from miko_clf import recipe as recipes
-from miko_clf.data.folder import open_folder
-from miko_clf.data.labels import find
+from miko_clf.data.dataset import open_folder
+from miko_clf.data.labels import find_questions
 from miko_clf.data.post import Post
-from miko_clf.fuse.build import build, prepare
-from miko_clf.recipe import Recipe
+from miko_clf.fuse.build import build_model, build_preparation
+from miko_clf.recipe import schema as recipes
+from miko_clf.recipe.schema import Recipe
 from miko_clf.train import optim
-from miko_clf.train.feed import Feed
-from miko_clf.train.order import Order
+from miko_clf.train.dataloader import EncodedDataset, LengthGroupedBatchSampler
 from miko_clf.train.stages import TaskStage
 
 POSTS, EPOCHS = 256, 3
@@ -38,17 +37,17 @@ class Course:
     """A recipe in training, with its features kept or not."""
 
     def __init__(self, recipe: Recipe, posts: list[Post], cache: Path | None) -> None:
-        questions = find(posts, None)
-        self.model = build(recipe, questions.names, [])
+        questions = find_questions(posts, None)
+        self.model = build_model(recipe, questions.names, [])
         started = time.perf_counter()
-        preparation = prepare(recipe, self.model)
-        self.feed = Feed(posts, questions, self.model, preparation, cache=cache)
+        preparation = build_preparation(recipe, self.model)
+        self.feed = EncodedDataset(posts, questions, self.model, preparation, cache=cache)
         self.filling = time.perf_counter() - started
         self.stage = TaskStage(recipe, self.feed)
-        self.order = Order(
+        self.order = LengthGroupedBatchSampler(
             [self.feed.length(i) for i in range(len(posts))], recipe.batch_size, recipe.seed
         )
-        self.optimiser = optim.optimiser(
+        self.optimiser = optim.build_optimiser(
             self.model, recipe.task.optimiser, ("image_tower.", "text_tower.")
         )
 
@@ -66,7 +65,7 @@ class Course:
 
 def measure(name: str, keys: Mapping[str, Any], posts: list[Post]) -> dict[str, Any]:
     """Return the seconds of each epoch of one recipe both ways, taken in turn."""
-    recipe = recipes.load(name, dict(keys))
+    recipe = recipes.load_recipe(name, dict(keys))
     with tempfile.TemporaryDirectory() as folder:
         kept, plain = Course(recipe, posts, Path(folder)), Course(recipe, posts, None)
         seconds = [(kept.epoch(number), plain.epoch(number)) for number in range(EPOCHS)]

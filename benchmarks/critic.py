@@ -9,23 +9,27 @@ import sys
 import time
 from pathlib import Path
 
-from miko_clf import manifest, recipe
-from miko_clf.distil import numbered
-from miko_clf.distil.published import released
+from critic_scores import assess
+
+from miko_clf import manifest
+from miko_clf.distil.kb import parse
+from miko_clf.distil.kb.import_miko import read_release
 from miko_clf.encode import build
-from miko_clf.encode.evidence import Example
-from miko_clf.evaluate.critic import assess
+from miko_clf.recipe import sections
+from miko_clf.train.critic_features import CriticExample
 
 OUT = Path(__file__).parent / "results" / "distil" / "critic.json"
 
 
-def examples_of(path: Path) -> list[Example]:
+def examples_of(path: Path) -> list[CriticExample]:
     """Return the judged intentions of a released file; a sentence that is missing has none."""
     examples = []
-    for item in released(path):
-        told = numbered.placed(item.answers["intentions"])
+    for item in read_release(path):
+        told = parse.place_sentences(item.answers["intentions"])
         examples += [
-            Example(item.id, item.text, None, name, told.texts[name], float(item.marks[number - 1]))
+            CriticExample(
+                item.id, item.text, None, name, told.texts[name], float(item.marks[number - 1])
+            )
             for number, name in told.numbers.items()
         ]
     return examples
@@ -39,16 +43,16 @@ def main() -> None:
     asked.add_argument("--out", type=Path, default=OUT)
     asked.add_argument("--seed", type=int, default=0)
     given = asked.parse_args()
-    section = recipe.TextTower(source="transformers", name=given.text)
+    section = sections.TextTowerSection(source="transformers", name=given.text)
     start = time.monotonic()
-    found = assess(examples_of(given.data), build.text_tower(section, []), seed=given.seed)
+    found = assess(examples_of(given.data), build.build_text_tower(section, []), seed=given.seed)
     facts = {
         "command": shlex.join(["python", *sys.argv]),
         "data": str(given.data),
-        "digest": manifest.digest(given.data),
+        "digest": manifest.hash_file(given.data),
         "text": given.text,
         "seed": given.seed,
-        "versions": manifest.versions(),
+        "versions": manifest.collect_versions(),
         "seconds": round(time.monotonic() - start, 1),
     }
     manifest.write_json(given.out, {**facts, **found})

@@ -7,26 +7,36 @@ import time
 from pathlib import Path
 from typing import Any
 
-from killing import FAULTS, agree, books, command, dollars, kill_at, moments, reservation
-from killing import write_posts as written
-from llm_server import serving
 from measuring import surroundings, write
 
-SERVER = {"fault": FAULTS, "slow": 0.5, "late": 4.0, "latency": 0.05}
+from tests.support.killed_runs import (
+    FAULT_SHARES,
+    assert_books_agree,
+    draw_kill_moments,
+    find_largest_reservation,
+    kill_at,
+    make_distil_command,
+    read_books,
+    sum_billed_dollars,
+)
+from tests.support.killed_runs import write_posts as written
+from tests.support.llm_server import serve_pretended_llm
+
+SERVER = {"fault": FAULT_SHARES, "slow": 0.5, "late": 4.0, "latency": 0.05}
 
 
 def kills(num_posts: int, num_kills: int, seed: int) -> dict[str, Any]:
     """Kill a run so many times, let the last one end, and compare the books."""
     with tempfile.TemporaryDirectory() as folder:
         posts, kb = written(Path(folder), num_posts), Path(folder) / "kb.sqlite"
-        with serving(Path(folder) / "bills.tsv", seed=seed, **SERVER) as server:
-            words, started = command(posts, kb, server.url), time.monotonic()
-            at = moments(num_kills, num_posts, seed)
+        with serve_pretended_llm(Path(folder) / "bills.tsv", seed=seed, **SERVER) as server:
+            words, started = make_distil_command(posts, kb, server.url), time.monotonic()
+            at = draw_kill_moments(num_kills, num_posts, seed)
             assert [kill_at(words, server, billed) for billed in at] == [-9] * num_kills
             ended = subprocess.run(words, capture_output=True, text=True, check=True)
-            found = books(server, kb)
+            found = read_books(server, kb)
             by = server.stats()["by"]
-        agree(found, num_posts)
+        assert_books_agree(found, num_posts)
         return {
             "posts": num_posts,
             "killed_at_billed": at,
@@ -41,14 +51,14 @@ def budget(num_posts: int, usd: float, seed: int) -> dict[str, Any]:
     """Kill a run with a budget once, let it end at the budget, and read the provider's bill."""
     with tempfile.TemporaryDirectory() as folder:
         posts, kb = written(Path(folder), num_posts), Path(folder) / "kb.sqlite"
-        with serving(Path(folder) / "bills.tsv", seed=seed, **SERVER) as server:
-            words = command(posts, kb, server.url, usd)
-            killed_at = moments(1, num_posts // 4, seed)[0]
+        with serve_pretended_llm(Path(folder) / "bills.tsv", seed=seed, **SERVER) as server:
+            words = make_distil_command(posts, kb, server.url, usd)
+            killed_at = draw_kill_moments(1, num_posts // 4, seed)[0]
             assert kill_at(words, server, killed_at) == -9
             ended = subprocess.run(words, capture_output=True, text=True)
             assert ended.returncode == 3, ended.stderr
-            found, one = books(server, kb), reservation(kb)
-            assert dollars(server) <= usd + one, found
+            found, one = read_books(server, kb), find_largest_reservation(kb)
+            assert sum_billed_dollars(server) <= usd + one, found
         return {
             "posts": num_posts,
             "budget": usd,
@@ -67,7 +77,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     found = surroundings()
-    found["faults"] = FAULTS
+    found["faults"] = FAULT_SHARES
     found["kills"] = kills(given.posts, given.kills, given.seed)
     found["budget"] = budget(given.posts, 0.00022 * given.posts, given.seed)
     write("faults.json", found)

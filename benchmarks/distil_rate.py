@@ -16,10 +16,11 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from killing import num_billed
-from killing import write_posts as written
-from llm_server import Server, serving
 from measuring import surroundings, write
+
+from tests.support.killed_runs import count_billed
+from tests.support.killed_runs import write_posts as written
+from tests.support.llm_server import Server, serve_pretended_llm
 
 RPM, POSTS = 60, 90
 FLOOR = (POSTS - RPM) * 60 / RPM  # seconds: a minute's worth goes at once
@@ -28,7 +29,7 @@ FLOOR = (POSTS - RPM) * 60 / RPM  # seconds: a minute's worth goes at once
 @contextmanager
 def llmock(rpm: int) -> Iterator[str]:
     """Run llmock, a server of other authors that judges its clients."""
-    with serving() as spare:  # a port that was free a moment ago
+    with serve_pretended_llm() as spare:  # a port that was free a moment ago
         port = spare.url.split(":")[2].split("/")[0]
     program = Path(sys.executable).with_name("llmock")
     words = [program, "serve", "--port", port, "--rpm", str(rpm), "--log-level", "error"]
@@ -81,7 +82,7 @@ def against_ours(**given: Any) -> dict[str, Any]:
     """Return how 90 posts went at our server's 60 requests a minute."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with serving(folder / "bills.tsv", rpm=RPM, **given) as server:
+        with serve_pretended_llm(folder / "bills.tsv", rpm=RPM, **given) as server:
             run(command(folder, written(folder, POSTS, plain=True), server.url))
             stats, billed = server.stats(), server.billed()
     return {
@@ -101,9 +102,9 @@ def unlimited(calls: int, latency: float) -> dict[str, Any]:
         few, many = folder / "few", folder / "many"
         few.mkdir()
         many.mkdir()
-        with serving(folder / "few.tsv", latency=latency) as server:
+        with serve_pretended_llm(folder / "few.tsv", latency=latency) as server:
             _, start = run(command(few, written(few, 100, plain=True), server.url))
-        with serving(folder / "many.tsv", latency=latency) as server:
+        with serve_pretended_llm(folder / "many.tsv", latency=latency) as server:
             words = command(many, written(many, calls + 100, plain=True), server.url)
             with ThreadPoolExecutor(1) as pool:
                 watching = pool.submit(_levels, server, calls + 100)
@@ -127,10 +128,10 @@ def unlimited(calls: int, latency: float) -> dict[str, Any]:
 
 def _levels(server: Server, calls: int) -> dict[int, float]:
     """Return for how long how many calls were under way, between the first and last 300."""
-    while num_billed(server) < 300:
+    while count_billed(server) < 300:
         time.sleep(0.05)
     server.change()
-    while num_billed(server) < calls - 300:
+    while count_billed(server) < calls - 300:
         time.sleep(0.05)
     return {int(level): seconds for level, seconds in server.stats()["seconds"].items()}
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from killing import num_billed
-from killing import write_posts as written
-from llm_server import Server, serving
 from measuring import surroundings, write
+
+from tests.support.killed_runs import count_billed
+from tests.support.killed_runs import write_posts as written
+from tests.support.llm_server import Server, serve_pretended_llm
 
 # The command line, and at its end how many commits were made.
 _COUNTED = """
@@ -41,7 +42,7 @@ def followed(words: list[str], server: Server) -> tuple[list[tuple[int, float]],
     page = os.sysconf("SC_PAGE_SIZE")
     while not os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
         resident = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
-        seen.append((num_billed(server), float(resident * page)))
+        seen.append((count_billed(server), float(resident * page)))
         time.sleep(1)
     assert process.stdout
     said = process.stdout.read().splitlines()
@@ -82,13 +83,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, kb = Path(name), Path(name) / "kb.sqlite"
         posts = written(folder, given.posts, plain=True)
-        with serving(folder / "bills.tsv") as server:
+        with serve_pretended_llm(folder / "bills.tsv") as server:
             words = [sys.executable, "-c", _COUNTED, "distil", posts, "--kb", kb]
             words = [*map(str, words), "--server", server.url, "--model", "m", "--no-probe"]
             seen, first = followed(words, server)
             size = kb.stat().st_size
             _, again = followed(words, server)
-            billed = num_billed(server)
+            billed = count_billed(server)
     assert billed == given.posts
     found |= {
         "posts": given.posts,

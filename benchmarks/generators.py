@@ -23,13 +23,18 @@ from transformers import AutoModel, AutoTokenizer
 
 from miko_clf import manifest
 from miko_clf.data.post import RELATIONS, Intention, Post
-from miko_clf.distil.knowledge import everything
-from miko_clf.distil.published import adopt
-from miko_clf.distil.relations import completion, sentence
-from miko_clf.distil.shelf import reading
+from miko_clf.distil.kb.import_miko import import_release
+from miko_clf.distil.kb.query import iterate_knowledge
+from miko_clf.distil.kb.store import open_for_reading
+from miko_clf.distil.relations import make_sentence, strip_relation_stem
 from miko_clf.evaluate.bert_score import BertScore
-from miko_clf.evaluate.generator_table import print_benchmark, write_benchmark
-from miko_clf.evaluate.generators import Writer, compare, writers
+from miko_clf.evaluate.generator_benchmark import (
+    IntentionWriter,
+    benchmark_generators,
+    list_writers,
+    print_benchmark,
+    write_benchmark,
+)
 
 OUT = Path(__file__).parent / "results" / "distil" / "generators.json"
 Told = tuple[Intention, ...]
@@ -51,16 +56,20 @@ def main() -> None:
     posts = released(files)
     candidates = baselines(posts, given.encoder, given.seed)
     for kb in given.kb:
-        candidates += writers(kb.stem, (known.filled() for known in everything(reading(kb))))
+        candidates += list_writers(
+            kb.stem, (known.filled() for known in iterate_knowledge(open_for_reading(kb)))
+        )
     likeness = BertScore(given.encoder)
-    (reference,) = writers("MIKO make-up", posts)
-    found = compare(reference, candidates, likeness, tower=likeness.name, seed=given.seed)
+    (reference,) = list_writers("MIKO make-up", posts)
+    found = benchmark_generators(
+        reference, candidates, likeness, tower=likeness.name, seed=given.seed
+    )
     write_benchmark(
         found,
         given.out,
         command=shlex.join(["python", *sys.argv]),
-        data={file.name: manifest.digest(file) for file in files},
-        versions=manifest.versions(),
+        data={file.name: manifest.hash_file(file) for file in files},
+        versions=manifest.collect_versions(),
         seconds=round(time.monotonic() - start, 1),
     )
     print_benchmark(found)
@@ -70,12 +79,12 @@ def released(files: Sequence[Path]) -> list[Post]:
     """Return the posts of released files that have intentions, as a knowledge base reads them."""
     with TemporaryDirectory() as folder:
         kb = Path(folder) / "kb.sqlite"
-        adopt(kb, files)
-        with reading(kb) as db:
-            return [post for known in everything(db) if (post := known.filled()).intentions]
+        import_release(kb, files)
+        with open_for_reading(kb) as db:
+            return [post for known in iterate_knowledge(db) if (post := known.filled()).intentions]
 
 
-def baselines(posts: Sequence[Post], encoder: Path, seed: int) -> list[Writer]:
+def baselines(posts: Sequence[Post], encoder: Path, seed: int) -> list[IntentionWriter]:
     """Return the trivial writers, each of which has written for every post."""
     random = np.random.default_rng(seed)
     texts = [f"{post.text or ''} {post.description or ''}" for post in posts]
@@ -101,7 +110,7 @@ def baselines(posts: Sequence[Post], encoder: Path, seed: int) -> list[Writer]:
         "nearest post (TF-IDF)": by_words,
         f"nearest post ({encoder.name})": by_meaning,
     }
-    return [Writer(name, _written(posts, way, seed)) for name, way in ways.items()]
+    return [IntentionWriter(name, _written(posts, way, seed)) for name, way in ways.items()]
 
 
 def frequent(posts: Sequence[Post], others: Sequence[int]) -> Told:
@@ -109,10 +118,10 @@ def frequent(posts: Sequence[Post], others: Sequence[int]) -> Told:
     found: dict[str, Counter[str]] = {name: Counter() for name in RELATIONS}
     for i in others:
         for one in posts[i].intentions:
-            end = completion(one.relation, one.text).rstrip(".").lower()
+            end = strip_relation_stem(one.relation, one.text).rstrip(".").lower()
             found[one.relation][end] += 1
     return tuple(
-        Intention(relation=name, text=sentence(name, found[name].most_common(1)[0][0]))
+        Intention(relation=name, text=make_sentence(name, found[name].most_common(1)[0][0]))
         for name in RELATIONS
     )
 

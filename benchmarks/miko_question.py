@@ -18,18 +18,24 @@ from typing import Any
 import numpy as np
 from measuring import ROOT, surroundings
 
-from miko_clf.data.controls import controlled
-from miko_clf.data.folder import DataFolder, open_folder
+from miko_clf.data.controls import apply_control
+from miko_clf.data.dataset import DataFolder, open_folder
 from miko_clf.data.post import Post
-from miko_clf.evaluate import baselines
-from miko_clf.evaluate.comparison import Arm, compared
-from miko_clf.evaluate.report import strict, write
-from miko_clf.evaluate.seeds import Scores, over_seeds
-from miko_clf.evaluate.threads import threads
-from miko_clf.experiment import measure
-from miko_clf.experiment.compare import compare
-from miko_clf.experiment.plan import Experiment, Source, Trial
-from miko_clf.experiment.sides import OUT_OF_FOLD, posts, same_text, sides
+from miko_clf.evaluate import evaluator
+from miko_clf.evaluate.comparison import SeedArm, compare_arms
+from miko_clf.evaluate.formatting import convert_to_json
+from miko_clf.evaluate.predictions import number_groups
+from miko_clf.evaluate.report import write_report
+from miko_clf.evaluate.seeds import SeedPredictions, summarise_seeds
+from miko_clf.experiment import compare
+from miko_clf.experiment.compare import run_comparison
+from miko_clf.experiment.design import Experiment, PostSource, Trial
+from miko_clf.experiment.folds import (
+    OUT_OF_FOLD,
+    normalise_post_text,
+    read_labelled_posts,
+    split_trial_posts,
+)
 from miko_clf.manifest import write_json, write_text
 
 FOLDS = 5
@@ -96,9 +102,9 @@ def _source(name: str, chosen: Sequence[Post], given: argparse.Namespace) -> dic
     if not file.exists():
         write_text(file, "".join(map(_line, chosen)))
     experiment = Experiment(
-        RECIPES, Source(str(file)), given.seeds, ARMS, FOLDS, positive=LABELS[1], leaks=True
+        RECIPES, PostSource(str(file)), given.seeds, ARMS, FOLDS, positive=LABELS[1], leaks=True
     )
-    report = compare(
+    report = run_comparison(
         given.out / name,
         experiment,
         cache=given.out / "features",
@@ -106,10 +112,10 @@ def _source(name: str, chosen: Sequence[Post], given: argparse.Namespace) -> dic
         num_resamples=given.resamples,
         command=f"python benchmarks/miko_question.py MMSD2 MIKO --seeds {given.seeds}",
     )
-    every = posts(experiment.source, OUT_OF_FOLD)
+    every = read_labelled_posts(experiment.source, OUT_OF_FOLD)
     truth = np.array([int(post.label == LABELS[1]) for post in every])
     files = np.array([_file(post) for post in every])
-    words, groups = _words(experiment, every), threads(every)
+    words, groups = _words(experiment, every), number_groups(every)
     given_too = {"positive": 1, "groups": groups, "num_resamples": given.resamples}
     found = {
         "posts": len(every),
@@ -118,17 +124,19 @@ def _source(name: str, chosen: Sequence[Post], given: argparse.Namespace) -> dic
             str(file): {"posts": count, "sarcastic": int(truth[files == file].sum())}
             for file, count in Counter(files).items()
         },
-        "report": strict(report.findings["comparison"]),
-        "tf_idf": strict(measure.plain(compared(words, truth, **given_too))),
+        "report": convert_to_json(report.findings["comparison"]),
+        "tf_idf": convert_to_json(
+            compare.serialise_comparison(compare_arms(words, truth, **given_too))
+        ),
     }
     if len(set(files)) > 1:
-        arms = [*measure.arms(given.out / name, experiment, OUT_OF_FOLD, every), *words]
-        inside = compared([_inside(arm, files) for arm in arms], truth, **given_too)
-        found["within_files"] = strict(measure.plain(inside))
+        arms = [*compare.collect_arms(given.out / name, experiment, OUT_OF_FOLD, every), *words]
+        inside = compare_arms([_inside(arm, files) for arm in arms], truth, **given_too)
+        found["within_files"] = convert_to_json(compare.serialise_comparison(inside))
         found["file_from"] = _telling_files(experiment, every, files)
         lines = _warnings(found)
         report = replace(report, findings={**report.findings, "audit": {"lines": lines}})
-    write(report, given.out / name / "report")
+    write_report(report, given.out / name / "report")
     return found
 
 
@@ -153,27 +161,27 @@ def _warnings(found: dict[str, Any]) -> list[str]:
     ]
 
 
-def _words(experiment: Experiment, every: Sequence[Post]) -> list[Arm]:
+def _words(experiment: Experiment, every: Sequence[Post]) -> list[SeedArm]:
     """Return TF-IDF with logistic regression on the same folds, in each arm and of intentions."""
     system = experiment.systems()[0]
-    said: dict[str, list[Scores]] = {arm: [] for arm in (*ARMS, "intentions alone")}
+    said: dict[str, list[SeedPredictions]] = {arm: [] for arm in (*ARMS, "intentions alone")}
     for seed in range(experiment.seeds):
         scores = {arm: np.full((len(every), 2), np.nan) for arm in said}
         strata = np.zeros(len(every), dtype=np.int64)
         for fold in range(FOLDS):
-            side = sides(experiment, Trial(system, seed, fold), OUT_OF_FOLD)
+            side = split_trial_posts(experiment, Trial(system, seed, fold), OUT_OF_FOLD)
             learn, strata[side.rows] = [*side.train, *side.val], fold
             for arm, filled in scores.items():
                 filled[side.rows] = _tfidf(learn, side.ask, arm, seed)
         for arm, filled in scores.items():
-            said[arm].append(Scores(filled, 0.5, strata))
-    return [Arm("TF-IDF + logistic", arm, seeds) for arm, seeds in said.items()]
+            said[arm].append(SeedPredictions(filled, 0.5, strata))
+    return [SeedArm("TF-IDF + logistic", arm, seeds) for arm, seeds in said.items()]
 
 
 def _tfidf(learn: Sequence[Post], ask: Sequence[Post], arm: str, seed: int) -> np.ndarray:
     truth = np.array([int(post.label == LABELS[1]) for post in learn])
     if arm == "shuffled":
-        learn, ask = (controlled(each, "shuffled", learn, seed) for each in (learn, ask))
+        learn, ask = (apply_control(each, "shuffled", learn, seed) for each in (learn, ask))
 
     def texts(side: Sequence[Post]) -> list[str]:
         parts = [
@@ -182,21 +190,21 @@ def _tfidf(learn: Sequence[Post], ask: Sequence[Post], arm: str, seed: int) -> n
         ]
         return [" ".join(each) for each in parts]
 
-    return baselines.tfidf_logistic(texts(learn), truth, texts(ask), 2)
+    return evaluator.predict_tfidf_logistic(texts(learn), truth, texts(ask), 2)
 
 
 def _said(post: Post, arm: str) -> list[str]:
     return [] if arm == "without" else [one.text for one in post.intentions]
 
 
-def _inside(arm: Arm, files: np.ndarray) -> Arm:
+def _inside(arm: SeedArm, files: np.ndarray) -> SeedArm:
     """Return the arm with each post ranked among those of its fold and its file."""
     place = np.unique(files, return_inverse=True)[1]
     seeds = [
         one._replace(strata=place if one.strata is None else one.strata * len(files) + place)
         for one in arm.seeds
     ]
-    return Arm(arm.system, arm.arm, seeds, arm.seconds)
+    return SeedArm(arm.system, arm.arm, seeds, arm.seconds)
 
 
 def _telling_files(
@@ -212,18 +220,20 @@ def _telling_files(
         ]
         scores = np.full((len(every), 2), np.nan)
         for fold in range(FOLDS):
-            ask = sides(experiment, Trial(system, 0, fold), OUT_OF_FOLD).rows
+            ask = split_trial_posts(experiment, Trial(system, 0, fold), OUT_OF_FOLD).rows
             learn = np.setdiff1d(np.arange(len(every)), ask)
-            scores[ask] = baselines.tfidf_logistic(
+            scores[ask] = evaluator.predict_tfidf_logistic(
                 [texts[row] for row in learn], first[learn], [texts[row] for row in ask], 2
             )
-        found[what] = over_seeds([Scores(scores, 0.5)], first, positive=1)["auroc"].mean
+        found[what] = summarise_seeds([SeedPredictions(scores, 0.5)], first, positive=1)[
+            "auroc"
+        ].mean
     return found
 
 
 def _line(post: Post) -> str:
     fields = post.model_dump(mode="json", exclude_defaults=True, exclude={"description"})
-    return json.dumps({**fields, "group": same_text(post)}, ensure_ascii=False) + "\n"
+    return json.dumps({**fields, "group": normalise_post_text(post)}, ensure_ascii=False) + "\n"
 
 
 def _file(post: Post) -> str:

@@ -21,19 +21,19 @@ from measuring import ROOT, surroundings
 from rich.console import Console
 
 from miko_clf import bundle
-from miko_clf import recipe as recipes
-from miko_clf.data.folder import DataFolder, open_folder
-from miko_clf.data.labels import find
+from miko_clf.data.dataset import DataFolder, open_folder
+from miko_clf.data.labels import find_questions
 from miko_clf.data.post import Post
 from miko_clf.errors import BundleError, BusyError, MikoError
-from miko_clf.evaluate import baselines
-from miko_clf.evaluate.lockbox import unlock
-from miko_clf.evaluate.predict import Predictor
-from miko_clf.evaluate.seeds import Scores, over_seeds
+from miko_clf.evaluate import evaluator
+from miko_clf.evaluate.lockbox import open_lockbox
+from miko_clf.evaluate.predictions import Predictor
+from miko_clf.evaluate.seeds import SeedPredictions, summarise_seeds
 from miko_clf.manifest import write_json, write_text
-from miko_clf.pipeline import Plan, fit
-from miko_clf.recipe import Recipe
-from miko_clf.train.infer import serving_arms
+from miko_clf.pipeline import FitOptions, fit
+from miko_clf.recipe import schema as recipes
+from miko_clf.recipe.schema import Recipe
+from miko_clf.train.predict import list_serving_arms
 
 SHOWN = {"accuracy": "accuracy", "macro_f1": "macro-F1", "auroc": "AUROC", "ece": "ECE"}
 
@@ -114,8 +114,8 @@ def main() -> None:
     if given.train_only:
         return
     command = f"python benchmarks/systems.py {given.set} DATA --seeds {given.seeds}"
-    trained = [bundle.read(_place(system, seed, given)) for system, seed in wanted]
-    unlock(trained, data, found.split, command)
+    trained = [bundle.load_bundle(_place(system, seed, given)) for system, seed in wanted]
+    open_lockbox(trained, data, found.split, command)
     rows = _rows(found, data, given)
     result = {
         **surroundings(command),
@@ -170,13 +170,13 @@ def _train(system: System, seed: int, data: DataFolder, given: argparse.Namespac
         return
     Console(stderr=True).print(f"{system.name}, seed {seed}", highlight=False)
     try:
-        fit(_recipe(system, seed), data, Plan(out, cache=_cache(given)))
+        fit(_recipe(system, seed), data, FitOptions(out, cache=_cache(given)))
     except BusyError:
         Console(stderr=True).print("  another process is training it", highlight=False)
 
 
 def _recipe(system: System, seed: int) -> Recipe:
-    return recipes.load(system.recipe, {**dict(system.changes), "seed": seed})
+    return recipes.load_recipe(system.recipe, {**dict(system.changes), "seed": seed})
 
 
 def _refuse_other(system: System, seed: int, given: argparse.Namespace) -> None:
@@ -184,7 +184,7 @@ def _refuse_other(system: System, seed: int, given: argparse.Namespace) -> None:
     place = _place(system, seed, given)
     if not place.exists():
         return
-    before = recipes.load(place / bundle.RECIPE).model_dump()
+    before = recipes.load_recipe(place / bundle.RECIPE_FILE).model_dump()
     wanted = _recipe(system, seed).model_dump()
     differ = [name for name in wanted if before[name] != wanted[name]]
     if differ:
@@ -226,13 +226,13 @@ def _cache(given: argparse.Namespace) -> Path:
 def _rows(found: Set, data: DataFolder, given: argparse.Namespace) -> list[dict[str, Any]]:
     """Return the rows of the table."""
     train, posts = data.read("train"), data.read(found.split)
-    (question,) = find(train)
+    (question,) = find_questions(train)
     names, positive = question.labels, question.positive
     truth = np.array([names.index(str(post.label)) for post in posts])
     rows = []
 
-    def add(system: str, arm: str, seeds: list[Scores], seconds: float | None) -> None:
-        metrics = over_seeds(seeds, truth, positive=positive, num_resamples=given.resamples)
+    def add(system: str, arm: str, seeds: list[SeedPredictions], seconds: float | None) -> None:
+        metrics = summarise_seeds(seeds, truth, positive=positive, num_resamples=given.resamples)
         spreads = {
             name: {
                 key: None if np.isnan(value) else value for key, value in spread._asdict().items()
@@ -243,7 +243,7 @@ def _rows(found: Set, data: DataFolder, given: argparse.Namespace) -> list[dict[
         rows.append({**row, "metrics": spreads})
 
     for name, probabilities in _baselines(found, train, posts, names):
-        add(name, "-", [Scores(probabilities, None)], None)
+        add(name, "-", [SeedPredictions(probabilities, None)], None)
     for system in found.systems:
         Console(stderr=True).print(f"scoring {system.name}", highlight=False)
         seeds, arm, seconds = _scores(system, posts, given)
@@ -255,35 +255,35 @@ def _rows(found: Set, data: DataFolder, given: argparse.Namespace) -> list[dict[
 
 def _scores(
     system: System, posts: list[Post], given: argparse.Namespace
-) -> tuple[list[Scores], str, float]:
+) -> tuple[list[SeedPredictions], str, float]:
     seeds, seconds = [], []
     for seed in range(given.seeds):
-        opened = bundle.read(_place(system, seed, given))
-        arm = serving_arms(opened.recipe)[0]
+        opened = bundle.load_bundle(_place(system, seed, given))
+        arm = list_serving_arms(opened.recipe)[0]
         probabilities = Predictor(opened, posts, _cache(given)).probabilities(arm)
-        seeds.append(Scores(probabilities, opened.calibration.thresholds.get(arm)))
+        seeds.append(SeedPredictions(probabilities, opened.calibration.thresholds.get(arm)))
         seconds.append(opened.manifest["seconds"])
     return seeds, arm, float(np.mean(seconds))
 
 
-def _together(seeds: Sequence[Scores]) -> Scores:
+def _together(seeds: Sequence[SeedPredictions]) -> SeedPredictions:
     """Return the mean of the seeds' probabilities and of their thresholds."""
     thresholds = [one.threshold for one in seeds if one.threshold is not None]
     mean = np.mean([one.probabilities for one in seeds], axis=0)
-    return Scores(mean, float(np.mean(thresholds)) if thresholds else None)
+    return SeedPredictions(mean, float(np.mean(thresholds)) if thresholds else None)
 
 
 def _baselines(
     found: Set, train: list[Post], posts: list[Post], names: tuple[str, ...]
 ) -> list[tuple[str, np.ndarray]]:
     truth = np.array([names.index(str(post.label)) for post in train])
-    rows = [("majority", baselines.majority(truth, len(names), len(posts)))]
+    rows = [("majority", evaluator.predict_majority(truth, len(names), len(posts)))]
     for mix in found.baselines:
         texts, asked = (
             [" ".join(getattr(post, name) or "" for name in mix) for post in many]
             for many in (train, posts)
         )
-        scored = baselines.tfidf_logistic(texts, truth, asked, len(names))
+        scored = evaluator.predict_tfidf_logistic(texts, truth, asked, len(names))
         rows.append((f"TF-IDF + logistic, {' + '.join(mix)}", scored))
     return rows
 

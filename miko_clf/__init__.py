@@ -5,10 +5,10 @@ from operator import attrgetter
 from typing import Any
 
 _HOMES = {
-    "gather": ("miko_clf.distil.run", "gather"),
+    "gather": ("miko_clf.distil.run", "distil_posts"),
     "fit": ("miko_clf.pipeline", "fit"),
-    "compare": ("miko_clf.evaluate.compare", "compare"),
-    "score": ("miko_clf.serve.shards", "score"),
+    "compare": ("miko_clf.evaluate.evaluator", "compare"),
+    "score": ("miko_clf.serve.offline", "score"),
     "load": ("miko_clf.serve.engine", "Engine.open"),
 }
 __all__ = ["__version__", "compare", "fit", "gather", "load", "score"]

@@ -10,47 +10,48 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from miko_clf import manifest, recipe
+from miko_clf import manifest
 from miko_clf.errors import BundleError
 from miko_clf.questions import Questions
-from miko_clf.recipe import Recipe
-from miko_clf.recipe.decision import AimName
+from miko_clf.recipe import schema
+from miko_clf.recipe.schema import Recipe
+from miko_clf.recipe.sections import AimName
 
-RECIPE = "recipe.yaml"
-LABELS = "labels.json"
-PREPROCESS = "preprocess.json"
-TOKENIZER = "tokenizer.json"
-CALIBRATION = "calibration.json"
-TOWERS = "towers.json"
-WEIGHTS = "model.safetensors"
-METRICS = "metrics.jsonl"
+RECIPE_FILE = "recipe.yaml"
+LABELS_FILE = "labels.json"
+PREPROCESS_FILE = "preprocess.json"
+TOKENIZER_FILE = "tokenizer.json"
+CALIBRATION_FILE = "calibration.json"
+TOWERS_FILE = "towers.json"
+WEIGHTS_FILE = "model.safetensors"
+METRICS_FILE = "metrics.jsonl"
 
 Threshold = float | Mapping[str, float]
 
-TIE = 1e-6
+TIE_TOLERANCE = 1e-6
 """By how much roundings of one probability may differ: those of float32 do by some 1e-7.
 
 Isotonic lines have plateaus, so that many posts stand exactly at a limit.
 """
 
-_Limit = TypeVar("_Limit", float, NDArray[np.float64])
+_Number = TypeVar("_Number", float, NDArray[np.float64])
 
 
-def reaching(threshold: _Limit) -> _Limit:
+def loosen_threshold(threshold: _Number) -> _Number:
     """Return the least probability that reaches a threshold, which a tie does.
 
     It is less by a share and not by a step, so that thresholds of 1e-7 stay above what is below
     them. A threshold above 1 is there to be reached by none.
     """
-    return threshold * (1 - TIE * (threshold <= 1))
+    return threshold * (1 - TIE_TOLERANCE * (threshold <= 1))
 
 
-def inside(quantile: float) -> float:
+def bound_conformal_set(quantile: float) -> float:
     """Return the least probability of a label in a conformal set, where a tie is inside.
 
     Less by a step: small probabilities are here 1 minus another, and round as that one does.
     """
-    return 1 - quantile - TIE
+    return 1 - quantile - TIE_TOLERANCE
 
 
 class _Fitted(BaseModel):
@@ -59,14 +60,14 @@ class _Fitted(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Platt(_Fitted):
+class PlattScaling(_Fitted):
     """A factor above 0 and a shift for each logit, before the softmax or the sigmoid."""
 
     scale: tuple[float, ...]
     shift: tuple[float, ...]
 
 
-class Knots(_Fitted):
+class IsotonicKnots(_Fitted):
     """A line that never falls, level outside its knots: from margins to probabilities.
 
     The margin of the second of two labels is its logit minus the other's; that of a label which
@@ -77,7 +78,7 @@ class Knots(_Fitted):
     probabilities: tuple[float, ...]
 
 
-class Aim(_Fitted):
+class ThresholdAim(_Fitted):
     """What thresholds are the best for, and the number that they keep to."""
 
     name: AimName = "macro_f1"
@@ -89,7 +90,7 @@ class Aim(_Fitted):
         return f"{self.name.replace('_', ' ')}{value}"
 
 
-class Reached(_Fitted):
+class ThresholdFit(_Fitted):
     """What a threshold gave on the rows it was fitted on; a share of no rows is null.
 
     `score` is the figure that the aim makes large, or for aim cost small: the mean cost of a row
@@ -103,7 +104,7 @@ class Reached(_Fitted):
     met: bool
 
 
-class Conformal(_Fitted):
+class ConformalQuantiles(_Fitted):
     """For each arm the quantile q: the set of a post are the labels of probability 1 - q or more.
 
     On posts like those of validation it holds the true label in a share of `level`.
@@ -113,7 +114,7 @@ class Conformal(_Fitted):
     quantiles: Mapping[str, float]
 
 
-def _absent(value: Any) -> bool:
+def _is_absent(value: Any) -> bool:
     return value is None
 
 
@@ -131,12 +132,12 @@ class Calibration(_Fitted):
     positive: str | None
     arm: str
     thresholds: Mapping[str, Threshold]
-    platt: Platt | None = Field(default=None, exclude_if=_absent)
-    isotonic: tuple[Knots, ...] | None = Field(default=None, exclude_if=_absent)
-    aim: Aim = Aim()
-    reached: Mapping[str, Reached | Mapping[str, Reached]] = Field(default_factory=dict)
-    prior: float | None = Field(default=None, gt=0, lt=1, exclude_if=_absent)
-    conformal: Conformal | None = Field(default=None, exclude_if=_absent)
+    platt: PlattScaling | None = Field(default=None, exclude_if=_is_absent)
+    isotonic: tuple[IsotonicKnots, ...] | None = Field(default=None, exclude_if=_is_absent)
+    aim: ThresholdAim = ThresholdAim()
+    reached: Mapping[str, ThresholdFit | Mapping[str, ThresholdFit]] = Field(default_factory=dict)
+    prior: float | None = Field(default=None, gt=0, lt=1, exclude_if=_is_absent)
+    conformal: ConformalQuantiles | None = Field(default=None, exclude_if=_is_absent)
 
     @property
     def method(self) -> str:
@@ -172,12 +173,12 @@ class Bundle:
     @property
     def preprocess(self) -> dict[str, Any]:
         """How posts become arrays, as `data.collate.Preparation` reads it."""
-        return _json(self.path / PREPROCESS)
+        return _read_json(self.path / PREPROCESS_FILE)
 
     @property
     def tokenizer(self) -> Path:
         """The tokenizer's file."""
-        return self.path / TOKENIZER
+        return self.path / TOKENIZER_FILE
 
     def graph(self, name: str) -> Path:
         """Return the path of an exported graph; raises `BundleError` where there is none."""
@@ -189,26 +190,26 @@ class Bundle:
         return path
 
 
-def read(path: Path) -> Bundle:
+def load_bundle(path: Path) -> Bundle:
     """Return the bundle at a path, every file checked against the manifest.
 
     Raises `BundleError` naming the file that is missing, changed or unreadable.
     """
-    facts = manifest.read(path)
+    facts = manifest.read_manifest(path)
     try:
-        questions = Questions.from_json(_json(path / LABELS))
+        questions = Questions.from_json(_read_json(path / LABELS_FILE))
         return Bundle(
             path=path,
-            recipe=recipe.load(path / RECIPE),
+            recipe=schema.load_recipe(path / RECIPE_FILE),
             questions=questions,
-            calibrations=_calibrations(questions, _json(path / CALIBRATION)),
+            calibrations=_parse_calibrations(questions, _read_json(path / CALIBRATION_FILE)),
             manifest=facts,
         )
     except (ValidationError, TypeError, AttributeError, KeyError):
         raise BundleError(f"{path}: its files do not describe a bundle of this version") from None
 
 
-def calibration_json(questions: Questions, fitted: Sequence[Calibration]) -> Any:
+def dump_calibrations(questions: Questions, fitted: Sequence[Calibration]) -> Any:
     """Return what `calibration.json` holds, by question where there are several."""
     rows = [each.model_dump(mode="json") for each in fitted]
     if len(rows) == 1:
@@ -216,12 +217,12 @@ def calibration_json(questions: Questions, fitted: Sequence[Calibration]) -> Any
     return {one.name: row for one, row in zip(questions, rows, strict=True)}
 
 
-def _calibrations(questions: Questions, value: Any) -> tuple[Calibration, ...]:
+def _parse_calibrations(questions: Questions, value: Any) -> tuple[Calibration, ...]:
     rows = [value] if len(questions) == 1 else [value[one.name] for one in questions]
     return tuple(Calibration.model_validate(row) for row in rows)
 
 
-def _json(path: Path) -> Any:
+def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -16,19 +16,19 @@ from uuid import uuid4
 
 from miko_clf.errors import BundleError, BusyError
 
-NAME = "manifest.json"
-_PAUSE = 0.02  # seconds between two tries to hold a folder
-CARD = "README.md"  # for people: it may be added to, so no digest vouches for it
+MANIFEST_FILE = "manifest.json"
+_LOCK_PAUSE = 0.02  # seconds between two tries to hold a folder
+CARD_FILE = "README.md"  # for people: it may be added to, so no digest vouches for it
 
 
-def digest(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """Return the sha256 of a file's bytes in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
-def aside(path: Path) -> Iterator[Path]:
+def write_atomically(path: Path) -> Iterator[Path]:
     """Give a path beside `path` to write a file or fill a folder at; on success it becomes `path`.
 
     Contents are flushed to disk before the rename. On any exception nothing is left and
@@ -40,7 +40,7 @@ def aside(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield beside
-        for file in _files(beside):
+        for file in _list_files(beside):
             _flush(file)
         if path.is_dir() and beside.is_dir():
             os.rename(path, before)
@@ -56,7 +56,7 @@ def aside(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file, or leave what was there."""
-    with aside(path) as beside:
+    with write_atomically(path) as beside:
         beside.write_text(text, encoding="utf-8")
 
 
@@ -66,35 +66,37 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, text + "\n")
 
 
-def write(folder: Path, facts: Mapping[str, Any]) -> None:
+def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write the manifest of a folder: `facts`, and the sha256 of every file in it but the card."""
     files = {
-        path.relative_to(folder).as_posix(): digest(path)
+        path.relative_to(folder).as_posix(): hash_file(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in (NAME, CARD) and not path.name.startswith(".")
+        if path.is_file()
+        and path.name not in (MANIFEST_FILE, CARD_FILE)
+        and not path.name.startswith(".")
     }
-    write_json(folder / NAME, {**facts, "files": files})
+    write_json(folder / MANIFEST_FILE, {**facts, "files": files})
 
 
-def read(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
     """Return the manifest of a folder, after every file was found unchanged.
 
     Raises `BundleError` naming the first file that is missing or whose bytes changed.
     """
     try:
-        manifest: dict[str, Any] = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
         files = manifest["files"]
     except FileNotFoundError:
-        raise BundleError(f"{folder}: not a bundle, it holds no {NAME}") from None
+        raise BundleError(f"{folder}: not a bundle, it holds no {MANIFEST_FILE}") from None
     except (OSError, ValueError, KeyError, TypeError):
-        raise BundleError(f"{folder / NAME}: not a readable manifest") from None
+        raise BundleError(f"{folder / MANIFEST_FILE}: not a readable manifest") from None
     for name, expected in files.items():
-        _verify(folder, name, expected)
+        _verify_file(folder, name, expected)
     return manifest
 
 
 @contextmanager
-def alone(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
+def lock_folder(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
     """Hold a folder, made if need be, against other processes; raises `BusyError` if one has it.
 
     Before that it is asked for anew for `patience` seconds. The lock lies beside the folder and
@@ -104,10 +106,10 @@ def alone(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
     where = real.with_name(real.name + ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        while (lock := _locked(where)) is None:
+        while (lock := _try_lock(where)) is None:
             if time.monotonic() >= until:
                 raise BusyError(f"{folder}: another process is working there")
-            time.sleep(_PAUSE)
+            time.sleep(_LOCK_PAUSE)
     except OSError as error:
         raise BundleError(f"cannot write {folder}: {error.strerror}") from None
     with lock:
@@ -117,7 +119,7 @@ def alone(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
             where.unlink(missing_ok=True)
 
 
-def _locked(where: Path) -> IO[str] | None:
+def _try_lock(where: Path) -> IO[str] | None:
     """Return the locked file, none where another process has it."""
     while True:
         lock = where.open("w")
@@ -133,13 +135,13 @@ def _locked(where: Path) -> IO[str] | None:
         lock.close()  # it was let go, and unlinked, between opening and locking
 
 
-def clear(folder: Path) -> None:
+def empty_folder(folder: Path) -> None:
     """Empty a folder."""
     shutil.rmtree(folder)
     folder.mkdir()
 
 
-def versions() -> dict[str, str]:
+def collect_versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that results depend on."""
     found = {"python": platform.python_version()}
     for name in ("miko-clf", "torch", "transformers", "timm", "open_clip_torch", "pillow"):
@@ -148,17 +150,17 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _verify(folder: Path, name: str, expected: str) -> None:
+def _verify_file(folder: Path, name: str, expected: str) -> None:
     path = folder / name
     if ".." in Path(name).parts or Path(name).is_absolute() or path.is_symlink():
-        raise BundleError(f"{folder / NAME}: file name {name!r} leaves the bundle")
+        raise BundleError(f"{folder / MANIFEST_FILE}: file name {name!r} leaves the bundle")
     if not path.is_file():
         raise BundleError(f"{folder}: file {name} is missing")
-    if digest(path) != expected:
+    if hash_file(path) != expected:
         raise BundleError(f"{folder}: file {name} was changed after it was written (sha256)")
 
 
-def _files(path: Path) -> list[Path]:
+def _list_files(path: Path) -> list[Path]:
     return [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
 
 

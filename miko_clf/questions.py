@@ -75,12 +75,12 @@ class Questions:
     def from_json(cls, value: Any) -> "Questions":
         """Return the questions that `to_json` wrote; raises `TypeError` or a validation error."""
         if isinstance(value, list):
-            return choice(value)
+            return make_single_choice(value)
         if not isinstance(value, Mapping) or not isinstance(value.get("questions"), list):
             raise TypeError("labels are a list, or an object with a list of questions")
         return cls(tuple(Question.model_validate(one) for one in value["questions"]))
 
 
-def choice(labels: Sequence[str]) -> Questions:
+def make_single_choice(labels: Sequence[str]) -> Questions:
     """Return the one question of which of these labels holds."""
     return Questions((Question(labels=tuple(labels)),))

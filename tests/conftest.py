@@ -5,36 +5,22 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.pop("MIKO_ENCODERS", None)
-
 import jaxtyping
 import pytest
 
+from miko_clf.data.dataset import open_folder
+from miko_clf.data.demo.world import write_world
+from miko_clf.export.onnx_export import export_bundle
+from miko_clf.recipe import schema as recipes
+from miko_clf.recipe.schema import Recipe
+from tests.support.repository import SHARED
+from tests.support.small_recipes import SMALL_KEYS
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.pop("MIKO_ENCODERS", None)
+
 with jaxtyping.install_import_hook(["miko_clf.encode", "miko_clf.fuse"], "beartype.beartype"):
-    from miko_clf.pipeline import Plan, fit
-
-from miko_clf import recipe as recipes
-from miko_clf.data.folder import open_folder
-from miko_clf.data.world import write_world
-from miko_clf.export.write import export
-from miko_clf.recipe import Recipe
-
-ROOT = Path(__file__).parent.parent
-SHARED = Path(os.environ.get("MIKO_SHARED", ROOT.parent / "shared"))
-SMALL = {
-    "image.width": 32,
-    "text.width": 32,
-    "text.layers": 1,
-    "text.vocabulary": 400,
-    "fusion.width": 32,
-    "fusion.layers": 1,
-    "fusion.slot_layers": 1,
-    "reasoning.epochs": 1,
-    "reasoning.align": 0.5,
-    "task.epochs": 2,
-    "task.optimiser.average": 0.8,
-}
+    from miko_clf.pipeline import FitOptions, fit
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -61,17 +47,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small() -> Recipe:
     """The tiny recipe, smaller still."""
-    return recipes.load("tiny", SMALL)
+    return recipes.load_recipe("tiny", SMALL_KEYS)
 
 
 @pytest.fixture(scope="session")
 def bundle(world: Path, small: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A system trained for moments on the small world, exported."""
     out = tmp_path_factory.mktemp("bundle") / "small"
-    fit(small, open_folder(world / "sarcasm"), Plan(out=out))
+    fit(small, open_folder(world / "sarcasm"), FitOptions(out=out))
     jaxtyping.config.update("jaxtyping_disable", True)  # shapes are symbols while exporting
     try:
-        export(out)
+        export_bundle(out)
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
     return out

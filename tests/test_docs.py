@@ -1,16 +1,17 @@
-"""The documents against the code: the tree, the commands, the figures."""
+"""The documents and the wheel against the code: the tree, the commands, the figures."""
 
 import ast
 import json
 import re
 import runpy
+import tomllib
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
-from miko_clf import recipe as recipes
-from miko_clf.cli import COMMANDS
+from miko_clf.cli.main import COMMANDS
+from miko_clf.recipe import schema as recipes
+from tests.support.repository import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TABLE = (ROOT / "models" / "README.md").read_text(encoding="utf-8")
@@ -50,7 +51,7 @@ def test_every_command_in_the_readme_exists() -> None:
 
 def test_every_recipe_has_its_row_and_every_row_its_recipe() -> None:
     rows = re.findall(r"^\| `([\w-]+)` \|", TABLE, flags=re.M)
-    assert sorted(rows) == recipes.names()
+    assert sorted(rows) == recipes.list_recipes()
 
 
 @pytest.mark.parametrize(
@@ -130,3 +131,11 @@ def test_the_figures_of_the_critic_and_of_scale_are_the_measured_ones() -> None:
     assert f"{scale['posts_a_second']:.0f} posts a second" in page
     assert f"{scale['memory']['slope_mb_per_10000_posts']:.2f} MB for 10,000 posts" in page
     assert f"{scale['resumed_posts_a_second']:,.0f} posts a second" in page
+
+
+def test_every_folder_of_the_package_is_in_the_wheel():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = [path.parent.relative_to(ROOT) for path in ROOT.glob("miko_clf/**/__init__.py")]
+    found = {".".join(folder.parts) for folder in folders} | {"miko_clf.models"}
+    assert set(settings["packages"]) == found
+    assert settings["package-dir"] == {"miko_clf.models": "models"}

@@ -6,14 +6,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from commandline import run
 
 from miko_clf import doctor
-from miko_clf.doctor import Finding
+from miko_clf.doctor import Diagnosis
+from tests.support.command_line import run_command
 
 
-def found(what: str, cache: Path = Path(".")) -> Finding:
-    return next(each for each in doctor.examine(cache) if each.what == what)
+def found(what: str, cache: Path = Path(".")) -> Diagnosis:
+    return next(each for each in doctor.diagnose_installation(cache) if each.what == what)
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, **versions: str | None) -> None:
@@ -57,23 +57,25 @@ def test_the_json_names_every_library_with_its_version(run_doctor: dict):
 
 @pytest.fixture(scope="module")
 def run_doctor() -> dict:
-    ended = run("doctor", "--json")
+    ended = run_command("doctor", "--json")
     assert ended.code == 0
     return json.loads(ended.out)
 
 
 def test_doctor_without_json_prints_a_line_for_each_finding_and_a_verdict():
-    ended = run("doctor")
+    ended = run_command("doctor")
     assert ended.code == 0
     assert ended.out.endswith("nothing is broken\n")
-    assert [each.what for each in doctor.examine(Path(".")) if each.what not in ended.out] == []
+    assert [
+        each.what for each in doctor.diagnose_installation(Path(".")) if each.what not in ended.out
+    ] == []
 
 
 def test_both_onnx_runtimes_at_once_are_broken_and_doctor_exits_with_1(
     monkeypatch: pytest.MonkeyPatch,
 ):
     pretend(monkeypatch, onnxruntime="1.31.1", onnxruntime_gpu="1.31.1")
-    ended = run("doctor")
+    ended = run_command("doctor")
     assert ended.code == 1
     assert "broken: onnxruntime\n" in ended.out
     assert "mend: pip uninstall -y onnxruntime onnxruntime-gpu" in ended.out
@@ -96,7 +98,7 @@ def test_a_provider_is_usable_only_where_a_session_gets_it(monkeypatch: pytest.M
         InferenceSession=Session,
     )
     monkeypatch.setattr(doctor, "import_module", lambda name: runtime)
-    finding = doctor._onnxruntime()
+    finding = doctor._diagnose_onnxruntime()
     assert finding.state == "ok"
     assert finding.detail.endswith("usable: CPUExecutionProvider")
     assert "no usable CUDA" in finding.mend
@@ -108,7 +110,7 @@ def test_a_library_that_is_absent_is_advice(monkeypatch: pytest.MonkeyPatch):
     assert found("train").detail == "no torch, timm"
     assert found("train").mend == "pip install 'miko-clf[train]'"
     assert found("onnxruntime").state == "missing"
-    assert run("doctor").code == 0
+    assert run_command("doctor").code == 0
 
 
 def test_a_library_that_is_too_old_or_too_new_is_broken(monkeypatch: pytest.MonkeyPatch):
@@ -120,7 +122,7 @@ def test_a_library_that_is_too_old_or_too_new_is_broken(monkeypatch: pytest.Monk
 
 def test_a_base_library_that_is_absent_is_broken(monkeypatch: pytest.MonkeyPatch):
     pretend(monkeypatch, tokenizers=None)
-    assert found("base") == Finding("base", "broken", "no tokenizers", "pip install miko-clf")
+    assert found("base") == Diagnosis("base", "broken", "no tokenizers", "pip install miko-clf")
 
 
 @pytest.mark.parametrize(
@@ -146,7 +148,7 @@ def test_cuda_devices_are_named_with_their_memory(monkeypatch: pytest.MonkeyPatc
     )
     torch = SimpleNamespace(__version__="2", cuda=cuda, version=SimpleNamespace(cuda="13.2"))
     monkeypatch.setattr(doctor, "import_module", lambda name: torch)
-    assert doctor._torch().detail == "2, CUDA 13.2: H200 (139 GiB)"
+    assert doctor._diagnose_torch().detail == "2, CUDA 13.2: H200 (139 GiB)"
 
 
 def test_encoder_folders_are_listed_and_one_that_is_gone_is_broken(

@@ -7,29 +7,34 @@ each kind of fusion and of tower is compared with torch, and `make check-graphs`
 import json
 from pathlib import Path
 
-import checkpoints
 import jaxtyping
 import numpy as np
 import pytest
 import torch
-from commandline import run
 from PIL import Image
 
 from miko_clf import bundle as bundles
-from miko_clf import recipe as recipes
 from miko_clf.bundle import Calibration
-from miko_clf.data.folder import open_folder
-from miko_clf.encode.lora import merge
-from miko_clf.evaluate.predict import Predictor
-from miko_clf.export import to_onnx
-from miko_clf.export.graphs import parts
-from miko_clf.export.parity import TOLERANCE, Graphs, cases, example
-from miko_clf.fuse.build import build, prepare
-from miko_clf.fuse.vote import Vote
-from miko_clf.pipeline import Plan, fit
+from miko_clf.data.dataset import open_folder
+from miko_clf.encode.finetune import merge_lora
+from miko_clf.evaluate.predictions import Predictor
+from miko_clf.export import onnx_export
+from miko_clf.export.graphs import build_graphs
+from miko_clf.export.parity import (
+    LOGIT_TOLERANCE,
+    GraphSessions,
+    draw_example_batch,
+    generate_cases,
+)
+from miko_clf.fuse.build import build_model, build_preparation
+from miko_clf.fuse.classifier import NeighbourVote
+from miko_clf.pipeline import FitOptions, fit
 from miko_clf.questions import Question, Questions
-from miko_clf.recipe import Recipe
-from miko_clf.train.infer import serving_arms
+from miko_clf.recipe import schema as recipes
+from miko_clf.recipe.schema import Recipe
+from miko_clf.train.predict import list_serving_arms
+from tests.support import checkpoints
+from tests.support.command_line import run_command
 
 # Architectures by the last part of the names that recipes call.
 TOWERS = {
@@ -86,21 +91,21 @@ def posts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", recipes.names())
+@pytest.mark.parametrize("name", recipes.list_recipes())
 def test_every_recipe_learns_in_both_stages_is_written_and_read_back(
     name: str, towers: Path, posts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MIKO_ENCODERS", str(towers))
-    recipe = _small(recipes.load(name))
+    recipe = _small(recipes.load_recipe(name))
     data = open_folder(posts)
-    path = fit(recipe, data, Plan(out=tmp_path / name, leaks=True, cache=towers / "features"))
-    steps = [json.loads(line) for line in (path / bundles.METRICS).read_text().splitlines()]
+    path = fit(recipe, data, FitOptions(out=tmp_path / name, leaks=True, cache=towers / "features"))
+    steps = [json.loads(line) for line in (path / bundles.METRICS_FILE).read_text().splitlines()]
     stages = {row["stage"]: row["step"] for row in steps}
     wanted = {"reasoning", "task"} if recipe.reasoning.epochs else {"task"}
     assert stages == dict.fromkeys(wanted, 2)
-    opened = bundles.read(path)
+    opened = bundles.load_bundle(path)
     predictor = Predictor(opened, data.read("test"), None)
-    scores = predictor.probabilities(serving_arms(recipe)[0])
+    scores = predictor.probabilities(list_serving_arms(recipe)[0])
     assert scores.shape == (4, 2)
     np.testing.assert_allclose(scores.sum(1), 1, rtol=1e-6)
 
@@ -110,50 +115,52 @@ def test_a_graph_of_each_kind_says_what_torch_says(
     name: str, towers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MIKO_ENCODERS", str(towers))
-    assert _parity(recipes.load(name), tmp_path) < TOLERANCE
+    assert _parity(recipes.load_recipe(name), tmp_path) < LOGIT_TOLERANCE
 
 
 @pytest.mark.graphs
-@pytest.mark.parametrize("name", sorted(set(recipes.names()) - set(COVER)))
+@pytest.mark.parametrize("name", sorted(set(recipes.list_recipes()) - set(COVER)))
 def test_the_graph_of_every_recipe_says_what_torch_says(
     name: str, towers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MIKO_ENCODERS", str(towers))
-    recipe = recipes.load(name)
+    recipe = recipes.load_recipe(name)
     if _structure(recipe) in COMPARED:
         return  # seven mixes of texts, joined, are one graph
     COMPARED.add(_structure(recipe))
-    assert _parity(recipe, tmp_path) < TOLERANCE
+    assert _parity(recipe, tmp_path) < LOGIT_TOLERANCE
 
 
 def _parity(recipe: Recipe, folder: Path) -> float:
     """Return the largest difference of a logit between the single graph and torch."""
     torch.manual_seed(0)
     small = _small(recipe)
-    model = build(small, ("no", "yes"), list(TEXTS)).eval()
+    model = build_model(small, ("no", "yes"), list(TEXTS)).eval()
     for parameter in model.parameters():  # gates that are shut would hide what is behind them
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
     for tower in (model.image_tower, model.text_tower):
         if tower is not None:
-            merge(tower)
+            merge_lora(tower)
     model.eval()
-    preparation, random = prepare(small, model), torch.Generator().manual_seed(0)
+    preparation, random = build_preparation(small, model), torch.Generator().manual_seed(0)
     if small.task.retrieval:
         with torch.no_grad():
-            keys = model(example(model, preparation, 12, 5, random)).embedding
-        model.vote = Vote(keys, torch.arange(12) % 2, num_labels=2, neighbours=3, share=0.5)
+            keys = model(draw_example_batch(model, preparation, 12, 5, random)).embedding
+        model.vote = NeighbourVote(
+            keys, torch.arange(12) % 2, num_labels=2, neighbours=3, share=0.5
+        )
     bare = Calibration(temperature=1, positive="yes", arm="without", thresholds={})
-    part = parts(model, preparation, QUESTIONS, [bare])[0]
+    part = build_graphs(model, preparation, QUESTIONS, [bare])[0]
     jaxtyping.config.update("jaxtyping_disable", True)  # shapes are symbols while exporting
     try:
-        to_onnx.write(part, example(model, preparation, 3, 5, random), preparation,
+        onnx_export.write_graph(part, draw_example_batch(model, preparation, 3, 5, random), preparation,
                       folder / "model.onnx")  # fmt: skip
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
-    graphs = Graphs(folder, [part])
+    graphs = GraphSessions(folder, [part])
     worst = 0.0
-    for _, batch in cases(model, preparation):
+    for _, batch in generate_cases(model, preparation):
         with torch.inference_mode():
             wanted = model(batch).logits.numpy()
         worst = max(worst, float(np.abs(graphs.whole(batch) - wanted).max()))
@@ -207,10 +214,12 @@ def test_a_generator_writes_a_rationale_for_each_post(
 ) -> None:
     monkeypatch.setenv("MIKO_ENCODERS", str(towers))
     path = fit(
-        _small(recipes.load("mr-harm-gated")), open_folder(posts), Plan(tmp_path / "a", leaks=True)
+        _small(recipes.load_recipe("mr-harm-gated")),
+        open_folder(posts),
+        FitOptions(tmp_path / "a", leaks=True),
     )
     out = tmp_path / "said.jsonl"
-    ended = run("reason", path, posts / "test.jsonl", "-o", out, "--max-length", 5)
+    ended = run_command("reason", path, posts / "test.jsonl", "-o", out, "--max-length", 5)
     assert ended.code == 0, ended.err
     said = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["id"] for row in said] == ["test-0", "test-1", "test-2", "test-last"]
@@ -220,7 +229,7 @@ def test_a_generator_writes_a_rationale_for_each_post(
 
 def test_a_system_that_writes_nothing_says_which_do(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "posts.jsonl").write_text('{"id": "1", "text": "a cake"}\n')
-    ended = run("reason", bundle, tmp_path / "posts.jsonl", "-o", tmp_path / "said.jsonl")
+    ended = run_command("reason", bundle, tmp_path / "posts.jsonl", "-o", tmp_path / "said.jsonl")
     assert ended.code == 1
     assert "mr-harm-gated" in ended.err
     assert not (tmp_path / "said.jsonl").exists()

@@ -13,11 +13,11 @@ from miko_clf.errors import BusyError
 
 def test_a_folder_that_is_held_is_refused_and_one_let_go_is_not(tmp_path: Path) -> None:
     for _ in range(2):
-        with manifest.alone(tmp_path / "out"):
+        with manifest.lock_folder(tmp_path / "out"):
             with pytest.raises(BusyError, match="another process is working there"):
-                ExitStack().enter_context(manifest.alone(tmp_path / "out"))
+                ExitStack().enter_context(manifest.lock_folder(tmp_path / "out"))
             with pytest.raises(BusyError, match="another process is working there"):
-                ExitStack().enter_context(manifest.alone(tmp_path / "out", patience=0.05))
+                ExitStack().enter_context(manifest.lock_folder(tmp_path / "out", patience=0.05))
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -27,10 +27,10 @@ def test_the_folder_that_a_process_is_in_is_held_as_any_other(
     (tmp_path / "out").mkdir()
     monkeypatch.chdir(tmp_path / "out")
     with (
-        manifest.alone(Path()),
+        manifest.lock_folder(Path()),
         pytest.raises(BusyError, match="another process is working there"),
     ):
-        ExitStack().enter_context(manifest.alone(tmp_path / "out"))
+        ExitStack().enter_context(manifest.lock_folder(tmp_path / "out"))
 
 
 def test_a_lock_that_is_let_go_while_another_takes_it_has_one_holder(
@@ -44,10 +44,10 @@ def test_a_lock_that_is_let_go_while_another_takes_it_has_one_holder(
         first.close()
         lock(file, how)
 
-    first.enter_context(manifest.alone(tmp_path / "out"))
+    first.enter_context(manifest.lock_folder(tmp_path / "out"))
     monkeypatch.setattr(fcntl, "flock", late)
     with (
-        manifest.alone(tmp_path / "out"),
+        manifest.lock_folder(tmp_path / "out"),
         pytest.raises(BusyError, match="another process is working there"),
     ):
-        ExitStack().enter_context(manifest.alone(tmp_path / "out"))
+        ExitStack().enter_context(manifest.lock_folder(tmp_path / "out"))

@@ -1,4 +1,4 @@
-"""The words that `sweep` takes, and what it calls."""
+"""The sweep command: its options and what it calls."""
 
 import json
 import shlex
@@ -9,14 +9,21 @@ from typing import Any
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
-from miko_clf.cli import options
-from miko_clf.cli.classify import cache, opened, tell_skipped
-from miko_clf.cli.parser import Command, Parser, UsageError, needed
+from miko_clf.cli.parser import (
+    Command,
+    Parser,
+    UsageError,
+    add_data_options,
+    choose_cache,
+    open_data,
+    require_options,
+    write_skipped_posts,
+)
 
-METRICS = ("macro_f1", "auroc", "accuracy", "average_precision", "loss")
+SWEEP_METRICS = ("macro_f1", "auroc", "accuracy", "average_precision", "loss")
 
 
-def _words(parser: Parser) -> None:
+def _add_sweep_options(parser: Parser) -> None:
     add = parser.add_argument
     say = "YAML file or name of a shipped recipe; RECIPE,key=value,... changes keys"
     add("recipe", type=str, metavar="RECIPE", help=say)
@@ -26,7 +33,7 @@ def _words(parser: Parser) -> None:
         "give it once for each key"
     )
     add("--range", type=str, action="append", default=[], metavar="KEY=...", help=say)
-    options.data(parser)
+    add_data_options(parser)
     say = "folder of trials, logs and the best; a sweep that was stopped there goes on"
     add("--out", type=Path, metavar="DIR", help=say)
     say = "trials in all, those among them that are done already (default: %(default)s)"
@@ -35,7 +42,7 @@ def _words(parser: Parser) -> None:
         "what validation measures in the kept epoch (default: %(default)s); the best value is "
         "flattered, because validation chose it"
     )
-    add("--metric", choices=METRICS, default="macro_f1", help=say)
+    add("--metric", choices=SWEEP_METRICS, default="macro_f1", help=say)
     say = "seeds that a trial is trained from and its value is the mean of (default: %(default)s)"
     add("--seeds", type=PositiveInt, default=1, metavar="N", help=say)
     say = "positive class of two, TASK=NAME,... where there are tasks (default: the rarer)"
@@ -44,19 +51,18 @@ def _words(parser: Parser) -> None:
     add("--i-know-it-leaks", action="store_true", help=say)
 
 
-def _sweep(given: Namespace, line: str) -> None:
-    needed(given, "data", "out")
+def _run_sweep(given: Namespace, line: str) -> None:
+    require_options(given, "data", "out")
     if not given.range:
         raise UsageError("the following arguments are required: --range")
     from miko_clf import manifest
-    from miko_clf.experiment.ranges import read_all
-    from miko_clf.experiment.record import Sweep
-    from miko_clf.experiment.sweep import importances
+    from miko_clf.experiment.search_space import parse_ranges
+    from miko_clf.experiment.sweep import Sweep, measure_importances
 
     plan = Sweep(
         out=given.out,
         recipe=given.recipe,
-        ranges=read_all(given.range),
+        ranges=parse_ranges(given.range),
         trials=given.trials,
         metric=given.metric,
         seeds=given.seeds,
@@ -64,18 +70,18 @@ def _sweep(given: Namespace, line: str) -> None:
         leaks=given.i_know_it_leaks,
     )
     plan.check()  # before torch is imported and posts are read
-    from miko_clf.experiment.objective import tune
+    from miko_clf.experiment.sweep import tune_recipe
 
-    data, skipped = opened(given)
-    tried = tune(plan, data, cache(given))
-    shares = importances(plan, tried)
+    data, skipped = open_data(given)
+    tried = tune_recipe(plan, data, choose_cache(given))
+    shares = measure_importances(plan, tried)
     manifest.write_json(plan.out / "importance.json", shares)
-    _show(plan, tried, shares)
-    _say(plan, tried, given.data)
-    tell_skipped(skipped, plan.out / "skipped.json")
+    _show_trials(plan, tried, shares)
+    _print_best(plan, tried, given.data)
+    write_skipped_posts(skipped, plan.out / "skipped.json")
 
 
-def _show(plan: Any, tried: Sequence[Any], shares: Mapping[str, float]) -> None:
+def _show_trials(plan: Any, tried: Sequence[Any], shares: Mapping[str, float]) -> None:
     from rich import box
     from rich.console import Console
     from rich.markup import escape
@@ -88,8 +94,8 @@ def _show(plan: Any, tried: Sequence[Any], shares: Mapping[str, float]) -> None:
     done = [one for one in tried if one.value is not None]
     for one in sorted(done, key=lambda one: -plan.sign * one.value):
         seconds = f"as {one.repeats}" if one.repeats is not None else f"{one.seconds:.1f}"
-        values = [escape(_cell(one.params[key])) for key in keys]
-        table.add_row(str(one.number), _worth(one), *values, seconds)
+        values = [escape(_format_param(one.params[key])) for key in keys]
+        table.add_row(str(one.number), _format_value(one), *values, seconds)
     console = Console()
     console.print(table)
     for one in tried:
@@ -100,18 +106,18 @@ def _show(plan: Any, tried: Sequence[Any], shares: Mapping[str, float]) -> None:
         print(f"importance (PED-ANOVA, rough): {said}")
 
 
-def _worth(one: Any) -> str:
+def _format_value(one: Any) -> str:
     spread = f" [{min(one.by_seed):.4f}, {max(one.by_seed):.4f}]" if len(one.by_seed) > 1 else ""
     return f"{one.value:.4f}{spread}".replace("[", r"\[")
 
 
-def _cell(value: Any) -> str:
+def _format_param(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _say(plan: Any, tried: Sequence[Any], data: Path) -> None:
+def _print_best(plan: Any, tried: Sequence[Any], data: Path) -> None:
     best, count = plan.best(tried), sum(one.value is not None for one in tried)
     which = " (of its first seed)" if plan.seeds > 1 else ""
     print(f"best:   {plan.out / 'best.yaml'}, bundle {plan.out / 'best'}{which}")
@@ -123,13 +129,13 @@ def _say(plan: Any, tried: Sequence[Any], data: Path) -> None:
     print(f"next:   miko-clf evaluate {bundle} --data {where} --split test")
 
 
-COMMANDS: Mapping[str, Command] = {
+SWEEP_COMMANDS: Mapping[str, Command] = {
     "sweep": Command(
         "Search values of a recipe's keys by validation, which flatters the best it finds",
         "RECIPE --data D --out DIR --range KEY=... [--range KEY=... ...] [options]",
         "tiny --data posts --out runs/sweep --range fusion.layers=1..4 --trials 20",
-        _words,
+        _add_sweep_options,
         "train,sweep",
     )
 }
-ACTS: Mapping[str, Callable[[Namespace, str], None]] = {"sweep": _sweep}
+SWEEP_ACTS: Mapping[str, Callable[[Namespace, str], None]] = {"sweep": _run_sweep}

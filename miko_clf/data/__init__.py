@@ -1,1 +1,1 @@
-"""Posts: what they are, how files of them are read, and how they become arrays."""
+"""Posts: what they are, how they are read, and the arrays that models take."""

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from miko_clf.data import joined
-from miko_clf.data.pixels import Preprocess, pixels
+from miko_clf.data import tokenizer
 from miko_clf.data.post import RELATIONS, Post, Record
-from miko_clf.data.words import Words, pad
+from miko_clf.data.preprocess import Preprocessing, preprocess_image
+from miko_clf.data.tokenizer import TextTokenizer, pad_ids
 from miko_clf.errors import PostError
 
 Arrays = dict[str, NDArray[Any]]
-TEXTS = ("text", "description", "rationale")
+_TEXT_INPUTS = ("text", "description", "rationale")
 
 
 class Preparation(Record):
@@ -31,7 +31,7 @@ class Preparation(Record):
     joined: Literal["no", "separated", "bare"] = "no"
     long: Literal["cut", "ends", "chunk"] = "cut"
     window: int | None = None
-    image: Preprocess | None
+    image: Preprocessing | None
     pad_id: int
     max_length: int = Field(gt=0)
     intention_length: int = Field(gt=0)
@@ -41,7 +41,7 @@ class Preparation(Record):
     @property
     def texts(self) -> tuple[str, ...]:
         """Texts that the model sees as content; joined ones are one, called text."""
-        given = tuple(name for name in TEXTS if name in self.inputs)
+        given = tuple(name for name in _TEXT_INPUTS if name in self.inputs)
         return given if self.joined == "no" else ("text",)
 
     @property
@@ -50,12 +50,14 @@ class Preparation(Record):
         return "intention" in self.inputs and self.joined == "no"
 
 
-def read_words(path: Path, preparation: Preparation) -> Words | None:
+def read_tokenizer(path: Path, preparation: Preparation) -> TextTokenizer | None:
     """Return the tokenizer of a bundle, none where no input is a text."""
-    return Words.read(path, preparation.pad_id) if preparation.texts else None
+    return TextTokenizer.read(path, preparation.pad_id) if preparation.texts else None
 
 
-def collate(posts: Sequence[Post], preparation: Preparation, words: Words | None) -> Arrays:
+def collate_posts(
+    posts: Sequence[Post], preparation: Preparation, words: TextTokenizer | None
+) -> Arrays:
     """Return every array that the inputs call for; `words` is null where none of them is a text.
 
     pixels uint8 (post, 3, height, width), image_present bool (post,); for each text NAME
@@ -65,56 +67,59 @@ def collate(posts: Sequence[Post], preparation: Preparation, words: Words | None
     """
     arrays: Arrays = {}
     if preparation.image is not None:
-        arrays |= images(posts, preparation.image)
+        arrays |= stack_images(posts, preparation.image)
     if words is None:
         return arrays
-    for name, rows in text_rows(posts, preparation, words).items():
-        arrays[f"{name}_ids"], arrays[f"{name}_mask"] = pad(rows, words.pad_id)
+    for name, rows in encode_texts(posts, preparation, words).items():
+        arrays[f"{name}_ids"], arrays[f"{name}_mask"] = pad_ids(rows, words.pad_id)
     if preparation.reads_intentions:
-        arrays |= intentions(posts, preparation.intention_length, words)
+        arrays |= _encode_intentions(posts, preparation.intention_length, words)
     return arrays
 
 
-def text_rows(
-    posts: Sequence[Post], preparation: Preparation, words: Words
+def encode_texts(
+    posts: Sequence[Post], preparation: Preparation, words: TextTokenizer
 ) -> dict[str, list[list[int]]]:
     """Return the ids of each text that the model sees as content, none where a post lacks it."""
     longest = preparation.max_length
     if preparation.joined == "no":
         how: dict[str, Any] = {"long": preparation.long, "window": preparation.window}
         return {
-            name: words.encode(content_text(posts, name), longest, **how)
+            name: words.encode(_select_texts(posts, name), longest, **how)
             for name in preparation.texts
         }
-    parts = [_parts(post, preparation.inputs) for post in posts]
-    join = joined.bare if preparation.joined == "bare" else joined.separated
+    parts = [_list_parts(post, preparation.inputs) for post in posts]
+    join = tokenizer.join_bare if preparation.joined == "bare" else tokenizer.join_separated
     return {"text": join(parts, words, longest)}
 
 
-def _parts(post: Post, inputs: Sequence[str]) -> list[str]:
+def _list_parts(post: Post, inputs: Sequence[str]) -> list[str]:
     """Return the texts of a post that are inputs, in the order in which they are joined."""
-    texts = [content_text([post], name)[0] for name in TEXTS if name in inputs]
+    texts = [_select_texts([post], name)[0] for name in _TEXT_INPUTS if name in inputs]
     if "intention" in inputs:
         texts += [one.text for one in post.intentions]
     return [text for text in texts if text]
 
 
-def images(posts: Sequence[Post], preprocess: Preprocess) -> Arrays:
+def stack_images(posts: Sequence[Post], preprocess: Preprocessing) -> Arrays:
     """Return pixels and image_present; a post without an image has black pixels."""
     blank = np.zeros((3, preprocess.height, preprocess.width), dtype=np.uint8)
-    stack = [pixels(post.image, preprocess) if post.image is not None else blank for post in posts]
+    stack = [
+        preprocess_image(post.image, preprocess) if post.image is not None else blank
+        for post in posts
+    ]
     present = [post.image is not None for post in posts]
     return {"pixels": np.stack(stack), "image_present": np.array(present, dtype=bool)}
 
 
-def content_text(posts: Sequence[Post], name: str) -> list[str | None]:
+def _select_texts(posts: Sequence[Post], name: str) -> list[str | None]:
     """Return the named text of each post, refusing a rationale that saw the label."""
     if name != "rationale":
         return [getattr(post, name) for post in posts]
-    return [input_rationale(post) for post in posts]
+    return [get_input_rationale(post) for post in posts]
 
 
-def input_rationale(post: Post) -> str | None:
+def get_input_rationale(post: Post) -> str | None:
     """Return the rationale of a post as an input; raises `PostError` if it saw the label."""
     if post.rationale is not None and post.rationale.saw_label:
         raise PostError(
@@ -124,11 +129,11 @@ def input_rationale(post: Post) -> str | None:
     return post.rationale.text if post.rationale else None
 
 
-def intentions(posts: Sequence[Post], max_length: int, words: Words) -> Arrays:
+def _encode_intentions(posts: Sequence[Post], max_length: int, words: TextTokenizer) -> Arrays:
     """Return intention_ids, intention_mask and relation; one absent one where none is given."""
     counts = [len(post.intentions) for post in posts]
     rows = words.encode([one.text for post in posts for one in post.intentions], max_length)
-    flat_ids, flat_mask = pad(rows, words.pad_id)
+    flat_ids, flat_mask = pad_ids(rows, words.pad_id)
     shape = (len(posts), max([1, *counts]))
     ids = np.full((*shape, flat_ids.shape[1]), words.pad_id, dtype=np.int64)
     mask = np.zeros(ids.shape, dtype=bool)
@@ -142,7 +147,7 @@ def intentions(posts: Sequence[Post], max_length: int, words: Words) -> Arrays:
     return {"intention_ids": ids, "intention_mask": mask, "relation": relation}
 
 
-def drop(arrays: Arrays, gone: Mapping[str, NDArray[np.bool_]]) -> Arrays:
+def _mask_inputs(arrays: Arrays, gone: Mapping[str, NDArray[np.bool_]]) -> Arrays:
     """Return the arrays with an input masked for the posts that `gone[input]` marks."""
     changed = dict(arrays)
     for name, posts in gone.items():

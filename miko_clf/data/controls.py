@@ -1,4 +1,4 @@
-"""Posts whose intentions are not their own: what a model gains from these is not understanding."""
+"""Posts whose intentions are not their own: a gain from these is not understanding."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from miko_clf.data.post import Intention, Post
 
 Control = Literal["shuffled", "other-post", "empty", "noise"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
-SAYS = {
+CONTROL_MEANINGS = {
     "shuffled": "the intentions of another post of the same split",
     "other-post": "the intentions of a training post, drawn by the shares of the classes",
     "empty": "no intentions, read by the same model",
@@ -18,7 +18,7 @@ SAYS = {
 }
 
 
-def controlled(
+def apply_control(
     posts: Sequence[Post], control: Control, train: Sequence[Post], seed: int
 ) -> list[Post]:
     """Return the posts of a split with the intentions that a control gives them.
@@ -32,16 +32,18 @@ def controlled(
     random = np.random.default_rng([seed, CONTROLS.index(control), len(posts)])
     rows = [row for row, post in enumerate(posts) if post.intentions]
     found = list(posts)
-    given = _GIVEN[control]([posts[row] for row in rows], train, random) if rows else []
+    given = _CONTROL_FUNCTIONS[control]([posts[row] for row in rows], train, random) if rows else []
     for row, intentions in zip(rows, given, strict=True):
         found[row] = posts[row].model_copy(update={"intentions": intentions})
     return found
 
 
-Given = list[tuple[Intention, ...]]
+_GivenIntentions = list[tuple[Intention, ...]]
 
 
-def _shuffled(posts: list[Post], train: Sequence[Post], random: np.random.Generator) -> Given:
+def _shuffle_intentions(
+    posts: list[Post], train: Sequence[Post], random: np.random.Generator
+) -> _GivenIntentions:
     """Return everybody's intentions, moved along one random circle."""
     order = random.permutation(len(posts))
     donors = np.empty_like(order)
@@ -49,7 +51,9 @@ def _shuffled(posts: list[Post], train: Sequence[Post], random: np.random.Genera
     return [posts[donor].intentions for donor in donors]
 
 
-def _other_post(posts: list[Post], train: Sequence[Post], random: np.random.Generator) -> Given:
+def _draw_from_train(
+    posts: list[Post], train: Sequence[Post], random: np.random.Generator
+) -> _GivenIntentions:
     by_class: dict[str, list[Post]] = defaultdict(list)
     for post in train:
         if post.intentions:
@@ -64,11 +68,15 @@ def _other_post(posts: list[Post], train: Sequence[Post], random: np.random.Gene
     return found
 
 
-def _empty(posts: list[Post], train: Sequence[Post], random: np.random.Generator) -> Given:
+def _remove_intentions(
+    posts: list[Post], train: Sequence[Post], random: np.random.Generator
+) -> _GivenIntentions:
     return [() for _ in posts]
 
 
-def _noise(posts: list[Post], train: Sequence[Post], random: np.random.Generator) -> Given:
+def _scramble_words(
+    posts: list[Post], train: Sequence[Post], random: np.random.Generator
+) -> _GivenIntentions:
     words = [word for post in train for one in post.intentions for word in one.text.split()]
     words = words or [
         word for post in posts for one in post.intentions for word in one.text.split()
@@ -81,4 +89,9 @@ def _noise(posts: list[Post], train: Sequence[Post], random: np.random.Generator
     return [tuple(scrambled(one) for one in post.intentions) for post in posts]
 
 
-_GIVEN = {"shuffled": _shuffled, "other-post": _other_post, "empty": _empty, "noise": _noise}
+_CONTROL_FUNCTIONS = {
+    "shuffled": _shuffle_intentions,
+    "other-post": _draw_from_train,
+    "empty": _remove_intentions,
+    "noise": _scramble_words,
+}

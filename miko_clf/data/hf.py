@@ -6,36 +6,35 @@ from typing import Any
 
 import datasets
 
-from miko_clf.data.row import KEYS, check_keys
-from miko_clf.data.table import Row
+from miko_clf.data.readers import POST_KEYS, TableRow, check_keys
 from miko_clf.errors import PostError
 
 
-def saved_rows(path: Path, prefix: str) -> Iterator[Row]:
+def read_saved_rows(path: Path, prefix: str) -> Iterator[TableRow]:
     """Yield the rows of one saved Dataset, class numbers as names and images as encoded bytes.
 
     Where there is no `id` column, `prefix` and the row number make one.
     """
-    table = _loaded(path)
+    table = _load(path)
     try:
         check_keys((*table.column_names, "id"))
     except PostError as error:
         raise PostError(f"{path}: {error}") from None
-    table = table.select_columns([name for name in table.column_names if name in KEYS])
+    table = table.select_columns([name for name in table.column_names if name in POST_KEYS])
     for name, feature in table.features.items():
         if isinstance(feature, datasets.Image):
             table = table.cast_column(name, datasets.Image(decode=False))
-    readings = {name: _reading(feature) for name, feature in table.features.items()}
+    readings = {name: _choose_reading(feature) for name, feature in table.features.items()}
     for number, cells in enumerate(table, 1):
         row = {name: readings[name](value) for name, value in cells.items()}
         if "id" not in row:
             row["id"] = f"{prefix}-{number}"
         elif isinstance(row["id"], int):
             row["id"] = str(row["id"])
-        yield Row(f"{path} row {number}", row)
+        yield TableRow(f"{path} row {number}", row)
 
 
-def _loaded(path: Path) -> datasets.Dataset:
+def _load(path: Path) -> datasets.Dataset:
     try:
         table = datasets.load_from_disk(str(path))
     except (
@@ -49,18 +48,18 @@ def _loaded(path: Path) -> datasets.Dataset:
     return table
 
 
-def _reading(feature: Any) -> Callable[[Any], Any]:
+def _choose_reading(feature: Any) -> Callable[[Any], Any]:
     """Return what turns a stored value into ours: names for class numbers, else no change."""
     if isinstance(feature, datasets.ClassLabel):
-        return lambda value: _class_name(feature, value)
+        return lambda value: _name_class(feature, value)
     if isinstance(feature, dict):
-        readings = {name: _reading(each) for name, each in feature.items()}
+        readings = {name: _choose_reading(each) for name, each in feature.items()}
         return lambda values: values and {n: readings[n](value) for n, value in values.items()}
     inner = getattr(feature, "feature", None)
     if isinstance(inner, datasets.ClassLabel):
-        return lambda values: values and [_class_name(inner, value) for value in values]
+        return lambda values: values and [_name_class(inner, value) for value in values]
     return lambda value: value
 
 
-def _class_name(feature: datasets.ClassLabel, value: int | None) -> str | None:
+def _name_class(feature: datasets.ClassLabel, value: int | None) -> str | None:
     return None if value is None or value < 0 else feature.int2str(value)

@@ -14,9 +14,9 @@ RELATIONS: tuple[Relation, ...] = (
     "xNeed", "xIntent", "xAttr", "xReact", "xWant", "xEffect", "oReact", "oWant", "oEffect", "Open",
 )  # fmt: skip
 
-Names = str | tuple[str, ...]
+ClassNames = str | tuple[str, ...]
 # One class, any number of classes, or either for each of several tasks.
-Label = Names | Mapping[str, Names]
+Label = ClassNames | Mapping[str, ClassNames]
 
 
 class Record(BaseModel):

@@ -1,7 +1,8 @@
-"""How far raters agree: Krippendorff's alpha, raw agreement and Gwet's AC1, side by side."""
+"""How far raters agree, people or judges: Krippendorff's alpha, raw, and Gwet's AC1."""
 
+import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import krippendorff
 import numpy as np
@@ -10,8 +11,19 @@ from numpy.typing import ArrayLike
 from miko_clf.data.post import Record
 from miko_clf.errors import DistilError
 
-Level = Literal["nominal", "ordinal", "interval", "ratio"]
-Interval = tuple[float, float]
+
+def name_second_opinion(judge: str) -> str:
+    """Return the name under which a judge's second opinion is kept."""
+    return f"again:{judge}"
+
+
+def describe_agreements(db: sqlite3.Connection) -> list[str]:
+    """Return how far judges agree with themselves and with people, a line each."""
+    return [match.line() for match in (*measure_self_agreement(db), *measure_human_agreement(db))]
+
+
+_Level = Literal["nominal", "ordinal", "interval", "ratio"]
+_Interval = tuple[float, float]
 
 
 class Agreement(Record):
@@ -28,16 +40,16 @@ class Agreement(Record):
     alpha: float | None
     raw: float
     ac1: float
-    alpha_interval: Interval | None = None
-    raw_interval: Interval | None = None
-    ac1_interval: Interval | None = None
+    alpha_interval: _Interval | None = None
+    raw_interval: _Interval | None = None
+    ac1_interval: _Interval | None = None
 
 
-def agreement(
+def measure_agreement(
     ratings: ArrayLike,
     *,
     values: Sequence[float] | None = None,
-    level: Level = "nominal",
+    level: _Level = "nominal",
     draws: int = 0,
     seed: int = 0,
 ) -> Agreement:
@@ -47,7 +59,7 @@ def agreement(
     intervals are percentiles over that many resamplings of the units. Raises `DistilError`
     where no unit has two ratings, or a rating is none of `values`.
     """
-    table = _table(ratings)
+    table = _check_table(ratings)
     chosen = np.unique(table[~np.isnan(table)])
     known = np.array(sorted(values)) if values is not None else chosen
     if strange := sorted(set(chosen) - set(known)):
@@ -56,14 +68,14 @@ def agreement(
     if not pairs.any():
         raise DistilError("agreement needs a unit that two raters rated; none was given")
     figures: dict[str, Callable[[np.ndarray], float | None]] = {
-        "alpha": lambda some: alpha(some, level),
-        "raw": raw,
-        "ac1": lambda some: ac1(some, known),
+        "alpha": lambda some: compute_alpha(some, level),
+        "raw": compute_raw_agreement,
+        "ac1": lambda some: compute_ac1(some, known),
     }
     found: dict[str, object] = {name: figure(table) for name, figure in figures.items()}
     if draws:
         found |= {
-            f"{name}_interval": _interval(figure, table, draws, seed)
+            f"{name}_interval": _draw_interval(figure, table, draws, seed)
             for name, figure in figures.items()
         }
     return Agreement.model_validate(
@@ -76,7 +88,7 @@ def agreement(
     )
 
 
-def alpha(ratings: np.ndarray, level: Level = "nominal") -> float | None:
+def compute_alpha(ratings: np.ndarray, level: _Level = "nominal") -> float | None:
     """Return Krippendorff's alpha of (rater, unit), None where all ratings are one value."""
     rated = ratings[:, (~np.isnan(ratings)).sum(axis=0) >= 2]
     if len(np.unique(rated[~np.isnan(rated)])) < 2:
@@ -84,19 +96,19 @@ def alpha(ratings: np.ndarray, level: Level = "nominal") -> float | None:
     return round(float(krippendorff.alpha(rated, level_of_measurement=level)), 4)
 
 
-def raw(ratings: np.ndarray) -> float:
+def compute_raw_agreement(ratings: np.ndarray) -> float:
     """Return the share of equal pairs of ratings of a unit, the mean over units with a pair."""
-    return round(_agreed(_counts(ratings, np.unique(ratings[~np.isnan(ratings)]))), 4)
+    return round(_compute_agreed(_count_values(ratings, np.unique(ratings[~np.isnan(ratings)]))), 4)
 
 
-def ac1(ratings: np.ndarray, values: Sequence[float] | np.ndarray) -> float:
+def compute_ac1(ratings: np.ndarray, values: Sequence[float] | np.ndarray) -> float:
     """Return Gwet's AC1 for several raters and missing ratings.
 
     Gwet, Handbook of Inter-Rater Reliability (2014), chapter 5: units with two ratings or more
     tell the agreement, all rated units the chance of each value.
     """
-    counts = _counts(ratings, np.asarray(values))
-    agreed = _agreed(counts)
+    counts = _count_values(ratings, np.asarray(values))
+    agreed = _compute_agreed(counts)
     if len(counts) < 2:
         return 1.0
     each = counts.sum(axis=0)
@@ -105,27 +117,27 @@ def ac1(ratings: np.ndarray, values: Sequence[float] | np.ndarray) -> float:
     return round((agreed - chance) / (1 - chance), 4)
 
 
-def _table(ratings: ArrayLike) -> np.ndarray:
+def _check_table(ratings: ArrayLike) -> np.ndarray:
     table = np.asarray(ratings, dtype=float)
     if table.ndim != 2:
         raise DistilError(f"ratings have the shape {table.shape}; they must be (rater, unit)")
     return table
 
 
-def _counts(ratings: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _count_values(ratings: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return how many raters chose each value: (value, unit)."""
     return np.stack([(ratings == value).sum(axis=0) for value in values])
 
 
-def _agreed(counts: np.ndarray) -> float:
+def _compute_agreed(counts: np.ndarray) -> float:
     each = counts.sum(axis=0)
     counts, each = counts[:, each >= 2], each[each >= 2]
     return float(((counts * (counts - 1)).sum(axis=0) / (each * (each - 1))).mean())
 
 
-def _interval(
+def _draw_interval(
     figure: Callable[[np.ndarray], float | None], table: np.ndarray, draws: int, seed: int
-) -> Interval | None:
+) -> _Interval | None:
     """Return the middle 95 % of a figure over units drawn with replacement."""
     random = np.random.default_rng(seed)
     rated = table[:, (~np.isnan(table)).sum(axis=0) >= 2]
@@ -137,3 +149,92 @@ def _interval(
         return None
     low, high = np.percentile(found, (2.5, 97.5))
     return round(float(low), 4), round(float(high), 4)
+
+
+# Typicality as it is asked for, 1 to 5, on the scale of a score.
+_STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+class JudgeMatch(NamedTuple):
+    """Two judges of the same intentions. `typicality` is None where they do not share any, or one
+    of them does not keep to the five steps."""
+
+    one: str
+    other: str
+    plausibility: Agreement
+    typicality: Agreement | None
+
+    def line(self) -> str:
+        """Return both agreements in one line."""
+        parts = [f"{self.one} and {self.other}: plausibility {_describe(self.plausibility)}"]
+        if self.typicality:
+            parts.append(f"typicality {_describe(self.typicality)}")
+        return "; ".join(parts)
+
+
+def match_judges(db: sqlite3.Connection, one: str, other: str) -> JudgeMatch | None:
+    """Return how far two judges agree, None where no intention has both.
+
+    A plausibility of one half or more counts as plausible. Alpha of typicality is ordinal.
+    """
+    rows = db.execute(
+        "SELECT a.plausibility >= 0.5, b.plausibility >= 0.5, a.typicality, b.typicality "
+        "FROM scores a JOIN scores b USING (post, relation, sample) "
+        "WHERE a.judge = ? AND b.judge = ? "
+        "AND a.plausibility IS NOT NULL AND b.plausibility IS NOT NULL",
+        (one, other),
+    ).fetchall()
+    if not rows:
+        return None
+    plausible = measure_agreement(
+        [[row[0] for row in rows], [row[1] for row in rows]], values=(0, 1)
+    )
+    typical = [(a, b) for _, _, a, b in rows if a in _STEPS and b in _STEPS]
+    if not typical:
+        return JudgeMatch(one, other, plausible, None)
+    ordered = measure_agreement(list(zip(*typical, strict=True)), values=_STEPS, level="ordinal")
+    return JudgeMatch(one, other, plausible, ordered)
+
+
+def measure_self_agreement(db: sqlite3.Connection) -> list[JudgeMatch]:
+    """Return how far each judge that was asked twice agrees with itself."""
+    return _match_pairs(
+        db, [(judge, name_second_opinion(judge)) for judge in _list_judges(db, "llm:")]
+    )
+
+
+def measure_human_agreement(db: sqlite3.Connection) -> list[JudgeMatch]:
+    """Return how far each judge agrees with each person, or crowd, where both judged."""
+    judges = _list_judges(db, "llm:") + _list_judges(db, "critic:")
+    people = _list_judges(db, "human:")
+    return _match_pairs(db, [(one, other) for one in judges for other in people])
+
+
+def warn_of_own_work(db: sqlite3.Connection, model: str) -> str:
+    """Return a line of warning where a model is to judge what it wrote itself, else nothing."""
+    (count,) = db.execute(
+        "SELECT COUNT(*) FROM uses JOIN calls USING (key) "
+        "WHERE uses.task = 'intentions' AND ? IN (calls.model, calls.answered_by)",
+        (model,),
+    ).fetchone()
+    if not count:
+        return ""
+    return (
+        f"{model} wrote {count:,} of the answers that it is to judge; models favour their own "
+        "sentences, so a judge of another family says more"
+    )
+
+
+def _match_pairs(db: sqlite3.Connection, pairs: list[tuple[str, str]]) -> list[JudgeMatch]:
+    found = (match_judges(db, one, other) for one, other in pairs)
+    return [each for each in found if each is not None]
+
+
+def _list_judges(db: sqlite3.Connection, kind: str) -> list[str]:
+    rows = db.execute("SELECT DISTINCT judge FROM scores ORDER BY judge")
+    return [name for (name,) in rows if name.startswith(kind)]
+
+
+def _describe(found: Agreement) -> str:
+    alpha = "undefined" if found.alpha is None else f"{found.alpha:.3f}"
+    return f"raw {found.raw:.3f}, alpha {alpha}, AC1 {found.ac1:.3f} (n={found.units:,})"

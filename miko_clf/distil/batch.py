@@ -1,4 +1,4 @@
-"""The batch route: what is not answered yet is written down, to be asked anywhere, and read."""
+"""The batch route: open requests are written down, asked elsewhere, and read back."""
 
 import asyncio
 import sqlite3
@@ -9,29 +9,45 @@ from types import TracebackType
 from typing import NamedTuple
 from urllib.parse import quote
 
-from miko_clf.distil.call import Call, Reply
-from miko_clf.distil.dialect import Dialect, body
-from miko_clf.distil.gather import Halted, Tally
-from miko_clf.distil.money import Ledger, SpentError
-from miko_clf.distil.outputs import Answered, Outputs
-from miko_clf.distil.parts import (
-    LINES,
-    SIZE,
-    Asked,
-    Part,
-    asked_in,
-    fresh,
-    line_of,
-    model_of,
-    parts,
-    sweep,
+from miko_clf.data.readers import SkipReport
+from miko_clf.distil.batch_api import submit_parts
+from miko_clf.distil.batch_files import (
+    MAX_PART_BYTES,
+    MAX_PART_LINES,
+    BatchOutputs,
+    BatchPart,
+    OutputLine,
+    PartEntry,
+    encode_line,
+    list_parts,
+    name_new_parts,
+    read_part_entries,
+    read_part_model,
+    remove_unfinished,
 )
-from miko_clf.distil.shelf import Row, Shelf
+from miko_clf.distil.budget import BudgetError, BudgetLedger
+from miko_clf.distil.client import ServerDialect, TeacherClient, make_request_body
+from miko_clf.distil.jobs import JobPlan
+from miko_clf.distil.kb.store import CallRow, KnowledgeBase
+from miko_clf.distil.request import Request
+from miko_clf.distil.response import Response
+from miko_clf.distil.run import (
+    PostStream,
+    RunTerms,
+    find_total,
+    make_runner,
+    place_posts,
+    prepare_reading,
+    prepare_run,
+    run_scheduler,
+)
+from miko_clf.distil.scheduler import JobHalted, RunTally
 from miko_clf.errors import PostError
-from miko_clf.manifest import alone
+from miko_clf.manifest import lock_folder
+from miko_clf.progress import print_notice
 
-TRIES = 3  # times that a call is asked whose line was a passing error
-_TABLE = """
+_TRIES = 3  # times that a call is asked whose line was a passing error
+_ASKED_TABLE = """
 CREATE TABLE asked (
   key BLOB PRIMARY KEY, times INTEGER NOT NULL, part INTEGER NOT NULL, usd REAL NOT NULL
 ) WITHOUT ROWID"""
@@ -45,7 +61,7 @@ AND NOT EXISTS (SELECT 1 FROM lines WHERE lines.key = asked.key AND good)"""
 _KEPT = "EXISTS (SELECT 1 FROM kb.calls WHERE kb.calls.key = asked.key)"
 
 
-class Written(NamedTuple):
+class WaveReport(NamedTuple):
     """How a wave ended: the parts it wrote with so many calls, and what is not answered yet.
 
     `awaited` counts calls, `waiting` are the parts they stand in. `strays` are answers that no
@@ -61,7 +77,7 @@ class Written(NamedTuple):
     stray: str
     unreadable: int
     where: str
-    spent: SpentError | None
+    spent: BudgetError | None
 
     def lines(self) -> list[str]:
         """Return what a person should know, a line each."""
@@ -77,7 +93,7 @@ class Written(NamedTuple):
         return said
 
 
-class Wave:
+class BatchWave:
     """Stands in for paying, in one walk through all posts; use `with`.
 
     An answer that stands in an output file of the folder (`*.out.jsonl`, `*_output.jsonl`,
@@ -91,13 +107,13 @@ class Wave:
     def __init__(
         self,
         folder: Path,
-        shelf: Shelf,
-        ledger: Ledger,
-        tally: Tally,
-        dialects: Mapping[str, Dialect] | None = None,
+        shelf: KnowledgeBase,
+        ledger: BudgetLedger,
+        tally: RunTally,
+        dialects: Mapping[str, ServerDialect] | None = None,
         *,
-        lines: int = LINES,
-        size: int = SIZE,
+        lines: int = MAX_PART_LINES,
+        size: int = MAX_PART_BYTES,
         host: str = "batch",
     ) -> None:
         self.folder = folder
@@ -108,22 +124,22 @@ class Wave:
         self.lines = lines
         self.size = size
         self.host = host
-        self._open: dict[str, Part] = {}
+        self._open: dict[str, BatchPart] = {}
         self._done: list[Path] = []
         self._calls = 0
         self._stack = ExitStack()
 
-    def __enter__(self) -> "Wave":
+    def __enter__(self) -> "BatchWave":
         with ExitStack() as stack:
-            stack.enter_context(alone(self.folder))
-            sweep(self.folder)
-            self._parts = parts(self.folder)
-            self._names = fresh(self.folder)
-            self._db = _index(self.shelf.path)
+            stack.enter_context(lock_folder(self.folder))
+            remove_unfinished(self.folder)
+            self._parts = list_parts(self.folder)
+            self._names = name_new_parts(self.folder)
+            self._db = _open_index(self.shelf.path)
             stack.callback(self._db.close)
             with self._db:
                 self._db.execute("BEGIN")
-                self._outputs = Outputs(self.folder, self._db)
+                self._outputs = BatchOutputs(self.folder, self._db)
                 self._load()
             self._stack = stack.pop_all()
         return self
@@ -137,27 +153,27 @@ class Wave:
         with self._stack:
             for part in self._open.values():
                 self._done.append(part.finish())
-            spent = error if isinstance(error, SpentError) else None
+            spent = error if isinstance(error, BudgetError) else None
             self.written = self._written(spent, whole=error is None)
             (held,) = self._db.execute("SELECT TOTAL(usd) FROM asked").fetchone()
             self.ledger.reserved -= held
         return spent is not None
 
-    async def __call__(self, call: Call) -> Row:
+    async def __call__(self, call: Request) -> CallRow:
         """Return the answer from an output file, committed; else see that it is asked."""
         found = self._outputs.find(call.key)
         if (found is None or not found.good) and self._awaited(call.key):
-            raise Halted
+            raise JobHalted
         if found is not None:
             row = await self._keep(call, found)
             if row is not None:
                 return row
         row = await self._write(call)
         if row is None:
-            raise Halted
+            raise JobHalted
         return row
 
-    async def _keep(self, call: Call, found: Answered) -> Row | None:
+    async def _keep(self, call: Request, found: OutputLine) -> CallRow | None:
         """Keep what a line says; None where the call is to be asked again."""
         reply, passing = self._outputs.reply(found, self.host)
         if reply.status == "failed" and self._told(call.key, found.id):
@@ -165,34 +181,34 @@ class Wave:
         usd = self.ledger.settle(self._released(call.key), call, reply.usage)
         self.tally.count(reply)
         row = await self.shelf.keep(call, reply, usd)
-        return None if passing and found.failures < TRIES else row
+        return None if passing and found.failures < _TRIES else row
 
-    async def _write(self, call: Call) -> Row | None:
+    async def _write(self, call: Request) -> CallRow | None:
         """Write a call into the part of its model; its row where it cannot be asked at all."""
         usd = self.ledger.reserve(call)
-        dialect = self.dialects.get(call.model, Dialect())
+        dialect = self.dialects.get(call.model, ServerDialect())
         try:
             if any(turn.picture for turn in call.turns):  # reading and shrinking it takes a while
-                asked = await asyncio.to_thread(body, call, dialect)
+                asked = await asyncio.to_thread(make_request_body, call, dialect)
             else:
-                asked = body(call, dialect)
+                asked = make_request_body(call, dialect)
         except PostError as error:
             self.ledger.reserved -= usd
-            reply = Reply(status="failed", reason=str(error), host=self.host)
+            reply = Response(status="failed", reason=str(error), host=self.host)
             return await self.shelf.keep(call, reply, 0.0)
-        self._add(call, line_of(call.key, asked))
+        self._add(call, encode_line(call.key, asked))
         self._db.execute(_ASK, (call.key, len(self._parts), usd))
         return None
 
-    def _add(self, call: Call, line: bytes) -> None:
+    def _add(self, call: Request, line: bytes) -> None:
         part = self._open.get(call.model)
         if part and (part.lines == self.lines or part.size + len(line) > self.size):
             self._done.append(self._open.pop(call.model).finish())
             part = None
         if part is None:
-            part = self._open[call.model] = Part(next(self._names), call.model)
+            part = self._open[call.model] = BatchPart(next(self._names), call.model)
         try:
-            part.add(line, Asked(call.key, self.ledger.expected(call)))
+            part.add(line, PartEntry(call.key, self.ledger.expected(call)))
         except BaseException:
             del self._open[call.model]
             raise
@@ -200,11 +216,13 @@ class Wave:
 
     def _load(self) -> None:
         """Take up what was written before; what of it is not settled is set aside of the budget."""
-        self._db.execute(_TABLE)
+        self._db.execute(_ASKED_TABLE)
         for number, path in enumerate(self._parts):
-            model = model_of(path)
+            model = read_part_model(path)
             price = self.ledger.price
-            rows = ((key, number, price(model, expected)) for key, expected in asked_in(path))
+            rows = (
+                (key, number, price(model, expected)) for key, expected in read_part_entries(path)
+            )
             self._db.executemany(_ASK, rows)
         self._db.execute(f"UPDATE asked SET usd = 0 WHERE NOT ({_AWAITED}) AND {_KEPT}")
         (held,) = self._db.execute("SELECT TOTAL(usd) FROM asked").fetchone()
@@ -225,7 +243,7 @@ class Wave:
         self._db.execute("UPDATE asked SET usd = 0 WHERE key = ?", (key,))
         return float(row[0]) if row else 0.0
 
-    def _written(self, spent: SpentError | None, *, whole: bool) -> Written:
+    def _written(self, spent: BudgetError | None, *, whole: bool) -> WaveReport:
         every = self._parts + self._done
         rows = self._db.execute(
             f"SELECT part, COUNT(*) FROM asked WHERE {_AWAITED} AND part < ? GROUP BY part",
@@ -233,7 +251,7 @@ class Wave:
         ).fetchall()
         waiting = [every[number] for number, _ in rows] + self._done
         strays, stray = self._strays() if whole else (0, "")
-        return Written(
+        return WaveReport(
             tuple(self._done),
             self._calls,
             sum(count for _, count in rows) + self._calls,
@@ -255,10 +273,10 @@ class Wave:
         return count, (example or "").lower()
 
 
-async def in_waves(
-    walk: Callable[[], Awaitable[Written]],
-    send: Callable[[Written], Awaitable[None]] | None,
-) -> Written:
+async def run_waves(
+    walk: Callable[[], Awaitable[WaveReport]],
+    send: Callable[[WaveReport], Awaitable[None]] | None,
+) -> WaveReport:
     """Walk through all posts, have what is missing answered, and again, until nothing is missing.
 
     `walk` opens the shelf, walks within a `Wave` and returns what was written; the shelf is free
@@ -274,9 +292,100 @@ async def in_waves(
         await send(written)
 
 
-def _index(kb: Path) -> sqlite3.Connection:
+def _open_index(kb: Path) -> sqlite3.Connection:
     """Return a database in a temporary file, gone when it is closed, which sees the shelf's."""
     db = sqlite3.connect("", uri=True, isolation_level=None)
     db.execute("PRAGMA journal_mode = OFF")
     db.execute("ATTACH ? AS kb", (f"file:{quote(kb.absolute().as_posix())}?mode=ro",))
     return db
+
+
+def distil_in_batches(
+    posts: Path,
+    kb: Path,
+    plan: JobPlan,
+    folder: Path,
+    teacher: TeacherClient | None,
+    terms: RunTerms | None = None,
+    *,
+    send: bool = False,
+    report: SkipReport | None = None,
+) -> tuple[RunTally, WaveReport]:
+    """Read the answers in a folder, and write there what is to be asked next.
+
+    With `send`, parts go through the Batch API of the teacher's server until every post has
+    ended; without, one wave is written, and the same call goes on once its answers lie there.
+    `teacher` is needed to send and to probe. Raises what `run.gather` raises.
+    """
+    terms = terms or RunTerms()
+    read, plan = prepare_reading(posts, plan, terms, report)
+    return asyncio.run(_distil_in_batches(read, kb, plan, folder, teacher, terms, send, report))
+
+
+async def _distil_in_batches(
+    read: Callable[[], PostStream],
+    kb: Path,
+    plan: JobPlan,
+    folder: Path,
+    teacher: TeacherClient | None,
+    terms: RunTerms,
+    send: bool,
+    report: SkipReport | None,
+) -> tuple[RunTally, WaveReport]:
+    tallies: list[RunTally] = []
+
+    async def walk() -> WaveReport:
+        tallies.append(RunTally())
+        again = len(tallies) > 1
+        return await _run_wave(read(), kb, plan, folder, teacher, terms, report, tallies[-1], again)
+
+    async def hand_over(written: WaveReport) -> None:
+        assert teacher is not None
+        with KnowledgeBase(kb) as shelf:
+            spent = shelf.spent()
+        ledger = BudgetLedger(
+            terms.prices, plan.models, budget=terms.budget, spent=spent, batch=True
+        )
+        await submit_parts(written.waiting, teacher.client, ledger)
+
+    try:
+        written = await run_waves(walk, hand_over if send else None)
+    finally:
+        if teacher is not None:
+            await teacher.close()
+    return tallies[-1], written
+
+
+async def _run_wave(
+    found: PostStream,
+    kb: Path,
+    plan: JobPlan,
+    folder: Path,
+    teacher: TeacherClient | None,
+    terms: RunTerms,
+    report: SkipReport | None,
+    tally: RunTally,
+    again: bool,
+) -> WaveReport:
+    with KnowledgeBase(kb) as shelf:
+        ledger, posts = await prepare_run(
+            found, shelf, plan, teacher, terms, batch=True, again=again
+        )
+        dialects = teacher.dialects if teacher else {}
+        host = teacher.host if teacher else "batch"
+        with BatchWave(folder, shelf, ledger, tally, dialects, host=host) as wave:
+            await run_scheduler(
+                shelf,
+                place_posts(shelf, posts, report),
+                make_runner(plan),
+                teacher,
+                ledger,
+                width=terms.width,
+                total=find_total(found, terms),
+                title=plan.task,
+                pay=wave,
+                tally=tally,
+            )
+        for line in wave.written.lines():
+            print_notice(line)
+        return wave.written

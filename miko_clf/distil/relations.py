@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from miko_clf.data.post import Relation
 
-STEMS: Mapping[Relation, str] = {
+RELATION_STEMS: Mapping[Relation, str] = {
     "xNeed": "Before posting this, the author needs to",
     "xIntent": "The author posts this because the author intended to",
     "xAttr": "The author posts this because the author is",
@@ -17,7 +17,7 @@ STEMS: Mapping[Relation, str] = {
     "oEffect": "After seeing this, others will",
     "Open": "The author posts this because",
 }
-MEANINGS: Mapping[Relation, str] = {
+RELATION_MEANINGS: Mapping[Relation, str] = {
     "xNeed": "what the author had to do, have or know before the post could be made",
     "xIntent": "the aim the author had in mind while posting",
     "xAttr": "what kind of person, or in what state of mind, the author seems to be",
@@ -30,7 +30,7 @@ MEANINGS: Mapping[Relation, str] = {
     "Open": "the one reason for posting that explains it best, in free words",
 }
 # The order of the ten in MIKO's prompt and in its released files (arXiv 2402.18169).
-PUBLISHED_ORDER: tuple[Relation, ...] = (
+MIKO_RELATION_ORDER: tuple[Relation, ...] = (
     "xWant", "oEffect", "xAttr", "xIntent", "xReact", "oReact", "oWant", "xEffect", "xNeed", "Open",
 )  # fmt: skip
 
@@ -95,39 +95,39 @@ _LOWERED = _THINGS | frozenset((
 
 def has_stem(relation: Relation, text: str) -> bool:
     """Say whether a text begins as a sentence of its relation does, in our words or MIKO's."""
-    return _STEM[relation].match(_squeezed(text)) is not None
+    return _STEM[relation].match(_squeeze(text)) is not None
 
 
-def completion(relation: Relation, text: str) -> str:
+def strip_relation_stem(relation: Relation, text: str) -> str:
     """Return what follows the stem, or the text itself where it has none."""
-    text = _squeezed(text)
+    text = _squeeze(text)
     found = _STEM[relation].match(text)
     return text[found.end() :].lstrip(_LEAD) if found else text
 
 
-def sentence(relation: Relation, completion: str) -> str:
+def make_sentence(relation: Relation, completion: str) -> str:
     """Return one whole sentence: our stem once, the completion, a period.
 
     A stem, or the end of one, that the completion repeats is dropped. A completion that says
     nothing gives an empty text; one that begins as another relation does is returned as it is,
     so that `has_stem` tells the mismatch.
     """
-    text = _unquoted(_squeezed(completion))
-    if not has_stem(relation, text) and any(has_stem(other, text) for other in STEMS):
+    text = _unquote(_squeeze(completion))
+    if not has_stem(relation, text) and any(has_stem(other, text) for other in RELATION_STEMS):
         return text
-    rest = _bare(relation, text)
+    rest = _strip_echo(relation, text)
     if not any(map(str.isalnum, rest)):
         return ""
-    stem = STEMS[relation]
+    stem = RELATION_STEMS[relation]
     if stem.endswith(" to") and rest.split()[0].lower() in _THINGS:
         stem = stem.removesuffix(" to")
     return f"{stem} {rest}."
 
 
-def _bare(relation: Relation, text: str) -> str:
+def _strip_echo(relation: Relation, text: str) -> str:
     """Return a completion without stem, echo, quotes, or punctuation at its ends."""
     while found := _STEM[relation].match(text) or _ECHO[relation].match(text):
-        text = _unquoted(text[found.end() :])
+        text = _unquote(text[found.end() :])
     first, _, more = text.rstrip(_TAIL).partition(" ")
     if first.istitle() and first != "I" and (relation != "Open" or first.lower() in _LOWERED):
         first = first.lower()
@@ -135,7 +135,7 @@ def _bare(relation: Relation, text: str) -> str:
     return f"{lead}{first} {more}".rstrip()
 
 
-def _unquoted(text: str) -> str:
+def _unquote(text: str) -> str:
     """Return a text without bullets, dots or a pair of quotes around it."""
     before = None
     while text != before:
@@ -146,5 +146,5 @@ def _unquoted(text: str) -> str:
     return text
 
 
-def _squeezed(text: str) -> str:
+def _squeeze(text: str) -> str:
     return " ".join(text.split())

@@ -1,1 +1,1 @@
-"""Encoders: one shape contract for towers of four sources, and a cache of what frozen ones say."""
+"""Encoders: towers of several sources under one shape contract, and a cache of frozen ones."""

@@ -2,37 +2,51 @@
 
 import json
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from miko_clf import recipe as recipes
-from miko_clf.data.words import Words
-from miko_clf.encode import from_open_clip, from_timm, from_transformers, resolve, seq2seq, tiny
-from miko_clf.encode.learn import freeze, unfreeze
-from miko_clf.encode.lora import adapt
-from miko_clf.encode.towers import ImageTower, Plan, TextTower
+from miko_clf.data.tokenizer import TextTokenizer
+from miko_clf.encode import hf_towers, open_clip_towers, t5_tower, timm_towers, tiny_towers
+from miko_clf.encode.finetune import add_lora, freeze_tower, unfreeze_blocks
+from miko_clf.encode.tower import ImageTower, TextTower, TowerPlan, load_encoder
 from miko_clf.errors import EncoderError
+from miko_clf.recipe import sections
 
-AnyTower = TypeVar("AnyTower", ImageTower, TextTower)
-SOURCES: dict[str, Any] = {
-    "transformers": from_transformers,
-    "open_clip": from_open_clip,
-    "timm": from_timm,
-    "seq2seq": seq2seq,
+_AnyTower = TypeVar("_AnyTower", ImageTower, TextTower)
+_IMAGE_LOADERS = {
+    "transformers": hf_towers.load_hf_image_tower,
+    "open_clip": open_clip_towers.load_open_clip_image_tower,
+    "timm": timm_towers.load_timm_image_tower,
+}
+_TEXT_LOADERS = {
+    "transformers": hf_towers.load_hf_text_tower,
+    "open_clip": open_clip_towers.load_open_clip_text_tower,
+}
+_IMAGE_REBUILDERS = {
+    "transformers": hf_towers.rebuild_hf_image_tower,
+    "open_clip": open_clip_towers.rebuild_open_clip_image_tower,
+    "timm": timm_towers.rebuild_timm_image_tower,
+}
+_TEXT_REBUILDERS = {
+    "transformers": hf_towers.rebuild_hf_text_tower,
+    "open_clip": open_clip_towers.rebuild_open_clip_text_tower,
+    "seq2seq": t5_tower.rebuild_t5_tower,
 }
 
 
-def image_tower(section: recipes.ImageTower) -> ImageTower:
+def build_image_tower(section: sections.ImageTowerSection) -> ImageTower:
     """Return the image tower that the recipe names; what learns of it is what the recipe says."""
     if section.source == "tiny":
-        return tiny.image_tower(section.size, section.width)
-    make = SOURCES[section.source].image_tower
-    tower = resolve.build(section.name, lambda name: make(name, section.output), section.source)
+        return tiny_towers.build_tiny_image_tower(section.size, section.width)
+    load = _IMAGE_LOADERS[section.source]
+    tower = load_encoder(section.name, lambda name: load(name, section.output), section.source)
     if section.normalise == "half":
         tower.normalise_by((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    return _taught(tower, section)
+    return _let_learn(tower, section)
 
 
-def text_tower(section: recipes.TextTower, texts: list[str], *, writes: bool = False) -> TextTower:
+def build_text_tower(
+    section: sections.TextTowerSection, texts: list[str], *, writes: bool = False
+) -> TextTower:
     """Return the text tower that the recipe names; what learns of it is what the recipe says.
 
     `texts` are the training texts; a tiny tower learns its word pieces from them. One that
@@ -43,8 +57,10 @@ def text_tower(section: recipes.TextTower, texts: list[str], *, writes: bool = F
             raise EncoderError(
                 f"text.source {section.source} has no encoder-decoders; use transformers"
             )
-        return _taught(resolve.build(section.name, seq2seq.text_tower, section.source), section)
-    tower = _text_tower(section, texts)
+        return _let_learn(
+            load_encoder(section.name, t5_tower.load_t5_tower, section.source), section
+        )
+    tower = _build_trained_text(section, texts)
     if section.long == "chunk":
         tower.chunk()
     return tower
@@ -56,52 +72,53 @@ def write_plans(path: Path, image: ImageTower | None, text: TextTower | None) ->
     path.write_text(json.dumps(plans, indent=1, default=str) + "\n", encoding="utf-8")
 
 
-def rebuild(path: Path, words: Words | None) -> tuple[ImageTower | None, TextTower | None]:
+def rebuild_towers(
+    path: Path, words: TextTokenizer | None
+) -> tuple[ImageTower | None, TextTower | None]:
     """Return the towers that `write_plans` described, with untrained weights."""
     plans = json.loads(path.read_text(encoding="utf-8"))
     image = _rebuild_image(plans["image"]) if plans["image"] else None
     return image, _rebuild_text(plans["text"], words) if words is not None else None
 
 
-def _rebuild_image(plan: Plan) -> ImageTower:
+def _rebuild_image(plan: TowerPlan) -> ImageTower:
     if plan["source"] == "tiny":
-        return tiny.image_tower(plan["size"], plan["width"])
-    tower: ImageTower = SOURCES[plan["source"]].rebuild_image(plan)
-    return tower
+        return tiny_towers.build_tiny_image_tower(plan["size"], plan["width"])
+    return _IMAGE_REBUILDERS[plan["source"]](plan)
 
 
-def _rebuild_text(plan: Plan, words: Words) -> TextTower:
+def _rebuild_text(plan: TowerPlan, words: TextTokenizer) -> TextTower:
     tower: TextTower
     if plan["source"] == "tiny":
-        tower = tiny.text_tower(words, plan["width"], plan["layers"])
+        tower = tiny_towers.build_tiny_text_tower(words, plan["width"], plan["layers"])
     else:
-        tower = SOURCES[plan["source"]].rebuild_text(plan, words)
+        tower = _TEXT_REBUILDERS[plan["source"]](plan, words)
     if plan.get("chunked"):
         tower.chunk()
     return tower
 
 
-def _text_tower(section: recipes.TextTower, texts: list[str]) -> TextTower:
+def _build_trained_text(section: sections.TextTowerSection, texts: list[str]) -> TextTower:
     if section.source == "tiny":
-        words = tiny.learn_words(texts, section.vocabulary)
-        return tiny.text_tower(words, section.width, section.layers)
+        words = tiny_towers.train_tokenizer(texts, section.vocabulary)
+        return tiny_towers.build_tiny_text_tower(words, section.width, section.layers)
     if section.source == "timm":
         raise EncoderError("timm has no text towers; use transformers, open_clip or tiny")
-    make = SOURCES[section.source].text_tower
-    tower = resolve.build(section.name, lambda name: make(name, section.output), section.source)
-    return _taught(tower, section)
+    load = _TEXT_LOADERS[section.source]
+    tower = load_encoder(section.name, lambda name: load(name, section.output), section.source)
+    return _let_learn(tower, section)
 
 
-def _taught(tower: AnyTower, section: recipes.Tower) -> AnyTower:
+def _let_learn(tower: _AnyTower, section: sections.TowerSection) -> _AnyTower:
     """Return the tower with what the recipe lets learn."""
     if not section.frozen:
         return tower
     if section.lora is not None:
-        return adapt(
+        return add_lora(
             tower,
             rank=section.lora.rank,
             alpha=float(section.lora.alpha),
             dropout=section.lora.dropout,
             targets=section.lora.targets,
         )
-    return unfreeze(tower, section.unfreeze) if section.unfreeze else freeze(tower)
+    return unfreeze_blocks(tower, section.unfreeze) if section.unfreeze else freeze_tower(tower)

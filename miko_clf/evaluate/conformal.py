@@ -7,9 +7,9 @@ from jaxtyping import Float, Int
 from mapie.classification import SplitConformalClassifier
 from mapie.conformity_scores import LACConformityScore
 
-from miko_clf.evaluate.calibrate import FEWEST_ROWS
+from miko_clf.evaluate.thresholds import FEWEST_FIT_ROWS
 
-Rows = Float[np.ndarray, "row label"]
+_Rows = Float[np.ndarray, "row label"]
 
 
 class _Stated:
@@ -18,16 +18,16 @@ class _Stated:
     def __init__(self, num_labels: int) -> None:
         self.classes_ = np.arange(num_labels)
 
-    def fit(self, rows: Rows, truth: Int[np.ndarray, " row"]) -> "_Stated":
+    def fit(self, rows: _Rows, truth: Int[np.ndarray, " row"]) -> "_Stated":
         """Return itself; there is nothing to learn."""
         return self
 
-    def predict(self, rows: Rows) -> Int[np.ndarray, " row"]:
+    def predict(self, rows: _Rows) -> Int[np.ndarray, " row"]:
         """Return the most probable label."""
         most_probable: Int[np.ndarray, " row"] = rows.argmax(1)
         return most_probable
 
-    def predict_proba(self, rows: Rows) -> Rows:
+    def predict_proba(self, rows: _Rows) -> _Rows:
         """Return the probabilities."""
         return rows
 
@@ -35,7 +35,9 @@ class _Stated:
         return True
 
 
-def fit_quantile(probabilities: Rows, truth: Int[np.ndarray, " row"], level: float) -> float | None:
+def fit_conformal_quantile(
+    probabilities: _Rows, truth: Int[np.ndarray, " row"], level: float
+) -> float | None:
     """Return the quantile q such that labels of probability 1 - q or more make the conformal set.
 
     Sadinle, Lei & Wasserman, JASA 2019 (the least ambiguous sets). On rows that are exchangeable
@@ -43,7 +45,7 @@ def fit_quantile(probabilities: Rows, truth: Int[np.ndarray, " row"], level: flo
     too few for the level, or lack a label.
     """
     num_rows, num_labels = probabilities.shape
-    fewest = max(FEWEST_ROWS, 1 / level, 1 / (1 - level))
+    fewest = max(FEWEST_FIT_ROWS, 1 / level, 1 / (1 - level))
     if num_rows <= fewest or len(np.unique(truth)) < num_labels:
         return None
     score: Any = LACConformityScore()

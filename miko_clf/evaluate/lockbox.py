@@ -9,19 +9,18 @@ from typing import Any
 
 from miko_clf import bundle, manifest
 from miko_clf.bundle import Bundle
-from miko_clf.data.held import Splits
-from miko_clf.data.pixels import digest
 from miko_clf.data.post import Post
-from miko_clf.data.split import is_test
+from miko_clf.data.preprocess import digest_image
+from miko_clf.data.splits import PostSplits, is_test_split
 from miko_clf.errors import BundleError, PostError
 
-KEY = "openings"
+_OPENINGS_KEY = "openings"
 _PATIENCE = 20.0  # seconds that an opening waits for others to be written
 _ALIKE = 0.5  # share of the test posts in val from which on the two are called the same
 
 
-def unlock(
-    bundles: Sequence[Bundle], data: Splits, split: str, command: str
+def open_lockbox(
+    bundles: Sequence[Bundle], data: PostSplits, split: str, command: str
 ) -> list[Mapping[str, Any]]:
     """Return every opening of a test split that these bundles have seen, this one included.
 
@@ -29,7 +28,7 @@ def unlock(
     `PostError` where test holds what val holds, `BundleError` where a bundle was fitted on it or
     another process does not let go of it.
     """
-    if is_test(split):
+    if is_test_split(split):
         _refuse_same(data, split)
         mark = data.fingerprint(split)
         for each in bundles:
@@ -48,27 +47,29 @@ def unlock(
         for each in bundles:
             _record(each.path, opening)
     found = [
-        opening for each in bundles for opening in bundle.read(each.path).manifest.get(KEY, [])
+        opening
+        for each in bundles
+        for opening in bundle.load_bundle(each.path).manifest.get(_OPENINGS_KEY, [])
     ]
     unique = {json.dumps(opening, sort_keys=True): opening for opening in found}
     return sorted(unique.values(), key=lambda opening: str(opening["when"]))
 
 
-def said(openings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def describe_openings(openings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what a report says of the openings."""
     return {"openings": len(openings), "of": [dict(opening) for opening in openings]}
 
 
 def _record(folder: Path, opening: Mapping[str, Any]) -> None:
-    path = folder / manifest.NAME
-    with manifest.alone(folder, patience=_PATIENCE):
+    path = folder / manifest.MANIFEST_FILE
+    with manifest.lock_folder(folder, patience=_PATIENCE):
         known = json.loads(path.read_text(encoding="utf-8"))
-        files = {name: mark for name, mark in known["files"].items() if name != manifest.CARD}
-        openings = [*known.get(KEY, []), opening]
-        manifest.write_json(path, {**known, "files": files, KEY: openings})
+        files = {name: mark for name, mark in known["files"].items() if name != manifest.CARD_FILE}
+        openings = [*known.get(_OPENINGS_KEY, []), opening]
+        manifest.write_json(path, {**known, "files": files, _OPENINGS_KEY: openings})
 
 
-def _refuse_same(data: Splits, split: str) -> None:
+def _refuse_same(data: PostSplits, split: str) -> None:
     """Raise `PostError` where half of the test posts stand in val; fewer is the audit's concern."""
     if not data.has("val"):
         return
@@ -83,6 +84,6 @@ def _refuse_same(data: Splits, split: str) -> None:
 
 def _contents(posts: Iterable[Post]) -> Iterable[str]:
     for post in posts:
-        image = None if post.image is None else digest(post.image)
+        image = None if post.image is None else digest_image(post.image)
         content = json.dumps([post.text, image, post.model_dump(mode="json")["label"]])
         yield hashlib.sha256(content.encode()).hexdigest()

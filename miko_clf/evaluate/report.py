@@ -1,11 +1,10 @@
 """What an evaluation found: as JSON, as a page, and as a table on the screen."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
@@ -13,9 +12,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from miko_clf import manifest
-from miko_clf.evaluate import words
-from miko_clf.evaluate.interval import Interval
-from miko_clf.evaluate.page import page
+from miko_clf.evaluate import formatting
+from miko_clf.evaluate.bootstrap import MetricDifference
+from miko_clf.evaluate.formatting import convert_to_json
+from miko_clf.evaluate.html.page import render_report
+from miko_clf.intervals import Interval
 
 _WIDE = 190  # columns that a table with each interval beside its value takes
 _ECE = {
@@ -25,7 +26,7 @@ _ECE = {
 
 
 @dataclass(frozen=True)
-class Row:
+class ReportRow:
     """One system on one arm (`with`, `without`, `student`, or a control)."""
 
     system: str
@@ -34,15 +35,6 @@ class Row:
     metrics: Mapping[str, Interval]
     threshold: float | Mapping[str, float] | None = None
     note: str = ""
-
-
-class Difference(NamedTuple):
-    """`metric` of `a` minus `metric` of `b` on the same rows."""
-
-    a: str
-    b: str
-    metric: str
-    interval: Interval
 
 
 @dataclass(frozen=True)
@@ -55,7 +47,7 @@ class Report:
     group or a row without one; 0 where each row is drawn by itself.
     """
 
-    rows: Sequence[Row]
+    rows: Sequence[ReportRow]
     data: str
     fingerprint: str
     split: str
@@ -64,7 +56,7 @@ class Report:
     versions: Mapping[str, str]
     command: str
     seconds: float
-    differences: Sequence[Difference] = field(default=())
+    differences: Sequence[MetricDifference] = field(default=())
     num_resamples: int = 1000
     groups: int = 0
     level: float = 0.95
@@ -74,19 +66,19 @@ class Report:
     findings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def write(report: Report, folder: Path) -> None:
+def write_report(report: Report, folder: Path) -> None:
     """Write `report.json` (undefined is null), `report.md` and `report.html`, each whole or not.
 
     Raises `BundleError` where the folder cannot be written.
     """
-    fields = strict(_fields(report))
+    fields = convert_to_json(_fields(report))
     manifest.write_json(folder / "report.json", fields)
     pages = [_page(each) for each in (report, *report.others)]
     manifest.write_text(folder / "report.md", "\n".join(pages))
-    manifest.write_text(folder / "report.html", page(fields))
+    manifest.write_text(folder / "report.html", render_report(fields))
 
 
-def print_table(report: Report, console: Console | None = None) -> None:
+def print_report(report: Report, console: Console | None = None) -> None:
     """Print the rows, then in words what the differences show, question by question.
 
     Below 190 columns the intervals stand under their values, and below 100 the metrics take two
@@ -114,27 +106,29 @@ def _print_rows(report: Report, console: Console) -> None:
         console.print(line, markup=False, highlight=False)
 
 
-def verdict(difference: Difference, positive: str | None) -> str:
+def describe_report_difference(difference: MetricDifference, positive: str | None) -> str:
     """Return in words what a paired difference shows, with its figures."""
-    return words.verdict(*difference, positive)
+    return formatting.describe_difference(*difference, positive)
 
 
 def _verdicts(report: Report) -> list[str]:
     """Return what the differences show; of a comparison over seeds, the paragraphs on it."""
     if "comparison" in report.findings:
         return list(report.findings["comparison"]["words"].splitlines())
-    return [verdict(each, report.positive) for each in report.differences]
+    return [describe_report_difference(each, report.positive) for each in report.differences]
 
 
 def _metrics(report: Report) -> list[str]:
-    return [name for name in words.TITLES if any(name in row.metrics for row in report.rows)]
+    return [
+        name for name in formatting.METRIC_TITLES if any(name in row.metrics for row in report.rows)
+    ]
 
 
 def _titles(report: Report, metrics: Sequence[str]) -> list[str]:
-    return [words.title(name, report.positive) for name in metrics]
+    return [formatting.get_metric_title(name, report.positive) for name in metrics]
 
 
-def _threshold(row: Row) -> str:
+def _threshold(row: ReportRow) -> str:
     if isinstance(row.threshold, Mapping):
         return "by label"
     return "" if row.threshold is None else f"{row.threshold:.3f}"
@@ -162,7 +156,7 @@ def _table(report: Report, metrics: Sequence[str], *, stacked: bool) -> Table:
 def _compact(interval: Interval | None, stacked: bool) -> str:
     if interval is None:
         return ""
-    figures = re.sub(r"\b0\.", ".", words.figures(*interval))
+    figures = re.sub(r"\b0\.", ".", formatting.format_interval(*interval))
     value, _, bounds = figures.partition(" ")
     return escape(f"{value}\n{bounds}" if stacked else figures)
 
@@ -176,13 +170,13 @@ def _meaning(report: Report) -> str:
         over = "other rows and other seeds" if seeds > 1 else "other rows alone"
         return rows + (
             f"Each figure is {what} and, in brackets, its {100 * report.level:g} % interval over "
-            f"{over}. {words.together(report.groups)}ECE is {_ECE[report.kind]}."
+            f"{over}. {formatting.describe_groups(report.groups)}ECE is {_ECE[report.kind]}."
         )
     return rows + (
         "Each figure is the metric on "
         f"those rows and, in brackets, the {100 * report.level:g} % percentile interval of "
         f"{report.num_resamples} bootstrap resamples of them: the chance in which rows were drawn, "
-        f"not the chance in training. {words.together(report.groups)}ECE is "
+        f"not the chance in training. {formatting.describe_groups(report.groups)}ECE is "
         f"{_ECE[report.kind]}; on resamples it comes out a little high."
     )
 
@@ -193,7 +187,8 @@ def _page(report: Report) -> str:
     lines = [_cells(heads), _cells(["---"] * len(heads))]
     for row in report.rows:
         figures = [
-            words.figures(*row.metrics[name]) if name in row.metrics else "" for name in metrics
+            formatting.format_interval(*row.metrics[name]) if name in row.metrics else ""
+            for name in metrics
         ]
         cells = [row.system, row.arm, str(row.rows), *figures, _threshold(row), row.note]
         lines.append(_cells(cells))
@@ -228,16 +223,3 @@ def _fields(report: Report) -> dict[str, Any]:
 def _cells(cells: Sequence[str]) -> str:
     safe = (re.sub(r"\s+", " ", cell).replace("|", r"\|") for cell in cells)
     return f"| {' | '.join(safe)} |"
-
-
-def strict(value: Any) -> Any:
-    """Return `value` as JSON holds it: intervals and differences as objects, NaN as null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Interval | Difference):
-        return strict(value._asdict())
-    if isinstance(value, Mapping):
-        return {key: strict(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict(each) for each in value]
-    return value

@@ -1,4 +1,4 @@
-"""One system trained from several seeds: mean, spread, and an interval over rows and seeds."""
+"""One system trained from several seeds: mean, spread, an interval over rows and seeds."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,13 +8,14 @@ from jaxtyping import Float, Int
 from scipy import stats
 
 from miko_clf import metrics
-from miko_clf.evaluate.weighted import Weights, draw, measure
+from miko_clf.intervals import ResampleWeights, draw_resamples
+from miko_clf.metrics import measure_resamples
 
-POWER = 0.8  # with which `Gap.smallest` would have been found
+_POWER = 0.8  # with which `Gap.smallest` would have been found
 _NOTHING = 1e-12  # what sums of equal numbers may leave
 
 
-class Scores(NamedTuple):
+class SeedPredictions(NamedTuple):
     """What one seed says of the rows: probabilities (row, label), and its own threshold.
 
     Of a cross-validation each row has the threshold of its fold, and `strata` says which that is.
@@ -26,10 +27,12 @@ class Scores(NamedTuple):
 
     def decided(self, positive: int | None) -> Int[np.ndarray, " row"]:
         """Return the label that each row is decided for."""
-        return metrics.decide(self.probabilities, positive=positive, threshold=self.threshold)
+        return metrics.decide_labels(
+            self.probabilities, positive=positive, threshold=self.threshold
+        )
 
 
-class Spread(NamedTuple):
+class SeedSummary(NamedTuple):
     """Mean and standard deviation over seeds, and the interval of the mean.
 
     The deviation is NaN where there is but one seed.
@@ -41,7 +44,7 @@ class Spread(NamedTuple):
     high: float
 
 
-class Gap(NamedTuple):
+class SeedDifference(NamedTuple):
     """How much a mean over seeds is above another: the interval, and the p-value of no gap.
 
     `smallest` is the gap that these rows and seeds would have found four times in five. A mean
@@ -55,33 +58,35 @@ class Gap(NamedTuple):
     smallest: float
 
 
-class Drawn(NamedTuple):
+class SeedMetric(NamedTuple):
     """A metric of each seed on the rows as they are, (seed,), and on resamples of them."""
 
     here: Float[np.ndarray, " seed"]
     resampled: Float[np.ndarray, "resample seed"]
 
-    def __sub__(self, other: "Drawn") -> "Drawn":
-        return Drawn(self.here - other.here, self.resampled - other.resampled)
+    def __sub__(self, other: "SeedMetric") -> "SeedMetric":
+        return SeedMetric(self.here - other.here, self.resampled - other.resampled)
 
 
-def over_seeds(
-    seeds: Sequence[Scores],
+def summarise_seeds(
+    seeds: Sequence[SeedPredictions],
     truth: Int[np.ndarray, " row"],
     *,
     positive: int | None,
     num_resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
-) -> dict[str, Spread]:
+) -> dict[str, SeedSummary]:
     """Return every metric over seeds; its interval covers other rows and other seeds."""
-    found = drawn(seeds, truth, resamples(len(truth), num_resamples, seed), positive=positive)
-    return {name: spread(each, level) for name, each in found.items()}
+    found = measure_seeds(
+        seeds, truth, draw_resamples(len(truth), num_resamples, seed), positive=positive
+    )
+    return {name: summarise_metric(each, level) for name, each in found.items()}
 
 
-def difference(
-    a_seeds: Sequence[Scores],
-    b_seeds: Sequence[Scores],
+def compare_seeds(
+    a_seeds: Sequence[SeedPredictions],
+    b_seeds: Sequence[SeedPredictions],
     truth: Int[np.ndarray, " row"],
     *,
     positive: int | None,
@@ -89,49 +94,33 @@ def difference(
     num_resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
-) -> Gap:
+) -> SeedDifference:
     """Return the mean of a minus that of b; both are drawn on the same rows and the same seeds.
 
     Seed i of a and seed i of b are a pair: same initial weights of what both have, same order.
     """
     assert len(a_seeds) == len(b_seeds), "a pair needs the same seeds"
-    weights = resamples(len(truth), num_resamples, seed)
+    weights = draw_resamples(len(truth), num_resamples, seed)
     a, b = (
-        drawn(each, truth, weights, positive=positive, names=[metric])[metric]
+        measure_seeds(each, truth, weights, positive=positive, names=[metric])[metric]
         for each in (a_seeds, b_seeds)
     )
-    return gap(a - b, level)
+    return estimate_difference(a - b, level)
 
 
-def resamples(
-    num_rows: int, num_resamples: int, seed: int, groups: Int[np.ndarray, " row"] | None = None
-) -> Weights:
-    """Return how often each resample holds each row; the first are the rows as they are.
-
-    Rows of one of the `groups`, numbers from 0, are drawn together: posts of a thread are alike
-    (Field and Welsh, JRSS B 2007, the cluster bootstrap).
-    """
-    random = np.random.default_rng(seed)
-    if groups is None:
-        drawn_rows = draw(num_rows, num_resamples, random)
-    else:
-        drawn_rows = draw(int(groups.max()) + 1, num_resamples, random)[:, groups]
-    return np.concatenate([np.ones((1, num_rows), dtype=drawn_rows.dtype), drawn_rows])
-
-
-def drawn(
-    seeds: Sequence[Scores],
+def measure_seeds(
+    seeds: Sequence[SeedPredictions],
     truth: Int[np.ndarray, " row"],
-    weights: Weights,
+    weights: ResampleWeights,
     *,
     positive: int | None,
     names: Sequence[str] | None = None,
-) -> dict[str, Drawn]:
+) -> dict[str, SeedMetric]:
     """Return metrics of each seed on the resamples that `resamples` made."""
-    wanted = metrics.names_for(positive) if names is None else names
+    wanted = metrics.list_metrics(positive) if names is None else names
     values = np.stack(
         [
-            measure(
+            measure_resamples(
                 one.probabilities,
                 truth,
                 weights,
@@ -144,10 +133,12 @@ def drawn(
         ],
         axis=-1,
     )  # (resample, metric, seed)
-    return {name: Drawn(values[0, place], values[1:, place]) for place, name in enumerate(wanted)}
+    return {
+        name: SeedMetric(values[0, place], values[1:, place]) for place, name in enumerate(wanted)
+    }
 
 
-def gap(values: Drawn, level: float = 0.95, family: int = 1) -> Gap:
+def estimate_difference(values: SeedMetric, level: float = 0.95, family: int = 1) -> SeedDifference:
     """Return the mean over seeds, its interval within [-1, 1], and the p-value of its being 0.
 
     The variance has two parts. Rows: that of the mean over seeds between bootstrap resamples of
@@ -159,28 +150,28 @@ def gap(values: Drawn, level: float = 0.95, family: int = 1) -> Gap:
     """
     mean, error, freedom = _error(values)
     if np.isnan(mean) or np.isnan(error):
-        return Gap(mean, np.nan, np.nan, np.nan, np.nan)
+        return SeedDifference(mean, np.nan, np.nan, np.nan, np.nan)
     if error < _NOTHING:
         none = (mean, mean, 1.0) if abs(mean) < _NOTHING else (np.nan, np.nan, np.nan)
-        return Gap(mean, *none, np.nan)
+        return SeedDifference(mean, *none, np.nan)
     reach = float(stats.t.ppf((1 + level) / 2, freedom))
     beyond = float(stats.t.ppf(1 - (1 - level) / (2 * family), freedom))
-    smallest = (beyond + float(stats.t.ppf(POWER, freedom))) * error
+    smallest = (beyond + float(stats.t.ppf(_POWER, freedom))) * error
     p = float(2 * stats.t.sf(abs(mean) / error, freedom))
     low, high = (float(np.clip(mean + way * reach * error, -1, 1)) for way in (-1, 1))
-    return Gap(mean, low, high, p, smallest)
+    return SeedDifference(mean, low, high, p, smallest)
 
 
-def spread(values: Drawn, level: float = 0.95) -> Spread:
+def summarise_metric(values: SeedMetric, level: float = 0.95) -> SeedSummary:
     """Return mean and deviation over seeds, and the interval of the mean, within [0, 1]."""
     mean, error, freedom = _error(values)
     deviation = float(values.here.std(ddof=1)) if len(values.here) > 1 else np.nan
     reach = float(stats.t.ppf((1 + level) / 2, freedom)) * error if error >= _NOTHING else error
     low, high = (float(np.clip(mean + way * reach, 0, 1)) for way in (-1, 1))
-    return Spread(mean, deviation, low, high)
+    return SeedSummary(mean, deviation, low, high)
 
 
-def _error(values: Drawn) -> tuple[float, float, float]:
+def _error(values: SeedMetric) -> tuple[float, float, float]:
     """Return mean, standard error and degrees of freedom."""
     num_seeds, mean = len(values.here), float(values.here.mean())
     whole = values.resampled[~np.isnan(values.resampled).any(1)]

@@ -6,18 +6,25 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from sklearn.metrics import confusion_matrix, confusion_matrix_at_thresholds
 
-from miko_clf.bundle import TIE, Aim, Reached, reaching
-from miko_clf.evaluate.calibrate import too_little
+from miko_clf.bundle import TIE_TOLERANCE, ThresholdAim, ThresholdFit, loosen_threshold
+
+FEWEST_FIT_ROWS = 10
+
+
+def lacks_evidence(truth: Int[np.ndarray, " row"] | Bool[np.ndarray, " row"]) -> bool:
+    """Say whether rows are fewer than `FEWEST_ROWS`, or all of one class."""
+    return len(truth) < FEWEST_FIT_ROWS or bool((truth == truth[0]).all())
+
 
 _NUM_RESAMPLES = 200
 _ROUNDING = 1e-12  # 7 rows of 100 are a share of .07, whatever a float64 makes of it
 
-Scores = Float[np.ndarray, " row"]
-Positive = Bool[np.ndarray, " row"] | Int[np.ndarray, " row"]
+_Scores = Float[np.ndarray, " row"]
+_Positive = Bool[np.ndarray, " row"] | Int[np.ndarray, " row"]
 
 
 def fit_threshold(
-    positive_probabilities: Scores, positive_truth: Positive, aim: Aim | None = None
+    positive_probabilities: _Scores, positive_truth: _Positive, aim: ThresholdAim | None = None
 ) -> float:
     """Return the threshold on the probability of the positive class that serves the aim best.
 
@@ -29,14 +36,14 @@ def fit_threshold(
     same, whatever the rows (Elkan, IJCAI 2001). `positive_truth` is 1 for the positive class.
     Otherwise fewer than `calibrate.FEWEST_ROWS` rows, or rows of one class, give .5.
     """
-    aim = aim or Aim()
+    aim = aim or ThresholdAim()
     truth = positive_truth.astype(np.int64)
     assert truth.shape == positive_probabilities.shape
     assert np.isin(truth, (0, 1)).all()
     if aim.name == "cost":
         assert aim.value is not None
         return aim.value
-    if too_little(truth):
+    if lacks_evidence(truth):
         return 0.5
     if aim.name in ("macro_f1", "f1"):
         return _bagged(positive_probabilities, truth, both=aim.name == "macro_f1")
@@ -47,31 +54,31 @@ def fit_label_thresholds(
     probabilities: Float[np.ndarray, "row label"],
     truth: Int[np.ndarray, "row label"],
     labels: Sequence[str],
-    aim: Aim | None = None,
+    aim: ThresholdAim | None = None,
 ) -> dict[str, float]:
     """Return for each label the threshold that serves the aim best.
 
     Macro-F1 over labels is the mean of their F1, so that each has that of its own best F1.
     """
-    own = aim_of_label(aim or Aim())
+    own = get_label_aim(aim or ThresholdAim())
     columns = zip(labels, probabilities.T, truth.T, strict=True)
     return {label: fit_threshold(stated, held, own) for label, stated, held in columns}
 
 
-def aim_of_label(aim: Aim) -> Aim:
+def get_label_aim(aim: ThresholdAim) -> ThresholdAim:
     """Return what an aim over labels asks of each one."""
-    return Aim(name="f1") if aim.name == "macro_f1" else aim
+    return ThresholdAim(name="f1") if aim.name == "macro_f1" else aim
 
 
-def reached(
-    positive_probabilities: Scores, positive_truth: Positive, threshold: float, aim: Aim
-) -> Reached:
+def measure_threshold(
+    positive_probabilities: _Scores, positive_truth: _Positive, threshold: float, aim: ThresholdAim
+) -> ThresholdFit:
     """Return what a threshold gives on these rows, and whether it keeps to the aim.
 
     An aim without a number to keep to, and cost, are always met; recall must be above 0.
     """
     truth = positive_truth.astype(np.int64)
-    decided = (positive_probabilities >= reaching(threshold)).astype(np.int64)
+    decided = (positive_probabilities >= loosen_threshold(threshold)).astype(np.int64)
     (tn, fp), (fn, tp) = confusion_matrix(truth, decided, labels=[0, 1]).tolist()
     precision, recall, rate = _share(tp, tp + fp), _share(tp, tp + fn), _share(fp, fp + tn)
     value = 0.5 if aim.value is None else aim.value
@@ -86,7 +93,7 @@ def reached(
         "recall_at_precision": precision is not None and precision >= value - _ROUNDING,
         "recall_at_false_positive_rate": rate is not None and rate <= value + _ROUNDING,
     }
-    return Reached(
+    return ThresholdFit(
         score=scores.get(aim.name, recall),
         precision=precision,
         recall=recall,
@@ -99,7 +106,7 @@ def _share(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-def _most_recall(scores: Scores, truth: Int[np.ndarray, " row"], aim: Aim) -> float:
+def _most_recall(scores: _Scores, truth: Int[np.ndarray, " row"], aim: ThresholdAim) -> float:
     tn, fp, _, tp, cuts = confusion_matrix_at_thresholds(truth, scores, pos_label=1)
     assert aim.value is not None
     if aim.name == "recall_at_precision":
@@ -107,7 +114,9 @@ def _most_recall(scores: Scores, truth: Int[np.ndarray, " row"], aim: Aim) -> fl
     else:
         kept = fp / (fp + tn) <= aim.value + _ROUNDING
     below = np.append(cuts[1:], -1.0)
-    apart = reaching((cuts + below) / 2) > below  # no threshold takes one of two that are a tie
+    apart = (
+        loosen_threshold((cuts + below) / 2) > below
+    )  # no threshold takes one of two that are a tie
     hits = np.where(kept & apart, tp, 0)
     if not hits.any():
         return _above(float(scores.max()))
@@ -117,10 +126,10 @@ def _most_recall(scores: Scores, truth: Int[np.ndarray, " row"], aim: Aim) -> fl
 def _above(score: float) -> float:
     """Return a threshold that this score does not reach."""
     middle = (score + 1) / 2
-    return middle if score < reaching(middle) else 1 + TIE
+    return middle if score < loosen_threshold(middle) else 1 + TIE_TOLERANCE
 
 
-def _bagged(scores: Scores, truth: Int[np.ndarray, " row"], *, both: bool) -> float:
+def _bagged(scores: _Scores, truth: Int[np.ndarray, " row"], *, both: bool) -> float:
     num_rows = len(truth)
     weights = np.random.default_rng(0).multinomial(
         num_rows, np.full(num_rows, 1 / num_rows), size=_NUM_RESAMPLES
@@ -131,7 +140,7 @@ def _bagged(scores: Scores, truth: Int[np.ndarray, " row"], *, both: bool) -> fl
 
 
 def _best_f1(
-    scores: Scores, truth: Int[np.ndarray, " row"], weight: Int[np.ndarray, " row"], *, both: bool
+    scores: _Scores, truth: Int[np.ndarray, " row"], weight: Int[np.ndarray, " row"], *, both: bool
 ) -> float:
     tn, fp, fn, tp, cuts = confusion_matrix_at_thresholds(
         truth, scores, pos_label=1, sample_weight=weight

@@ -13,26 +13,26 @@ from torch import Tensor
 from miko_clf.data.collate import Preparation
 from miko_clf.data.post import RELATIONS
 from miko_clf.errors import ExportError
-from miko_clf.export.graphs import DIMS, Part, inputs
-from miko_clf.fuse.fused import Batch
-from miko_clf.fuse.model import Model
-from miko_clf.train.infer import take_away
+from miko_clf.export.graphs import INPUT_DIMS, GraphSpec, list_graph_inputs
+from miko_clf.fuse.build import Model
+from miko_clf.fuse.outputs import Batch
+from miko_clf.train.predict import mask_inputs
 
-TOLERANCE = 1e-4  # of a logit, in float32
-TEXTS = ("text", "description", "rationale")
-MISSING = {
+LOGIT_TOLERANCE = 1e-4  # of a logit, in float32
+_TEXTS = ("text", "description", "rationale")
+MISSING_PATTERNS = {
     "all inputs": (),
     "no image": ("image",),
-    "no text": TEXTS,
+    "no text": _TEXTS,
     "no intention": ("intention",),
-    "image only": (*TEXTS, "intention"),
+    "image only": (*_TEXTS, "intention"),
     "text only": ("image", "intention"),
 }
-BATCHES = (1, 3, 8)
+PARITY_BATCH_SIZES = (1, 3, 8)
 
 
 @dataclass(frozen=True)
-class Parity:
+class ParityReport:
     """How far the graphs are from torch: rows compared, and the largest difference of a logit.
 
     `alike` posts were decided as torch decides them, and `apart` ones otherwise, as a threshold
@@ -51,15 +51,15 @@ class Parity:
         return (
             f"parity: {self.rows} rows (missing inputs x batch x length), largest difference of "
             f"a logit {self.single:.1e} (one graph) and {self.split:.1e} (split graphs), "
-            f"allowed {TOLERANCE:.0e}; {self.alike} posts decided alike, {self.apart} otherwise; "
+            f"allowed {LOGIT_TOLERANCE:.0e}; {self.alike} posts decided alike, {self.apart} otherwise; "
             f"{self.attention} Attention operators"
         )
 
 
-class Graphs:
+class GraphSessions:
     """The written graphs of one folder in ONNX Runtime, on the CPU."""
 
-    def __init__(self, folder: Path, found: list[Part]) -> None:
+    def __init__(self, folder: Path, found: list[GraphSpec]) -> None:
         self.torch = next(part.module for part in found if part.name == "model")
         self.sessions = {
             part.name: onnxruntime.InferenceSession(
@@ -108,30 +108,32 @@ class Graphs:
         return found
 
 
-def compare(model: Model, graphs: Graphs, preparation: Preparation, attention: int) -> Parity:
+def measure_parity(
+    model: Model, graphs: GraphSessions, preparation: Preparation, attention: int
+) -> ParityReport:
     """Return how far the graphs are from the model.
 
     Raises `ExportError` naming the first row past the tolerance, or not a number, or decided
     otherwise than its probability says.
     """
     rows, alike, apart, worst = 0, 0, 0, {"one graph": 0.0, "split graphs": 0.0}
-    for row, batch in cases(model, preparation):
+    for row, batch in generate_cases(model, preparation):
         wanted, found = graphs.wanted(batch), graphs.answers(batch)
         for kind, logits in (("one graph", found[0]), ("split graphs", graphs.split(batch))):
             difference = float(np.abs(logits - wanted[0]).max())
-            if not difference <= TOLERANCE:  # also where it is not a number
+            if not difference <= LOGIT_TOLERANCE:  # also where it is not a number
                 raise ExportError(
                     f"the exported model ({kind}) differs from torch by {difference:.2g} at "
-                    f"{row}; at most {TOLERANCE:.0e} is allowed, so nothing was written"
+                    f"{row}; at most {LOGIT_TOLERANCE:.0e} is allowed, so nothing was written"
                 )
             worst[kind] = max(worst[kind], difference)
         rows += 1
-        otherwise = _otherwise(found, wanted, row)
+        otherwise = _count_flips(found, wanted, row)
         alike, apart = alike + len(wanted[0]) - otherwise, apart + otherwise
-    return Parity(rows, worst["one graph"], worst["split graphs"], attention, alike, apart)
+    return ParityReport(rows, worst["one graph"], worst["split graphs"], attention, alike, apart)
 
 
-def _otherwise(found: list[np.ndarray], wanted: list[np.ndarray], row: str) -> int:
+def _count_flips(found: list[np.ndarray], wanted: list[np.ndarray], row: str) -> int:
     """Return how many posts are decided otherwise than torch decides them.
 
     A label may be gained only where its probability came out higher, and lost where it came out
@@ -148,16 +150,18 @@ def _otherwise(found: list[np.ndarray], wanted: list[np.ndarray], row: str) -> i
     return int(differs.any(1).sum())
 
 
-def cases(model: Model, preparation: Preparation) -> Iterator[tuple[str, Batch]]:
+def generate_cases(model: Model, preparation: Preparation) -> Iterator[tuple[str, Batch]]:
     """Yield each pattern of missing inputs x batch x length, and random posts of that form."""
     random = torch.Generator().manual_seed(0)
     lengths = (1, 2, preparation.max_length)
-    for (pattern, gone), size, length in product(MISSING.items(), BATCHES, lengths):
-        batch = example(model, preparation, size, length, random)
-        yield f"{pattern}, batch {size}, length {length}", take_away(batch, gone)
+    for (pattern, gone), size, length in product(
+        MISSING_PATTERNS.items(), PARITY_BATCH_SIZES, lengths
+    ):
+        batch = draw_example_batch(model, preparation, size, length, random)
+        yield f"{pattern}, batch {size}, length {length}", mask_inputs(batch, gone)
 
 
-def example(
+def draw_example_batch(
     model: Model,
     preparation: Preparation,
     size: int,
@@ -170,8 +174,8 @@ def example(
     text = model.text_tower
     vocabulary = text.words.tokenizer.get_vocab_size() if text else 1
     batch: Batch = {}
-    for name in inputs(preparation):
-        shape = [sizes.get(dim, length) for dim in DIMS[name] if dim]
+    for name in list_graph_inputs(preparation):
+        shape = [sizes.get(dim, length) for dim in INPUT_DIMS[name] if dim]
         if name == "pixels" and preparation.image:
             image = (3, preparation.image.height, preparation.image.width)
             pixels = torch.randint(0, 256, (size, *image), generator=random)

@@ -9,47 +9,51 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from miko_clf.data.collate import Preparation
-from miko_clf.data.words import Words
+from miko_clf.data.tokenizer import TextTokenizer
 from miko_clf.encode import build as encoders
-from miko_clf.encode.towers import ImageTower, TextTower
+from miko_clf.encode.tower import ImageTower, TextTower
 from miko_clf.errors import BundleError
-from miko_clf.fuse.classifier import MikoClassifier
-from miko_clf.fuse.conditioned import Conditioned
-from miko_clf.fuse.decoder import Decoder
-from miko_clf.fuse.fused import Fusion
-from miko_clf.fuse.generator import Generator
-from miko_clf.fuse.model import Model
-from miko_clf.fuse.pooled import Pooled
-from miko_clf.fuse.product import Product
-from miko_clf.fuse.reader import Reader
-from miko_clf.fuse.vote import Vote
-from miko_clf.recipe import Recipe, fusions
+from miko_clf.fuse.classifier import MikoClassifier, NeighbourVote
+from miko_clf.fuse.cross_attention import CrossAttentionFusion
+from miko_clf.fuse.interclip import InterClip
+from miko_clf.fuse.late_fusion import ConcatFusion, ProductFusion
+from miko_clf.fuse.mr_harm import MrHarm
+from miko_clf.fuse.outputs import FusionModule
+from miko_clf.fuse.rationale_decoder import RationaleDecoder
+from miko_clf.recipe import sections
+from miko_clf.recipe.schema import Recipe
+
+Model = MikoClassifier | InterClip | MrHarm
 
 # Keys of a fusion's section that say which class it is or how it is trained.
-NOT_BUILT = {"kind", "modality_dropout", "slots", "slot_dropout"}
+_NOT_BUILT = {"kind", "modality_dropout", "slots", "slot_dropout"}
 
 
-def build(recipe: Recipe, labels: Sequence[str], texts: Sequence[str]) -> Model:
+def build_model(recipe: Recipe, labels: Sequence[str], texts: Sequence[str]) -> Model:
     """Return the untrained model of a recipe; the same seed gives the same weights.
 
     `texts` are the training texts; only a tiny text tower looks at them.
     """
     torch.manual_seed(recipe.seed)
-    image = encoders.image_tower(recipe.image) if recipe.image else None
-    writes = isinstance(recipe.fusion, fusions.Generator)
-    text = encoders.text_tower(recipe.text, list(texts), writes=writes) if recipe.text else None
+    image = encoders.build_image_tower(recipe.image) if recipe.image else None
+    writes = isinstance(recipe.fusion, sections.GeneratorSection)
+    text = (
+        encoders.build_text_tower(recipe.text, list(texts), writes=writes) if recipe.text else None
+    )
     torch.manual_seed(recipe.seed)
-    return _model(recipe, image, text, labels, _decoder(recipe, text, texts))
+    return _build_classifier(recipe, image, text, labels, _build_decoder(recipe, text, texts))
 
 
-def rebuild(folder: Path, recipe: Recipe, labels: Sequence[str], words: Words | None) -> Model:
+def rebuild_model(
+    folder: Path, recipe: Recipe, labels: Sequence[str], words: TextTokenizer | None
+) -> Model:
     """Return the trained model of a bundle, in evaluation mode and without a hub."""
-    image, text = encoders.rebuild(folder / "towers.json", words)
-    model = _model(recipe, image, text, labels, None)
+    image, text = encoders.rebuild_towers(folder / "towers.json", words)
+    model = _build_classifier(recipe, image, text, labels, None)
     try:
         state = load_file(folder / "model.safetensors")
         if isinstance(model, MikoClassifier):
-            model.vote = _blank_vote(recipe, state, len(labels))
+            model.vote = _create_blank_vote(recipe, state, len(labels))
         model.load_state_dict(state)
     except (RuntimeError, OSError, KeyError) as error:
         reason = str(error).split("\n")[0][:200]
@@ -57,7 +61,7 @@ def rebuild(folder: Path, recipe: Recipe, labels: Sequence[str], words: Words | 
     return model.eval()
 
 
-def prepare(recipe: Recipe, model: Model) -> Preparation:
+def build_preparation(recipe: Recipe, model: Model) -> Preparation:
     """Return how posts become arrays for this model."""
     text, section = model.text_tower, recipe.text
     limit = text.limit if text else 1
@@ -76,31 +80,31 @@ def prepare(recipe: Recipe, model: Model) -> Preparation:
     )
 
 
-def _model(
+def _build_classifier(
     recipe: Recipe,
     image: ImageTower | None,
     text: TextTower | None,
     labels: Sequence[str],
-    decoder: Decoder | None,
+    decoder: RationaleDecoder | None,
 ) -> Model:
     section = recipe.fusion
-    keys = section.model_dump(exclude=NOT_BUILT)
+    keys = section.model_dump(exclude=_NOT_BUILT)
     texts = recipe.content_texts
-    if isinstance(section, fusions.Generator):
-        return Generator(image, text, content_texts=texts, labels=labels, **keys)
-    if isinstance(section, fusions.Conditioned):
-        return Conditioned(image, text, content_texts=texts, num_labels=len(labels), **keys)
-    fusion = _fusion(recipe, image, text, len(labels), keys)
+    if isinstance(section, sections.GeneratorSection):
+        return MrHarm(image, text, content_texts=texts, labels=labels, **keys)
+    if isinstance(section, sections.ConditionedSection):
+        return InterClip(image, text, content_texts=texts, num_labels=len(labels), **keys)
+    fusion = _build_fusion(recipe, image, text, len(labels), keys)
     return MikoClassifier(image, text, fusion, decoder)
 
 
-def _fusion(
+def _build_fusion(
     recipe: Recipe,
     image: ImageTower | None,
     text: TextTower | None,
     num_labels: int,
     keys: dict[str, Any],
-) -> Fusion:
+) -> FusionModule:
     section = recipe.fusion
     keys |= {
         "image_width": image.width if image else None,
@@ -109,25 +113,27 @@ def _fusion(
         "content_texts": recipe.content_texts,
         "num_labels": num_labels,
     }
-    if isinstance(section, fusions.Reader):
+    if isinstance(section, sections.ReaderSection):
         keys["slot_layers"] = section.slot_layers if section.slots else 0
-        return Reader(**keys, reads_intentions=recipe.reads_intentions)
+        return CrossAttentionFusion(**keys, reads_intentions=recipe.reads_intentions)
     keys["text_pool"] = text.pool if text else "mean"
-    if isinstance(section, fusions.Pooled):
-        return Pooled(**keys, reads_intentions=recipe.reads_intentions)
-    return Product(**keys)
+    if isinstance(section, sections.PooledSection):
+        return ConcatFusion(**keys, reads_intentions=recipe.reads_intentions)
+    return ProductFusion(**keys)
 
 
-def _decoder(recipe: Recipe, text: TextTower | None, texts: Sequence[str]) -> Decoder | None:
+def _build_decoder(
+    recipe: Recipe, text: TextTower | None, texts: Sequence[str]
+) -> RationaleDecoder | None:
     if not (recipe.reasoning.epochs and recipe.reasoning.generate):
         return None
-    if isinstance(recipe.fusion, fusions.Generator):
+    if isinstance(recipe.fusion, sections.GeneratorSection):
         return None  # it has one of its own
     assert text is not None
-    assert isinstance(recipe.fusion, fusions.Reader)
-    return Decoder(
+    assert isinstance(recipe.fusion, sections.ReaderSection)
+    return RationaleDecoder(
         vocabulary=text.words.tokenizer.get_vocab_size(),
-        known=None if text.plan["source"] == "tiny" else _known(text.words, texts),
+        known=None if text.plan["source"] == "tiny" else _list_known_tokens(text.words, texts),
         max_length=recipe.reasoning.max_length,
         width=recipe.fusion.width,
         heads=recipe.fusion.heads,
@@ -136,18 +142,20 @@ def _decoder(recipe: Recipe, text: TextTower | None, texts: Sequence[str]) -> De
     )
 
 
-def _known(words: Words, texts: Sequence[str]) -> list[int]:
+def _list_known_tokens(words: TextTokenizer, texts: Sequence[str]) -> list[int]:
     """Return the words of the training texts."""
-    fresh = Words(words.tokenizer, words.pad_id)  # counts no text as cut
+    fresh = TextTokenizer(words.tokenizer, words.pad_id)  # counts no text as cut
     longest = max([len(text) for text in texts], default=1) + fresh.num_special + 1
     return sorted({word for row in fresh.encode(list(texts), longest) for word in row})
 
 
-def _blank_vote(recipe: Recipe, state: dict[str, Tensor], num_labels: int) -> Vote | None:
+def _create_blank_vote(
+    recipe: Recipe, state: dict[str, Tensor], num_labels: int
+) -> NeighbourVote | None:
     found = recipe.task.retrieval
     if found is None:
         return None
-    return Vote.blank(
+    return NeighbourVote.blank(
         *state["vote.keys"].shape,
         num_labels=num_labels,
         neighbours=found.neighbours,

@@ -1,1 +1,1 @@
-"""Serving: posts to scores by the exported graph, over HTTP or from a file. Free of torch."""
+"""Serve: scores from a bundle, by file, by call and over HTTP, without torch."""

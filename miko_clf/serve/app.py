@@ -17,14 +17,19 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 from miko_clf.errors import MikoError
-from miko_clf.serve.engine import Engine
-from miko_clf.serve.guard import Guard, answer
-from miko_clf.serve.service import Service, Warmed
-from miko_clf.serve.session import Provider
-from miko_clf.serve.wire import ErrorBody, Health, ScoreRequest, ScoreResponse, WireError
+from miko_clf.serve.batching import ScoringService, WarmUpCallback
+from miko_clf.serve.engine import Engine, Provider
+from miko_clf.serve.middleware import RequestMiddleware, make_error_response
+from miko_clf.serve.schemas import (
+    ErrorResponse,
+    HealthResponse,
+    RequestError,
+    ScoreRequest,
+    ScoreResponse,
+)
 
-DRAIN = 25  # seconds that requests under way have after SIGTERM
-_STATUSES = (400, 413, 415, 422, 429, 500, 503, 504)
+_DRAIN_SECONDS = 25  # seconds that requests under way have after SIGTERM
+_ERROR_STATUSES = (400, 413, 415, 422, 429, 500, 503, 504)
 
 
 def make_app(
@@ -34,7 +39,7 @@ def make_app(
     allow_cpu: bool = False,
     threads: int | None = None,
     prior: float | None = None,
-    warmed: Warmed = lambda error: None,
+    warmed: WarmUpCallback = lambda error: None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> FastAPI:
     """Return the application that serves a bundle.
@@ -45,7 +50,7 @@ def make_app(
     accepted.
     """
     engine = Engine.open(path, provider=provider, allow_cpu=allow_cpu, threads=threads, prior=prior)
-    service = Service(engine, stopping)
+    service = ScoringService(engine, stopping)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -62,14 +67,14 @@ def make_app(
         redoc_url=None,
     )
     app.state.service = service
-    app.add_middleware(Guard)
-    app.add_exception_handler(HTTPException, _routing_failed)
+    app.add_middleware(RequestMiddleware)
+    app.add_exception_handler(HTTPException, _answer_routing_error)
     _add_routes(app, service)
     _describe_request(app)
     return app
 
 
-def serve(
+def serve_bundle(
     path: Path,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -84,7 +89,7 @@ def serve(
     Port 0 takes a free one. Raises `MikoError` where the bundle, the provider or the address
     cannot be used.
     """
-    listener = _listen(host, port)
+    listener = _open_listener(host, port)
     failures: list[Exception] = []
 
     def warmed(error: Exception | None) -> None:
@@ -106,19 +111,21 @@ def serve(
             warmed=warmed,
             stopping=lambda: server.should_exit,
         )
-        server = uvicorn.Server(_config(app))
+        server = uvicorn.Server(_configure_server(app))
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _heard)  # the server hands a signal on once it has drained
+            signal.signal(
+                number, _ignore_signal
+            )  # the server hands a signal on once it has drained
         server.run(sockets=[listener])
     if failures:
         raise failures[0]
 
 
-def _heard(number: int, frame: Any) -> None:
+def _ignore_signal(number: int, frame: Any) -> None:
     """Let a signal pass that was acted on already."""
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _open_listener(host: str, port: int) -> socket.socket:
     if not 0 <= port <= 65_535:
         raise MikoError(f"port {port} cannot be; choose one from 0 (any free one) to 65535")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -131,7 +138,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _config(app: FastAPI) -> uvicorn.Config:
+def _configure_server(app: FastAPI) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         workers=1,
@@ -141,14 +148,14 @@ def _config(app: FastAPI) -> uvicorn.Config:
         server_header=False,
         access_log=False,
         log_level="warning",
-        timeout_graceful_shutdown=DRAIN,
+        timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
 
 
-def _add_routes(app: FastAPI, service: Service) -> None:
+def _add_routes(app: FastAPI, service: ScoringService) -> None:
     errors: dict[int | str, dict[str, Any]] = {
-        status: {"model": ErrorBody, "description": HTTPStatus(status).phrase}
-        for status in _STATUSES
+        status: {"model": ErrorResponse, "description": HTTPStatus(status).phrase}
+        for status in _ERROR_STATUSES
     }
     schema = {"$ref": "#/components/schemas/ScoreRequest"}
     body = {"required": True, "content": {"application/json": {"schema": schema}}}
@@ -165,15 +172,15 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         return Response(found.model_dump_json(), media_type="application/json")
 
     @app.get("/health/live")
-    async def live() -> Health:
+    async def live() -> HealthResponse:
         """Say that the process answers."""
-        return Health(status="live")
+        return HealthResponse(status="live")
 
     @app.get("/health/ready", responses={503: errors[503]})
-    async def ready() -> Health:
+    async def ready() -> HealthResponse:
         """Say that posts can be scored."""
         service.check_ready()
-        return Health(status="ready")
+        return HealthResponse(status="ready")
 
 
 def _describe_request(app: FastAPI) -> None:
@@ -184,9 +191,9 @@ def _describe_request(app: FastAPI) -> None:
     app.openapi()["components"]["schemas"] |= models["$defs"]
 
 
-async def _routing_failed(request: Request, error: Exception) -> Response:
+async def _answer_routing_error(request: Request, error: Exception) -> Response:
     """Answer for an address or a method that there is not."""
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     code = status.phrase.lower().replace(" ", "_")
-    return answer(WireError(status, code, status.phrase), request.state.request_id)
+    return make_error_response(RequestError(status, code, status.phrase), request.state.request_id)

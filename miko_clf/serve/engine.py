@@ -1,31 +1,108 @@
-"""Posts to scores by the graph of a bundle."""
+"""Posts to scores by the graph of a bundle, in ONNX Runtime on the provider asked for."""
 
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime import InferenceSession
+from onnxruntime import InferenceSession, SessionOptions
 from pydantic import ValidationError
 
 from miko_clf import bundle
-from miko_clf.bundle import PREPROCESS, Bundle
-from miko_clf.data.collate import Arrays, Preparation, collate, images, read_words
-from miko_clf.data.pixels import golden_digest
+from miko_clf.bundle import PREPROCESS_FILE, Bundle
+from miko_clf.data.collate import Arrays, Preparation, collate_posts, read_tokenizer, stack_images
 from miko_clf.data.post import Intention, Post
-from miko_clf.errors import BundleError, MikoError
-from miko_clf.serve.decision import Score, decide, lacking
-from miko_clf.serve.prior import Prior
-from miko_clf.serve.session import Provider, open_session, provider_of
+from miko_clf.data.preprocess import digest_golden_image
+from miko_clf.errors import BundleError, DeviceError, MikoError
+from miko_clf.serve.postprocess import PriorCorrection, Score, lacks_threshold, make_decision
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, when the library loads
+
+Provider = Literal["cpu", "cuda"]
+_CUDA_PROVIDER, _CPU_PROVIDER = "CUDAExecutionProvider", "CPUExecutionProvider"
+# What a GPU is asked for. Shape arithmetic is left to the CPU, where ONNX Runtime prefers it,
+# which is why `session.disable_cpu_ep_fallback` would refuse any graph of varying batch size.
+_HEAVY_OPERATORS = frozenset(
+    {"Attention", "Conv", "Gemm", "LayerNormalization", "MatMul", "Softmax"}
+)
+_LOG_ERRORS = 3  # severity from which ONNX Runtime speaks
+
+
+def open_session(
+    graph: Path, provider: Provider, *, allow_cpu: bool = False, threads: int | None = None
+) -> InferenceSession:
+    """Return a session that computes on `provider`, or on the CPU where that is allowed instead.
+
+    Raises `DeviceError` where the provider is not to be had, `BundleError` for a bad graph.
+    """
+    onnxruntime.set_default_logger_severity(_LOG_ERRORS)
+    if provider == "cpu":
+        return _create_session(graph, [_CPU_PROVIDER], threads)
+    if _CUDA_PROVIDER in onnxruntime.get_available_providers():
+        onnxruntime.preload_dlls()
+        session = _create_session(graph, [(_CUDA_PROVIDER, {"use_tf32": "0"})], threads)
+        reason = _explain_cpu(session)
+    else:
+        reason = "this onnxruntime has no CUDA provider; install miko-clf[gpu]"
+    if not reason:
+        return session
+    if allow_cpu:
+        return _create_session(graph, [_CPU_PROVIDER], threads)
+    offered = ", ".join(sorted(onnxruntime.get_available_providers()))
+    raise DeviceError(
+        f"cuda was asked for and is not in use: {reason} (available: {offered}); "
+        "add --allow-cpu to take the CPU instead"
+    )
+
+
+def get_provider(session: InferenceSession) -> Provider:
+    """Return the provider that a session computes on."""
+    return "cuda" if session.get_providers()[0] == _CUDA_PROVIDER else "cpu"
+
+
+def list_heavy_cpu_operators(session: InferenceSession) -> list[str]:
+    """Return the kinds of heavy operators that a session computes on the CPU."""
+    return sorted(
+        {
+            node.op_type
+            for part in session.get_provider_graph_assignment_info()
+            if part.ep_name == _CPU_PROVIDER
+            for node in part.get_nodes()
+            if node.op_type in _HEAVY_OPERATORS
+        }
+    )
+
+
+def _explain_cpu(session: InferenceSession) -> str:
+    if get_provider(session) != "cuda":
+        return "its libraries or its device are missing"
+    left = list_heavy_cpu_operators(session)
+    return f"it left {', '.join(left)} to the CPU" if left else ""
+
+
+def _create_session(graph: Path, providers: list[Any], threads: int | None) -> InferenceSession:
+    options = SessionOptions()
+    options.log_severity_level = _LOG_ERRORS
+    options.intra_op_num_threads = threads or 0
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    try:
+        return InferenceSession(graph, options, providers, enable_fallback=0)
+    except Exception:  # the library raises a dozen types, and quotes the graph in them
+        raise BundleError(f"{graph}: ONNX Runtime cannot load this graph") from None
+
 
 MAX_BATCH = 32
-TOLERANCE = 1e-3  # of a probability, between a post alone and the same post in a batch
+_BATCH_TOLERANCE = 1e-3  # of a probability, between a post alone and the same post in a batch
 _ARMS = ("with", "student", "without")
 
 
-class Ready(NamedTuple):
+class PreparedPost(NamedTuple):
     """A post as arrays of one row, in the arm that it will be scored in."""
 
     id: str
@@ -47,13 +124,13 @@ class Engine:
 
     def __init__(self, opened: Bundle, session: InferenceSession, preparation: Preparation) -> None:
         self.bundle = opened
-        self.prior: Prior | None = None
+        self.prior: PriorCorrection | None = None
         self.session = session
-        self.provider: Provider = provider_of(session)
+        self.provider: Provider = get_provider(session)
         self.preparation = preparation
-        self.arms = _arms(preparation)
+        self.arms = _list_arms(preparation)
         self._texts = preparation.model_copy(update={"image": None})
-        self._words = read_words(opened.tokenizer, preparation)
+        self._words = read_tokenizer(opened.tokenizer, preparation)
         self._lock = threading.Lock()  # a tokenizer's limit is set, then used
         self._names = [each.name for each in session.get_inputs()]
 
@@ -73,11 +150,11 @@ class Engine:
         class among the posts to come, by default the bundle's own. Raises `BundleError` where the
         bundle does not fit this program, `DeviceError` where `provider` is not to be had.
         """
-        opened = bundle.read(path)
-        moved = None if prior is None else Prior(opened, prior)
+        opened = bundle.load_bundle(path)
+        moved = None if prior is None else PriorCorrection(opened, prior)
         graph = opened.graph("model")
         _check_folder(opened)
-        preparation = _preparation(opened)
+        preparation = _read_preparation(opened)
         session = open_session(graph, provider, allow_cpu=allow_cpu, threads=threads)
         engine = cls(opened, session, preparation)
         engine._check_graph()
@@ -92,31 +169,31 @@ class Engine:
         """
         return self.run([self.prepare(post, arm) for post in posts])
 
-    def prepare(self, post: Post, arm: str | None = None) -> Ready:
+    def prepare(self, post: Post, arm: str | None = None) -> PreparedPost:
         """Return the post as arrays; raises `PostError` for an image that cannot be read."""
         self.check_arm(arm)
         if arm not in (None, "with"):
             post = post.model_copy(update={"intentions": ()})
         with self._lock:
             before = self._words.num_cut if self._words else 0
-            arrays = collate([post], self._texts, self._words)
+            arrays = collate_posts([post], self._texts, self._words)
             truncated = self._words is not None and self._words.num_cut > before
         if self.preparation.image is not None:
-            arrays |= images([post], self.preparation.image)
+            arrays |= stack_images([post], self.preparation.image)
         given = "intention_mask" in arrays and bool(arrays["intention_mask"].any())
         chosen = arm or self._usual(given)
         if self.preparation.slots:
             arrays["student"] = np.array([chosen == "student"])
-        return Ready(post.id, chosen, arrays, truncated)
+        return PreparedPost(post.id, chosen, arrays, truncated)
 
-    def run(self, posts: Sequence[Ready]) -> list[Score]:
+    def run(self, posts: Sequence[PreparedPost]) -> list[Score]:
         """Return the score of each post, in order; at most `MAX_BATCH` are computed at once."""
         order = sorted(range(len(posts)), key=lambda place: posts[place].length)
         scores: dict[int, Score] = {}
         for start in range(0, len(order), MAX_BATCH):
             places = order[start : start + MAX_BATCH]
             batch = [posts[place] for place in places]
-            rows = self._probabilities(_join(batch, self.preparation.pad_id))
+            rows = self._probabilities(_join_posts(batch, self.preparation.pad_id))
             for place, post, row in zip(places, batch, rows, strict=True):
                 scores[place] = self._decide(post, row)
         return [scores[place] for place in range(len(posts))]
@@ -135,9 +212,10 @@ class Engine:
         )
         ready = self.prepare(post)
         alone, batch = (
-            self._probabilities(_join([ready] * count, self.preparation.pad_id)) for count in (1, 8)
+            self._probabilities(_join_posts([ready] * count, self.preparation.pad_id))
+            for count in (1, 8)
         )
-        if np.abs(batch - alone).max() > TOLERANCE:
+        if np.abs(batch - alone).max() > _BATCH_TOLERANCE:
             raise BundleError(
                 f"{self.bundle.path}: the graph scores a post in a batch otherwise than "
                 f"alone; export it again by: miko-clf export {self.bundle.path}"
@@ -154,8 +232,8 @@ class Engine:
             raise FloatingPointError("the graph returned a probability that is not a number")
         return rows
 
-    def _decide(self, post: Ready, row: NDArray[np.float32]) -> Score:
-        found = decide(row, self.bundle.questions, self.bundle.calibrations, post.arm)
+    def _decide(self, post: PreparedPost, row: NDArray[np.float32]) -> Score:
+        found = make_decision(row, self.bundle.questions, self.bundle.calibrations, post.arm)
         score = Score(id=post.id, **found, arm=post.arm, truncated=post.truncated)
         return self.prior.correct(score) if self.prior else score
 
@@ -169,19 +247,21 @@ class Engine:
         if given.get("probabilities", [0])[-1] != len(self.bundle.labels):
             raise BundleError(f"{path}: the graph gives no probability for each of the labels")
         for arm in self.arms:
-            if lacking(self.bundle.questions, self.bundle.calibrations, arm):
+            if lacks_threshold(self.bundle.questions, self.bundle.calibrations, arm):
                 raise BundleError(f"{path}: calibration.json has no threshold for arm {arm!r}")
 
 
-def _join(posts: Sequence[Ready], pad_id: int) -> Arrays:
+def _join_posts(posts: Sequence[PreparedPost], pad_id: int) -> Arrays:
     """Return arrays of one row each as arrays of all rows, absent where a row ends early."""
     return {
-        name: _stack([post.arrays[name] for post in posts], pad_id if name.endswith("_ids") else 0)
+        name: _stack_rows(
+            [post.arrays[name] for post in posts], pad_id if name.endswith("_ids") else 0
+        )
         for name in posts[0].arrays
     }
 
 
-def _stack(rows: Sequence[NDArray], fill: int) -> NDArray:
+def _stack_rows(rows: Sequence[NDArray], fill: int) -> NDArray:
     shape = tuple(max(sizes) for sizes in zip(*(row.shape[1:] for row in rows), strict=True))
     stacked = np.full((len(rows), *shape), fill, dtype=rows[0].dtype)
     for place, row in enumerate(rows):
@@ -190,19 +270,19 @@ def _stack(rows: Sequence[NDArray], fill: int) -> NDArray:
     return stacked
 
 
-def _arms(preparation: Preparation) -> tuple[str, ...]:
+def _list_arms(preparation: Preparation) -> tuple[str, ...]:
     if "intention" in preparation.inputs and not preparation.reads_intentions:
         return ("with",)
     here = {"with": "intention" in preparation.inputs, "student": preparation.slots}
     return tuple(arm for arm in _ARMS if here.get(arm, True))
 
 
-def _preparation(opened: Bundle) -> Preparation:
+def _read_preparation(opened: Bundle) -> Preparation:
     try:
         found = Preparation.model_validate(opened.preprocess)
     except ValidationError:
-        raise BundleError(f"{opened.path / PREPROCESS}: not of this version") from None
-    if found.image is not None and found.golden != golden_digest(found.image):
+        raise BundleError(f"{opened.path / PREPROCESS_FILE}: not of this version") from None
+    if found.image is not None and found.golden != digest_golden_image(found.image):
         raise BundleError(
             f"{opened.path}: a picture comes out of this program otherwise than in training "
             "(golden digest); install the Pillow that the bundle's manifest names"

@@ -10,14 +10,14 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from miko_clf.manifest import aside, write_json, write_text
+from miko_clf.manifest import write_atomically, write_json, write_text
 
-BEST = "best.safetensors"
-DONE = "done.json"
+BEST_WEIGHTS = "best.safetensors"
+STAGE_DONE = "done.json"
 
 
 @dataclass
-class Progress:
+class StageProgress:
     """Where a stage stands. `step` counts optimisation steps, `best` is a validation value."""
 
     epoch: int = 0
@@ -36,62 +36,62 @@ class Progress:
             setattr(self, field.name, state[field.name])
 
 
-def save(accelerator: Accelerator, folder: Path, step: int) -> None:
+def save_checkpoint(accelerator: Accelerator, folder: Path, step: int) -> None:
     """Write the state of everything that was prepared, then drop older checkpoints."""
     path = folder / f"checkpoint-{step:08d}"
     if accelerator.is_main_process and not path.exists():
-        with aside(path) as beside:
+        with write_atomically(path) as beside:
             accelerator.save_state(str(beside))
-        for old in _checkpoints(folder)[:-1]:
+        for old in _list_checkpoints(folder)[:-1]:
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
 
 
-def restore(accelerator: Accelerator, folder: Path) -> bool:
+def restore_checkpoint(accelerator: Accelerator, folder: Path) -> bool:
     """Load the newest checkpoint, if there is one; say whether there was."""
-    found = _checkpoints(folder)
+    found = _list_checkpoints(folder)
     if found:
         accelerator.load_state(str(found[-1]), strict=False)
     return bool(found)
 
 
-def keep_frozen_out(accelerator: Accelerator) -> None:
+def exclude_frozen_weights(accelerator: Accelerator) -> None:
     """Leave weights that never change out of checkpoints."""
 
     def drop(models: list[nn.Module], weights: list[dict[str, Any]], _: str) -> None:
         for model, state in zip(models, weights, strict=True):
-            for name in _frozen(accelerator.unwrap_model(model)):
+            for name in _list_frozen(accelerator.unwrap_model(model)):
                 state.pop(name, None)
 
     accelerator.register_save_state_pre_hook(drop)
 
 
-def save_best(model: nn.Module, folder: Path) -> None:
+def save_best_weights(model: nn.Module, folder: Path) -> None:
     """Write what learns of the model as the best so far."""
-    frozen = _frozen(model)
+    frozen = _list_frozen(model)
     state = {k: v.contiguous() for k, v in model.state_dict().items() if k not in frozen}
-    with aside(folder / BEST) as beside:
+    with write_atomically(folder / BEST_WEIGHTS) as beside:
         save_file(state, beside)
 
 
-def load_best(model: nn.Module, folder: Path) -> None:
+def load_best_weights(model: nn.Module, folder: Path) -> None:
     """Load what `save_best` wrote."""
-    model.load_state_dict(load_file(folder / BEST), strict=False)
+    model.load_state_dict(load_file(folder / BEST_WEIGHTS), strict=False)
 
 
-def finish(folder: Path, facts: dict[str, Any]) -> None:
+def finish_stage(folder: Path, facts: dict[str, Any]) -> None:
     """Mark the stage as done and drop its checkpoints."""
-    write_json(folder / DONE, facts)
-    for path in _checkpoints(folder):
+    write_json(folder / STAGE_DONE, facts)
+    for path in _list_checkpoints(folder):
         shutil.rmtree(path)
 
 
-def is_done(folder: Path) -> bool:
+def is_stage_done(folder: Path) -> bool:
     """Say whether the stage was finished."""
-    return (folder / DONE).exists()
+    return (folder / STAGE_DONE).exists()
 
 
-def trim(path: Path, stage: str, step: int) -> None:
+def trim_metrics(path: Path, stage: str, step: int) -> None:
     """Drop the lines of a metrics file that a resumed stage will write again."""
     if not path.exists():
         return
@@ -106,9 +106,9 @@ def trim(path: Path, stage: str, step: int) -> None:
     write_text(path, "".join(kept))
 
 
-def _checkpoints(folder: Path) -> list[Path]:
+def _list_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("checkpoint-*"))
 
 
-def _frozen(model: nn.Module) -> set[str]:
+def _list_frozen(model: nn.Module) -> set[str]:
     return {name for name, parameter in model.named_parameters() if not parameter.requires_grad}

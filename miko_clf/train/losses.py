@@ -1,4 +1,4 @@
-"""Losses beyond cross-entropy, and what training takes away from a batch."""
+"""Losses beyond cross-entropy: the alignment of slots, and several questions at once."""
 
 from collections.abc import Sequence
 
@@ -8,14 +8,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from miko_clf.fuse.fused import Batch
+from miko_clf.fuse.outputs import Batch
 from miko_clf.questions import Question, Questions
-from miko_clf.recipe import Recipe
 
-TEMPERATURE = 0.07  # of the contrast between posts (van den Oord et al., 2018; CLIP's start)
+_TEMPERATURE = 0.07  # of the contrast between posts (van den Oord et al., 2018; CLIP's start)
 
 
-def alignment(
+def compute_alignment_loss(
     guess: Float[Tensor, "post slot width"],
     target: Float[Tensor, "post slot width"],
     present: Bool[Tensor, "post slot"],
@@ -28,7 +27,7 @@ def alignment(
     guess = functional.normalize(guess.float(), dim=-1).transpose(0, 1)  # (slot, post, width)
     target = functional.normalize(target.detach().float(), dim=-1).transpose(0, 1)
     here = present.T  # (slot, post)
-    scores = guess @ target.transpose(1, 2) / TEMPERATURE  # (slot, post, post)
+    scores = guess @ target.transpose(1, 2) / _TEMPERATURE  # (slot, post, post)
     scores = scores.masked_fill(~here[:, None, :], -torch.inf)
     own = torch.diagonal(scores, dim1=1, dim2=2)
     every = scores.masked_fill(~here.any(1)[:, None, None], 0.0).logsumexp(-1)
@@ -36,20 +35,20 @@ def alignment(
     return loss.sum() / here.sum().clamp(min=1)
 
 
-def class_weights(labels: Sequence[int], num_labels: int) -> Float[Tensor, " label"]:
+def compute_class_weights(labels: Sequence[int], num_labels: int) -> Float[Tensor, " label"]:
     """Return n / (classes * n_class) for each class (King and Zeng, 2001)."""
     counts = np.bincount(labels, minlength=num_labels).clip(min=1)
     return torch.tensor(len(labels) / (num_labels * counts), dtype=torch.float32)
 
 
-def positive_weights(held: Int[np.ndarray, "post label"]) -> Float[Tensor, " label"]:
+def compute_positive_weights(held: Int[np.ndarray, "post label"]) -> Float[Tensor, " label"]:
     """Return for each label the posts without it for each post with it."""
     counts = held.sum(0)
     weights = (len(held) - counts).clip(min=1) / counts.clip(min=1)
     return torch.tensor(weights, dtype=torch.float32)
 
 
-def answering(
+def compute_question_loss(
     questions: Questions,
     logits: Float[Tensor, "post label"],
     batch: Batch,
@@ -72,11 +71,11 @@ def answering(
         here = batch["label_known"][:, place]
         weight = weights[place].to(logits.device)
         given = batch["label"][here, span]
-        parts.append(_answer(question, logits[here, span], given, weight, smoothing))
+        parts.append(_compute_one_loss(question, logits[here, span], given, weight, smoothing))
     return torch.stack(parts).sum()
 
 
-def _answer(
+def _compute_one_loss(
     question: Question, logits: Tensor, given: Tensor, weight: Tensor, smoothing: float
 ) -> Tensor:
     if not len(logits):
@@ -87,30 +86,3 @@ def _answer(
         )
     target = given * (1 - smoothing) + smoothing / 2
     return functional.binary_cross_entropy_with_logits(logits, target, pos_weight=weight)
-
-
-def vary(batch: Batch, recipe: Recipe, random: np.random.Generator) -> Batch:
-    """Return the batch with inputs taken away at random, so that absence is learned.
-
-    Each post may lose its intentions, its image and each text, and where it has no
-    intentions the slots; a post never loses its image and its text together.
-    """
-    varied, num_posts = dict(batch), len(batch["label"])
-
-    def chance(rate: float) -> Tensor:
-        return torch.from_numpy(random.random(num_posts) < rate).to(batch["label"].device)
-
-    rate = recipe.fusion.modality_dropout
-    for name in recipe.content_texts:
-        varied[f"{name}_mask"] = batch[f"{name}_mask"] & ~chance(rate)[:, None]
-    if "image_present" in batch:
-        has_text = torch.zeros_like(batch["image_present"])
-        if "text_mask" in varied:
-            has_text = varied["text_mask"].any(1)
-        varied["image_present"] = batch["image_present"] & ~(chance(rate) & has_text)
-    if "intention_mask" in batch:
-        gone = chance(recipe.intention.dropout)[:, None, None]
-        varied["intention_mask"] = batch["intention_mask"] & ~gone
-    if "student" in batch:
-        varied["student"] = batch["student"] & ~chance(recipe.fusion.slot_dropout)
-    return varied

@@ -1,26 +1,29 @@
-"""AdamW with a rate for each group, warm-up and decay."""
+"""AdamW with a rate for each group, its schedule, and a moving average of the weights."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from miko_clf.recipe import Optimiser
+from miko_clf.recipe.sections import OptimiserSection
 
-Decay = Callable[[float], float]
-DECAY: dict[str, Decay] = {
+_Decay = Callable[[float], float]
+_DECAYS: dict[str, _Decay] = {
     "linear": lambda done: 1 - done,
     "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
     "constant": lambda done: 1.0,
 }
-EMBEDDINGS = ("latents", "position", "relation", "queries", "query", "token", "word.weight")
+_EMBEDDINGS = ("latents", "position", "relation", "queries", "query", "token", "word.weight")
 
 
 @dataclass(frozen=True)
-class Pace:
+class LayerwiseRate:
     """How fast the parameters under one prefix learn.
 
     `rate` is the peak, at the top block; a block learns at `layer_decay` times the rate of the
@@ -36,8 +39,10 @@ class Pace:
         return self.rate * self.layer_decay ** self.depths.get(name, 0)
 
 
-def optimiser(
-    model: nn.Module, settings: Optimiser, pretrained: Iterable[str] | Mapping[str, Pace] = ()
+def build_optimiser(
+    model: nn.Module,
+    settings: OptimiserSection,
+    pretrained: Iterable[str] | Mapping[str, LayerwiseRate] = (),
 ) -> AdamW:
     """Return AdamW over what learns (Loshchilov and Hutter, 2019).
 
@@ -47,13 +52,13 @@ def optimiser(
     paces = (
         dict(pretrained)
         if isinstance(pretrained, Mapping)
-        else dict.fromkeys(pretrained, Pace(settings.tower_rate))
+        else dict.fromkeys(pretrained, LayerwiseRate(settings.tower_rate))
     )
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            rate = _rate(name, settings, paces)
-            flat = parameter.ndim < 2 or name.endswith(EMBEDDINGS)
+            rate = _choose_rate(name, settings, paces)
+            flat = parameter.ndim < 2 or name.endswith(_EMBEDDINGS)
             decay = 0.0 if flat else settings.weight_decay
             groups.setdefault((rate, decay), []).append(parameter)
     return AdamW(
@@ -65,7 +70,7 @@ def optimiser(
     )
 
 
-def schedule(optimiser: AdamW, settings: Optimiser, num_steps: int) -> LambdaLR:
+def build_schedule(optimiser: AdamW, settings: OptimiserSection, num_steps: int) -> LambdaLR:
     """Return the schedule that rises for the warm-up's share of the steps, then decays."""
     rise = max(1, round(settings.warmup * num_steps))
     fall = max(1, num_steps - rise)
@@ -73,15 +78,67 @@ def schedule(optimiser: AdamW, settings: Optimiser, num_steps: int) -> LambdaLR:
     def factor(step: int) -> float:
         if step < rise:
             return (step + 1) / rise
-        return DECAY[settings.decay](min(1.0, (step - rise) / fall))
+        return _DECAYS[settings.decay](min(1.0, (step - rise) / fall))
 
     return LambdaLR(optimiser, factor)
 
 
-def _rate(name: str, settings: Optimiser, paces: Mapping[str, Pace]) -> float:
+def _choose_rate(
+    name: str, settings: OptimiserSection, paces: Mapping[str, LayerwiseRate]
+) -> float:
     rate = next(
         (pace.at(name.removeprefix(prefix)) for prefix, pace in paces.items()
          if name.startswith(prefix)),
         settings.rate,
     )  # fmt: skip
     return rate * settings.gate_factor if name.endswith("gate") else rate
+
+
+class WeightAverage:
+    """Exponential moving average of what learns (Polyak and Juditsky, 1992).
+
+    In the first steps the decay is (1 + step) / (10 + step), so that early weights fade.
+    With a decay of 0 the average is the weights themselves.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.live = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.mean: dict[str, Tensor] = {}
+        self.num_steps = 0
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the weights after a step."""
+        if not self.decay:
+            return
+        if not self.mean:
+            self.mean = {name: p.detach().clone() for name, p in self.live.items()}
+        self.num_steps += 1
+        decay = min(self.decay, (1 + self.num_steps) / (10 + self.num_steps))
+        for name, parameter in self.live.items():
+            self.mean[name].lerp_(parameter, 1 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Put the average in the place of the weights, and the weights back at the end."""
+        kept = {name: self.live[name].detach().clone() for name in self.mean}
+        self._put(self.mean)
+        try:
+            yield
+        finally:
+            self._put(kept)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the average and the number of steps in it."""
+        return {"mean": self.mean, "num_steps": self.num_steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the average from `state`."""
+        self.num_steps = state["num_steps"]
+        self.mean = {n: t.to(self.live[n].device) for n, t in state["mean"].items()}
+
+    @torch.no_grad()
+    def _put(self, weights: dict[str, Tensor]) -> None:
+        for name, weight in weights.items():
+            self.live[name].copy_(weight)

@@ -1,4 +1,4 @@
-"""Training posts that a post is compared with while it is learned (Mei et al., RGCL, ACL 2024)."""
+"""Training posts that a post is compared with in training (Mei et al., RGCL, ACL 2024)."""
 
 from collections.abc import Hashable, Iterable
 from typing import Any
@@ -9,47 +9,49 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from miko_clf.data.words import clean
+from miko_clf.data.text import collapse_whitespace
 from miko_clf.errors import RecipeError
-from miko_clf.fuse.fused import Batch, Fused
-from miko_clf.fuse.vote import Vote
-from miko_clf.recipe import Retrieval
-from miko_clf.train.feed import Feed
+from miko_clf.fuse.classifier import NeighbourVote
+from miko_clf.fuse.outputs import Batch, ModelOutput
+from miko_clf.recipe.sections import RetrievalSection
+from miko_clf.train.dataloader import EncodedDataset
 
-NONE = -1  # row of a post that has no such neighbour
-BATCH_SIZE = 64
-CHUNK = 512  # rows of the matrix of all similarities that are in memory at a time
-WIDEST = 8192  # channels of an embedding that is worth keeping for every training post
+NO_NEIGHBOUR = -1  # row of a post that has no such neighbour
+_BATCH_SIZE = 64
+_CHUNK = 512  # rows of the matrix of all similarities that are in memory at a time
+MAX_EMBEDDING_WIDTH = 8192  # channels of an embedding that is worth keeping for every training post
 
 
-class Retrieving:
+class RetrievalContrast:
     """The positive and the negative of every training post, found anew in each epoch.
 
     `feed` holds the training posts. The state, checkpointed, is all that a killed run needs to go
     on bit for bit.
     """
 
-    def __init__(self, settings: Retrieval, feed: Feed) -> None:
+    def __init__(self, settings: RetrievalSection, feed: EncodedDataset) -> None:
         self.settings = settings
         self.feed = feed
         _, kinds = np.unique(np.asarray(feed.labels), axis=0, return_inverse=True)
         self.labels = torch.from_numpy(kinds.reshape(-1).astype(np.int64))
-        self.groups = _numbered(post.group for post in feed.posts)
-        texts = (clean(post.text).casefold() if post.text else None for post in feed.posts)
-        self.texts = _numbered(texts)
+        self.groups = _number_names(post.group for post in feed.posts)
+        texts = (
+            collapse_whitespace(post.text).casefold() if post.text else None for post in feed.posts
+        )
+        self.texts = _number_names(texts)
         self.epoch = -1
-        self.positive = torch.full((len(feed),), NONE)
-        self.negative = torch.full((len(feed),), NONE)
+        self.positive = torch.full((len(feed),), NO_NEIGHBOUR)
+        self.negative = torch.full((len(feed),), NO_NEIGHBOUR)
 
     def begin(self, model: nn.Module, epoch: int) -> None:
         """Find the neighbours by the model as it is; nothing where the epoch has them already."""
         if epoch == self.epoch:
             return
-        embeddings = embed(model, self.feed)
+        embeddings = embed_posts(model, self.feed)
         device = embeddings.device
         self.positive, self.negative = (
             rows.cpu()
-            for rows in neighbours(
+            for rows in find_contrast_pairs(
                 embeddings,
                 self.labels.to(device),
                 self.groups.to(device),
@@ -58,7 +60,7 @@ class Retrieving:
         )
         self.epoch = epoch
 
-    def loss(self, model: nn.Module, fused: Fused, rows: Int[Tensor, " post"]) -> Tensor:
+    def loss(self, model: nn.Module, fused: ModelOutput, rows: Int[Tensor, " post"]) -> Tensor:
         """Return the weighted contrast of a batch, whose posts are `rows` of the feed.
 
         A post that has no positive or no negative counts as zero.
@@ -66,19 +68,19 @@ class Retrieving:
         assert fused.embedding is not None
         rows = rows.cpu()
         positive, negative = self.positive[rows], self.negative[rows]
-        here = (positive != NONE) & (negative != NONE)
+        here = (positive != NO_NEIGHBOUR) & (negative != NO_NEIGHBOUR)
         if not here.any():
             return fused.embedding.sum() * 0
         anchor = fused.embedding[here.to(fused.embedding.device)]
         near, far = (self._encode(model, found[here]) for found in (positive, negative))
-        total = contrast(anchor, near, far, self.settings.margin)
+        total = compute_contrast_loss(anchor, near, far, self.settings.margin)
         return self.settings.weight * total * int(here.sum()) / len(rows)
 
-    def vote(self, model: nn.Module, num_labels: int) -> Vote:
+    def vote(self, model: nn.Module, num_labels: int) -> NeighbourVote:
         """Return the vote of the training posts, as the trained model sees them."""
-        embeddings = embed(model, self.feed)
+        embeddings = embed_posts(model, self.feed)
         labels = torch.tensor(self.feed.labels, device=embeddings.device)
-        return Vote(
+        return NeighbourVote(
             embeddings,
             labels,
             num_labels=num_labels,
@@ -96,13 +98,13 @@ class Retrieving:
         self.positive, self.negative = state["positive"].cpu(), state["negative"].cpu()
 
     def _encode(self, model: nn.Module, rows: Tensor) -> Tensor:
-        fused: Fused = model(_batch(model, self.feed, rows.tolist()))
+        fused: ModelOutput = model(_make_batch(model, self.feed, rows.tolist()))
         assert fused.embedding is not None
         return fused.embedding
 
 
 @torch.no_grad()
-def embed(model: nn.Module, feed: Feed) -> Float[Tensor, "post width"]:
+def embed_posts(model: nn.Module, feed: EncodedDataset) -> Float[Tensor, "post width"]:
     """Return the embedding of every post, in the order of the feed.
 
     Raises `RecipeError` where it is too wide to be kept for each.
@@ -111,8 +113,10 @@ def embed(model: nn.Module, feed: Feed) -> Float[Tensor, "post width"]:
     model.eval()
     order = np.argsort([feed.length(index) for index in range(len(feed))], kind="stable")
     parts = []
-    for start in range(0, len(order), BATCH_SIZE):
-        fused: Fused = model(_batch(model, feed, order[start : start + BATCH_SIZE].tolist()))
+    for start in range(0, len(order), _BATCH_SIZE):
+        fused: ModelOutput = model(
+            _make_batch(model, feed, order[start : start + _BATCH_SIZE].tolist())
+        )
         assert fused.embedding is not None
         _check_width(fused.embedding.shape[1])
         parts.append(fused.embedding.float())
@@ -123,7 +127,7 @@ def embed(model: nn.Module, feed: Feed) -> Float[Tensor, "post width"]:
     return result
 
 
-def neighbours(
+def find_contrast_pairs(
     embeddings: Float[Tensor, "post width"],
     labels: Int[Tensor, " post"],
     groups: Int[Tensor, " post"],
@@ -137,18 +141,18 @@ def neighbours(
     """
     unit = functional.normalize(embeddings.float(), dim=1)
     positive, negative = [], []
-    for start in range(0, len(unit), CHUNK):
-        part = slice(start, start + CHUNK)
+    for start in range(0, len(unit), _CHUNK):
+        part = slice(start, start + _CHUNK)
         near = unit[part] @ unit.T  # (row, post)
         same = labels[part, None] == labels
         strange = groups[part, None] != groups
         other = texts[part, None] != texts
-        positive.append(_nearest(near, same & strange & other))
-        negative.append(_nearest(near, ~same & strange))
+        positive.append(_find_nearest(near, same & strange & other))
+        negative.append(_find_nearest(near, ~same & strange))
     return torch.cat(positive), torch.cat(negative)
 
 
-def contrast(
+def compute_contrast_loss(
     embedding: Float[Tensor, "post width"],
     positive: Float[Tensor, "post width"],
     negative: Float[Tensor, "post width"],
@@ -160,14 +164,14 @@ def contrast(
     return functional.relu(margin - near + far).mean()
 
 
-def _nearest(
+def _find_nearest(
     near: Float[Tensor, "row post"], allowed: Bool[Tensor, "row post"]
 ) -> Int[Tensor, " row"]:
     found = near.masked_fill(~allowed, -torch.inf).argmax(1)
-    return torch.where(allowed.any(1), found, NONE)
+    return torch.where(allowed.any(1), found, NO_NEIGHBOUR)
 
 
-def _numbered(names: Iterable[Hashable | None]) -> Int[Tensor, " post"]:
+def _number_names(names: Iterable[Hashable | None]) -> Int[Tensor, " post"]:
     """Return a number for each name, the same for the same one; who has none stands alone."""
     numbers: dict[Hashable, int] = {}
     known = ((place, name) for place, name in enumerate(names))
@@ -179,15 +183,15 @@ def _numbered(names: Iterable[Hashable | None]) -> Int[Tensor, " post"]:
     )
 
 
-def _batch(model: nn.Module, feed: Feed, rows: list[int]) -> Batch:
+def _make_batch(model: nn.Module, feed: EncodedDataset, rows: list[int]) -> Batch:
     device = next(model.parameters()).device
     batch = feed.batch(rows)
     return {k: v.to(device) for k, v in batch.items() if k not in ("written_ids", "written_mask")}
 
 
 def _check_width(width: int) -> None:
-    if width > WIDEST:
+    if width > MAX_EMBEDDING_WIDTH:
         raise RecipeError(
             f"task.retrieval would keep {width:,} channels for each training post, more than "
-            f"{WIDEST:,}; set fusion.layers above 0"
+            f"{MAX_EMBEDDING_WIDTH:,}; set fusion.layers above 0"
         )

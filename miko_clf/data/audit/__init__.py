@@ -1,1 +1,1 @@
-"""What is wrong with a data set before anything is trained on it: leaks, shortcuts, faults."""
+"""What is wrong with a data set before anything is trained on it."""

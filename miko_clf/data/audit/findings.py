@@ -1,17 +1,119 @@
-"""What an audit found, as records that are written, printed and drawn."""
+"""What an audit finds, as records that are written, printed and drawn."""
 
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Literal
 
+import numpy as np
 from pydantic import Field, computed_field
 
-from miko_clf.data.audit.lookup import Lookup
 from miko_clf.data.post import Record
 
-Verdict = Literal["shortcut", "never feed this", "no finding", "too few rows"]
+MIN_LOOKUP_GAIN = 0.005
+"""Accuracy that a look-up must gain, at the low end of its interval, to be a leak."""
+_NUM_DRAWS = 10_000
 
 
-class Split(Record):
+class Lookup(Record):
+    """Answers read off the training posts that share a key, beside answering the majority alone.
+
+    `found` rows of `rows` share a key with training posts; `right` of them are answered rightly.
+    `gain` is accuracy over the majority's, with its 95 % bootstrap interval over rows.
+    """
+
+    key: str
+    split: str
+    rows: int
+    found: int
+    right: int
+    accuracy: float
+    majority: float
+    gain: float
+    low: float
+    high: float
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def leak(self) -> bool:
+        """Whether it beats the majority by more than chance and `GAIN`; no model sees an id."""
+        return self.key != "id" and self.low > MIN_LOOKUP_GAIN
+
+    @property
+    def part(self) -> str:
+        """What the posts share, in words."""
+        return {"near post": "text and image"}.get(self.key, self.key.removeprefix("near "))
+
+    def line(self) -> str:
+        """Say it in one line."""
+        return (
+            f"{self.found} of {self.rows} {self.split} posts share a train post's {self.part}: "
+            f"answering its label scores {self.accuracy:.1%}, the majority {self.majority:.1%}"
+        )
+
+
+def score_lookup(
+    key: str,
+    split: str,
+    known: Sequence[tuple[Hashable, str]],
+    asked: Sequence[tuple[Hashable, str]],
+) -> Lookup | None:
+    """Return how answering `asked` rows from `known` ones does; rows are (key, label).
+
+    A key of None is known to nobody. Where the training posts of a key disagree the commonest
+    label answers, and the majority label where they are evenly split. None without rows.
+    """
+    if not known or not asked:
+        return None
+    usual = _choose_commonest(Counter(label for _, label in known))
+    table: dict[Hashable, Counter[str]] = defaultdict(Counter)
+    for name, label in known:
+        if name is not None:
+            table[name][label] += 1
+    answers = [_look_up_answer(table.get(name), usual) for name, _ in asked]
+    hit = np.array([answer == label for answer, (_, label) in zip(answers, asked, strict=True)])
+    base = np.array([label == usual for _, label in asked])
+    found = np.array([name in table for name, _ in asked])
+    low, high = _estimate_gain_interval(
+        int((hit & ~base).sum()), int((base & ~hit).sum()), len(asked)
+    )
+    return Lookup(
+        key=key,
+        split=split,
+        rows=len(asked),
+        found=int(found.sum()),
+        right=int((found & hit).sum()),
+        accuracy=round(float(hit.mean()), 4),
+        majority=round(float(base.mean()), 4),
+        gain=round(float(hit.mean() - base.mean()), 4),
+        low=low,
+        high=high,
+    )
+
+
+def _choose_commonest(labels: Counter[str]) -> str:
+    return min(labels, key=lambda label: (-labels[label], label))
+
+
+def _look_up_answer(labels: Counter[str] | None, usual: str) -> str:
+    if not labels:
+        return usual
+    best = _choose_commonest(labels)
+    tied = sum(count == labels[best] for count in labels.values()) > 1
+    return usual if tied else best
+
+
+def _estimate_gain_interval(won: int, lost: int, rows: int) -> tuple[float, float]:
+    """Return the interval of (won - lost) / rows when as many rows are drawn again and again."""
+    shares = np.array([won, lost, rows - won - lost]) / rows
+    drawn = np.random.default_rng(0).multinomial(rows, shares, size=_NUM_DRAWS)
+    low, high = np.percentile((drawn[:, 0] - drawn[:, 1]) / rows, (2.5, 97.5))
+    return round(float(low), 4), round(float(high), 4)
+
+
+CueVerdict = Literal["shortcut", "never feed this", "no finding", "too few rows"]
+
+
+class SplitSummary(Record):
     """How many posts of which class a split holds, and what its posts lack.
 
     `refused` posts are among none of the other figures.
@@ -26,7 +128,7 @@ class Split(Record):
     refused: int
 
 
-class Refused(Record):
+class UnreadPost(Record):
     """A post that cannot be read, where it stands, and why."""
 
     split: str
@@ -34,7 +136,7 @@ class Refused(Record):
     why: str
 
 
-class Shift(Record):
+class ClassShift(Record):
     """How far the share of a class moves from train to another split; chi-square's p."""
 
     split: str
@@ -45,7 +147,7 @@ class Shift(Record):
     warn: bool
 
 
-class Member(Record):
+class OverlapMember(Record):
     """One post of a group."""
 
     split: str
@@ -53,10 +155,10 @@ class Member(Record):
     label: str | None
 
 
-class Group(Record):
+class OverlapGroup(Record):
     """Two or more posts of one key; `across` splits, and with labels in `conflict`, or not."""
 
-    members: tuple[Member, ...]
+    members: tuple[OverlapMember, ...]
     across: bool
     conflict: bool
 
@@ -66,7 +168,7 @@ class Overlap(Record):
 
     key: str
     what: str
-    groups: tuple[Group, ...]
+    groups: tuple[OverlapGroup, ...]
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -87,14 +189,14 @@ class Overlap(Record):
         return sum(group.conflict for group in self.groups)
 
 
-class Confounders(Record):
+class ContrastSets(Record):
     """Groups that share one part, differ in the other, and carry different labels: no leak.
 
     Hateful Memes (Kiela et al., NeurIPS 2020) is built of them, so that neither part is enough.
     """
 
     shared: Literal["text", "image"]
-    groups: tuple[Group, ...]
+    groups: tuple[OverlapGroup, ...]
 
 
 class Cue(Record):
@@ -119,7 +221,7 @@ class Cue(Record):
     nearby_low: float | None
     limit: float
     held: Mapping[str, float]
-    verdict: Verdict
+    verdict: CueVerdict
 
     @property
     def best(self) -> float:
@@ -127,7 +229,7 @@ class Cue(Record):
         return max(self.auroc or 0, self.nearby or 0)
 
 
-class Naming(Record):
+class ClassMentions(Record):
     """Shares of the texts about posts of a class that name it, or any class at all."""
 
     source: str
@@ -142,14 +244,14 @@ class Audit(Record):
 
     data: str
     kind: str
-    splits: tuple[Split, ...]
-    shifts: tuple[Shift, ...]
+    splits: tuple[SplitSummary, ...]
+    shifts: tuple[ClassShift, ...]
     overlaps: tuple[Overlap, ...]
     lookups: tuple[Lookup, ...]
-    confounders: tuple[Confounders, ...]
+    confounders: tuple[ContrastSets, ...]
     cues: tuple[Cue, ...]
-    namings: tuple[Naming, ...]
-    refused: tuple[Refused, ...]
+    namings: tuple[ClassMentions, ...]
+    refused: tuple[UnreadPost, ...]
     leaks: tuple[str, ...]
     warnings: tuple[str, ...]
     limits: Mapping[str, float]

@@ -1,34 +1,87 @@
-"""Which words and patches a decision rests on: integrated gradients by captum, where installed."""
+"""Which words and patches a decision rests on: integrated gradients by captum."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from itertools import pairwise
 from math import isqrt
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy import ndarray
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from miko_clf.errors import MikoError
-from miko_clf.evaluate.explain.passes import collect, lean, margin_of, states_of
-from miko_clf.evaluate.explain.pieces import Merger
-from miko_clf.evaluate.subject import Subject
+from miko_clf.evaluate.explain.forward_passes import (
+    collect_passes,
+    describe_margin,
+    encode_rows,
+    measure_post_margins,
+)
+from miko_clf.evaluate.predictions import SystemPredictions
 from miko_clf.fuse.classifier import MikoClassifier
-from miko_clf.fuse.fused import Batch
-from miko_clf.train.infer import in_arm
+from miko_clf.fuse.outputs import Batch
+from miko_clf.train.predict import mask_for_arm
 
-STEPS = (64, 256, 1024)  # of the integral, more of them until it is near enough
-NEAR = 0.01  # largest error of the integral, as a share of the difference
-_AT_ONCE = 16  # steps that are in memory together
-Means = dict[str, Tensor]
-Weights = dict[str, Float[np.ndarray, "..."]]  # of each token of each input
+# How tokenizers mark that a piece goes on, begins or ends a word.
+_MARKS = ("##", "▁", "Ġ", "</w>")
+
+
+class WordMerger:
+    """Merges pieces into words by the mark that most of the vocabulary bears."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        pieces = list(tokenizer.get_vocab())
+        counts = {mark: sum(_bears_mark(piece, mark) for piece in pieces) for mark in _MARKS}
+        self.mark = max(_MARKS, key=lambda mark: counts[mark])
+        added = tokenizer.get_added_tokens_decoder()
+        self.special = {number for number, token in added.items() if token.special}
+
+    def words(
+        self, ids: Sequence[int], weights: Float[ndarray, " piece"]
+    ) -> list[tuple[str, float]]:
+        """Return each word with the sum of its pieces' weights; a special token is one itself."""
+        pieces = [self.tokenizer.id_to_token(number) or "" for number in ids]
+        starts = [place for place in range(len(ids)) if self._starts(place, ids, pieces)]
+        return [
+            (self._spell(ids[start:end], pieces[start:end]), float(weights[start:end].sum()))
+            for start, end in pairwise([*starts, len(ids)])
+        ]
+
+    def _starts(self, place: int, ids: Sequence[int], pieces: Sequence[str]) -> bool:
+        if place == 0 or ids[place] in self.special or ids[place - 1] in self.special:
+            return True
+        if self.mark == "##":
+            return not pieces[place].startswith("##")
+        if self.mark == "</w>":
+            return pieces[place - 1].endswith("</w>")
+        return pieces[place].startswith(self.mark)
+
+    def _spell(self, ids: Sequence[int], pieces: Sequence[str]) -> str:
+        if ids[0] not in self.special and self.tokenizer.decoder is not None:
+            spelt: str = self.tokenizer.decode(list(ids), skip_special_tokens=False)
+            return spelt.strip()
+        return "".join(piece.replace(self.mark, "") for piece in pieces)
+
+
+def _bears_mark(piece: str, mark: str) -> bool:
+    return piece.endswith(mark) if mark == "</w>" else piece.startswith(mark)
+
+
+_NUM_STEPS = (64, 256, 1024)  # of the integral, more of them until it is near enough
+MAX_INTEGRAL_ERROR = 0.01  # largest error of the integral, as a share of the difference
+_STEPS_AT_ONCE = 16  # steps that are in memory together
+_MeanStates = dict[str, Tensor]
+_TokenWeights = dict[str, Float[np.ndarray, "..."]]  # of each token of each input
 
 
 @dataclass(frozen=True)
-class Attributed:
+class PostAttribution:
     """One post: what each word and the image add to `baseline` to make `full`.
 
     `tokens` are words and weights, the texts end to end, and `words` how many each text has.
@@ -52,33 +105,33 @@ class Attribution:
     """Posts, and the difference of logits `of` which the weights are."""
 
     of: str
-    rows: list[Attributed]
+    rows: list[PostAttribution]
 
 
-def attribute(subject: Subject, rows: Sequence[int]) -> Attribution | None:
+def attribute_decisions(subject: SystemPredictions, rows: Sequence[int]) -> Attribution | None:
     """Return integrated gradients (Sundararajan et al., 2017) at the states of the towers.
 
     The path starts at the mean state of each input over the subject's posts and not at zero: what
     is normalised has the same direction all the way from zero, and jumps there. None where the
     model's states are not those of separate towers. Raises `MikoError` without captum.
     """
-    gradients = _captum()
+    gradients = _load_captum()
     model, feed = subject.predictor.model, subject.predictor.feed
     if not isinstance(model, MikoClassifier) or not len(rows):
         return None
-    names = _names(subject, model)
-    means = _means(subject, names)
-    merger = Merger(feed.words.tokenizer) if feed.words else None
+    names = _list_inputs(subject, model)
+    means = _average_states(subject, names)
+    merger = WordMerger(feed.words.tokenizer) if feed.words else None
     found = []
     for row in map(int, rows):
         with torch.no_grad():
-            states = in_arm(states_of(model, feed, [row]), subject.arm)
+            states = mask_for_arm(encode_rows(model, feed, [row]), subject.arm)
         weights, ends = _integrate(gradients, subject, row, states, means)
-        found.append(_attributed(subject, row, weights, ends, merger))
-    return Attribution(lean(subject.question), found)
+        found.append(_describe_attribution(subject, row, weights, ends, merger))
+    return Attribution(describe_margin(subject.question), found)
 
 
-def _captum() -> Any:
+def _load_captum() -> Any:
     try:
         return import_module("captum.attr").IntegratedGradients
     except ImportError:
@@ -88,20 +141,20 @@ def _captum() -> Any:
         ) from None
 
 
-def _names(subject: Subject, model: MikoClassifier) -> list[str]:
+def _list_inputs(subject: SystemPredictions, model: MikoClassifier) -> list[str]:
     """Return the inputs that the arm reads through a tower."""
     given = subject.arm == "with"
     return [name for name in model.split if name != "intention" or given]
 
 
-def _means(subject: Subject, names: Sequence[str]) -> Means:
+def _average_states(subject: SystemPredictions, names: Sequence[str]) -> _MeanStates:
     """Return the mean state (width,) of each input over all posts that have it."""
 
     def read(states: Batch) -> list[Tensor]:
-        return [part for name in names for part in _sums(states, name)]
+        return [part for name in names for part in _sum_states(states, name)]
 
     model, feed = subject.predictor.model, subject.predictor.feed
-    found = iter(collect(model, feed, read, "mean states"))
+    found = iter(collect_passes(model, feed, read, "mean states"))
     device = next(model.parameters()).device
     sums = {name: (next(found).sum(0), next(found).sum()) for name in names}
     return {
@@ -110,84 +163,90 @@ def _means(subject: Subject, names: Sequence[str]) -> Means:
     }
 
 
-def _sums(states: Batch, name: str) -> tuple[Tensor, Tensor]:
+def _sum_states(states: Batch, name: str) -> tuple[Tensor, Tensor]:
     """Return the sum of a post's states (post, width) and how many there are (post,)."""
     tokens = states[f"{name}_states"].flatten(1, -2)
-    present = _present(states, name).flatten(1)[..., None].to(tokens.dtype)
+    present = _mask_tokens(states, name).flatten(1)[..., None].to(tokens.dtype)
     return (tokens * present).sum(1), present.sum((1, 2))
 
 
-def _present(states: Batch, name: str) -> Tensor:
+def _mask_tokens(states: Batch, name: str) -> Tensor:
     if name != "image":
         return states[f"{name}_mask"]
     return states["image_present"][:, None].expand(states["image_states"].shape[:2])
 
 
 def _integrate(
-    gradients: Any, subject: Subject, row: int, states: Batch, means: Means
-) -> tuple[Weights, tuple[float, float]]:
+    gradients: Any, subject: SystemPredictions, row: int, states: Batch, means: _MeanStates
+) -> tuple[_TokenWeights, tuple[float, float]]:
     """Return the weight of each token of each input, and the margins at both ends of the path."""
     given = tuple(states[f"{name}_states"] for name in means)
     start = tuple(mean.expand_as(each) for mean, each in zip(means.values(), given, strict=True))
-    run = partial(_margins, subject, row, states, list(means))
+    run = partial(_run_changed_states, subject, row, states, list(means))
     with torch.no_grad():
         baseline, full = float(run(*start)), float(run(*given))
-    for steps in STEPS:
+    for steps in _NUM_STEPS:
         parts = gradients(run).attribute(
-            given, baselines=start, n_steps=steps, internal_batch_size=_AT_ONCE
+            given, baselines=start, n_steps=steps, internal_batch_size=_STEPS_AT_ONCE
         )
         weights = {
             name: part.detach()[0].sum(-1).double().cpu().numpy()
             for name, part in zip(means, parts, strict=True)
         }
-        if abs(_excess(weights, (baseline, full))) <= NEAR * abs(full - baseline):
+        if abs(_measure_excess(weights, (baseline, full))) <= MAX_INTEGRAL_ERROR * abs(
+            full - baseline
+        ):
             break
     return weights, (baseline, full)
 
 
-def _excess(weights: Weights, ends: tuple[float, float]) -> float:
+def _measure_excess(weights: _TokenWeights, ends: tuple[float, float]) -> float:
     """Return by how much the weights exceed the difference that they should add up to."""
     return sum(float(each.sum()) for each in weights.values()) - (ends[1] - ends[0])
 
 
-def _margins(
-    subject: Subject, row: int, states: Batch, names: Sequence[str], *changed: Tensor
+def _run_changed_states(
+    subject: SystemPredictions, row: int, states: Batch, names: Sequence[str], *changed: Tensor
 ) -> Float[Tensor, " step"]:
     """Return how far the logits lean where states of the post are changed, one a step."""
     num_steps = len(changed[0])
     batch = {name: each.expand(num_steps, *each.shape[1:]) for name, each in states.items()}
     batch |= {f"{name}_states": each for name, each in zip(names, changed, strict=True)}
     logits = subject.predictor.model(batch).logits[:, subject.span]
-    return margin_of(logits, subject.question, int(subject.decided[row]))
+    return measure_post_margins(logits, subject.question, int(subject.decided[row]))
 
 
-def _attributed(
-    subject: Subject,
+def _describe_attribution(
+    subject: SystemPredictions,
     row: int,
-    weights: Weights,
+    weights: _TokenWeights,
     ends: tuple[float, float],
-    merger: Merger | None,
-) -> Attributed:
+    merger: WordMerger | None,
+) -> PostAttribution:
     image = weights.get("image")
     words = {
-        name: _words(subject, row, name, each, merger)
+        name: _merge_words(subject, row, name, each, merger)
         for name, each in weights.items()
         if name != "image"
     }
-    return Attributed(
+    return PostAttribution(
         id=subject.posts[row].id,
         full=ends[1],
         baseline=ends[0],
-        delta=_excess(weights, ends),
+        delta=_measure_excess(weights, ends),
         image=None if image is None else float(image.sum()),
         tokens=[word for each in words.values() for word in each],
         words={name: len(each) for name, each in words.items()},
-        patches=None if image is None else grid(image),
+        patches=None if image is None else arrange_patches(image),
     )
 
 
-def _words(
-    subject: Subject, row: int, name: str, weights: Float[np.ndarray, "..."], merger: Merger | None
+def _merge_words(
+    subject: SystemPredictions,
+    row: int,
+    name: str,
+    weights: Float[np.ndarray, "..."],
+    merger: WordMerger | None,
 ) -> list[tuple[str, float]]:
     assert merger is not None
     feed = subject.predictor.feed
@@ -204,7 +263,7 @@ def _words(
     ]
 
 
-def grid(tokens: Float[np.ndarray, " token"]) -> list[list[float]] | None:
+def arrange_patches(tokens: Float[np.ndarray, " token"]) -> list[list[float]] | None:
     """Return tokens as a square of patches, a class token before them left out; else none."""
     for patches in (tokens, tokens[1:]):
         side = isqrt(len(patches))

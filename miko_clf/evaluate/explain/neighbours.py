@@ -7,14 +7,14 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from miko_clf.data.labels import answers
+from miko_clf.data.labels import list_answers
 from miko_clf.data.post import Post
-from miko_clf.evaluate.explain.passes import collect
-from miko_clf.evaluate.subject import Subject
-from miko_clf.fuse.fused import Batch
-from miko_clf.train.feed import Feed
-from miko_clf.train.infer import in_arm
-from miko_clf.train.retrieval import WIDEST
+from miko_clf.evaluate.explain.forward_passes import collect_passes
+from miko_clf.evaluate.predictions import SystemPredictions
+from miko_clf.fuse.outputs import Batch
+from miko_clf.train.dataloader import EncodedDataset
+from miko_clf.train.predict import mask_for_arm
+from miko_clf.train.retrieval import MAX_EMBEDDING_WIDTH
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Neighbour:
 
 
 @dataclass(frozen=True)
-class Near:
+class PostNeighbours:
     """A post, what it is and what it was decided for, and its neighbours, nearest first."""
 
     id: str
@@ -37,7 +37,9 @@ class Near:
     neighbours: list[Neighbour]
 
 
-def nearest(subject: Subject, rows: Sequence[int], count: int = 5) -> list[Near]:
+def find_neighbours(
+    subject: SystemPredictions, rows: Sequence[int], count: int = 5
+) -> list[PostNeighbours]:
     """Return the `count` nearest training posts of each of the rows, in the subject's arm.
 
     By cosine of what the head reads, once the mean over the training posts is taken from it: what
@@ -47,56 +49,61 @@ def nearest(subject: Subject, rows: Sequence[int], count: int = 5) -> list[Near]
     predictor = subject.predictor
     if not len(rows) or not subject.train:
         return []
-    own = _embeddings(subject, predictor.feed, rows)
-    if own is None or own.shape[1] > WIDEST:
+    own = _embed_posts(subject, predictor.feed, rows)
+    if own is None or own.shape[1] > MAX_EMBEDDING_WIDTH:
         return []
-    feed = Feed(
+    feed = EncodedDataset(
         subject.train,
         subject.opened.questions,
         predictor.model,
         predictor.preparation,
         cache=subject.cache,
     )
-    others = _embeddings(subject, feed)
+    others = _embed_posts(subject, feed)
     assert others is not None
     centre = others.mean(0)
-    similar = _unit(own - centre) @ _unit(others - centre).T  # (row, train)
-    return [_near(subject, int(row), each, count) for row, each in zip(rows, similar, strict=True)]
+    similar = _normalise(own - centre) @ _normalise(others - centre).T  # (row, train)
+    return [
+        _describe_neighbours(subject, int(row), each, count)
+        for row, each in zip(rows, similar, strict=True)
+    ]
 
 
-def _embeddings(
-    subject: Subject, feed: Feed, rows: Sequence[int] | None = None
+def _embed_posts(
+    subject: SystemPredictions, feed: EncodedDataset, rows: Sequence[int] | None = None
 ) -> Float[np.ndarray, "post width"] | None:
     model = subject.predictor.model
 
     def read(states: Batch) -> list[Tensor]:
-        found = model(in_arm(states, subject.arm)).embedding
+        found = model(mask_for_arm(states, subject.arm)).embedding
         return [] if found is None else [found]
 
-    found = collect(model, feed, read, "embeddings", rows)
+    found = collect_passes(model, feed, read, "embeddings", rows)
     return found[0] if found else None
 
 
-def _unit(vectors: Float[np.ndarray, "post width"]) -> Float[np.ndarray, "post width"]:
+def _normalise(vectors: Float[np.ndarray, "post width"]) -> Float[np.ndarray, "post width"]:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.maximum(lengths, np.finfo(vectors.dtype).tiny)
 
 
-def _near(subject: Subject, row: int, similar: Float[np.ndarray, " train"], count: int) -> Near:
+def _describe_neighbours(
+    subject: SystemPredictions, row: int, similar: Float[np.ndarray, " train"], count: int
+) -> PostNeighbours:
     post, labels, name = subject.posts[row], subject.question.labels, subject.question.name
     order = (int(place) for place in np.argsort(-similar, kind="stable"))
     others = [place for place in order if subject.train[place].id != post.id][:count]
-    return Near(
+    return PostNeighbours(
         id=post.id,
         label=labels[subject.truth[row]],
         decided=labels[subject.decided[row]],
         neighbours=[
-            Neighbour(each.id, _label(each, name), float(similar[place]), each.text)
+            Neighbour(each.id, _name_label(each, name), float(similar[place]), each.text)
             for place, each in ((place, subject.train[place]) for place in others)
         ],
     )
 
 
-def _label(post: Post, question: str) -> str:
-    given = answers(post.label).get(question, "")
+def _name_label(post: Post, question: str) -> str:
+    given = list_answers(post.label).get(question, "")
     return given if isinstance(given, str) else ", ".join(given)

@@ -10,24 +10,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from miko_clf.data.post import RELATIONS, Post
-from miko_clf.evaluate.explain.drawn import differences, mean_interval
-from miko_clf.evaluate.explain.passes import collect
-from miko_clf.evaluate.interval import Interval
-from miko_clf.evaluate.link import linked
-from miko_clf.evaluate.subject import Subject
-from miko_clf.fuse.attention import GatedReader
-from miko_clf.fuse.fused import Batch
-from miko_clf.fuse.reader import NUM_SLOTS, Reader
-from miko_clf.train.infer import in_arm
+from miko_clf.evaluate.analysis.estimates import bootstrap_mean, bootstrap_metric_changes
+from miko_clf.evaluate.calibration import calibrate_logits
+from miko_clf.evaluate.explain.forward_passes import collect_passes
+from miko_clf.evaluate.predictions import SystemPredictions
+from miko_clf.fuse.cross_attention import NUM_SLOTS, CrossAttentionFusion
+from miko_clf.fuse.layers import GatedReader
+from miko_clf.fuse.outputs import Batch
+from miko_clf.intervals import Interval
+from miko_clf.train.predict import mask_for_arm
 
-KINDS = (*RELATIONS, "rationale")  # in the order of the slots
-NONE = "none"
-METRICS = ("auroc", "macro_f1")
+SLOT_RELATIONS = (*RELATIONS, "rationale")  # in the order of the slots
+NO_RELATION = "none"
+_METRICS = ("auroc", "macro_f1")
 _UNDEFINED = Interval(np.nan, np.nan, np.nan)
 
 
 @dataclass(frozen=True)
-class Reading:
+class RelationImportance:
     """What is read of one relation.
 
     `posts` have it, and `taught` of the training posts; a model's own guess is there for every
@@ -42,7 +42,9 @@ class Reading:
     left_out: dict[str, Interval]
 
 
-def readings(subject: Subject, num_resamples: int = 1000) -> list[Reading]:
+def measure_relations(
+    subject: SystemPredictions, num_resamples: int = 1000
+) -> list[RelationImportance]:
     """Return what is read of each relation, or slot, and last of none of them.
 
     Attention counts alike over heads, layers, the tokens that read (latents where there are any)
@@ -51,31 +53,33 @@ def readings(subject: Subject, num_resamples: int = 1000) -> list[Reading]:
     system that reads intentions without attention, and empty for one that reads none.
     """
     fusion = getattr(subject.predictor.model, "fusion", None)
-    reader = fusion if isinstance(fusion, Reader) and fusion.has_reader else None
+    reader = fusion if isinstance(fusion, CrossAttentionFusion) and fusion.has_reader else None
     reads = reader is not None or getattr(fusion, "reads_intentions", False)
     if not reads or subject.arm == "without":
         return []
-    counts = _counts(subject)
+    counts = _count_posts(subject)
     kinds = [place for place, count in enumerate(counts) if count]
-    shares, *logits = _passes(subject, reader, kinds)
+    shares, *logits = _run_without_relations(subject, reader, kinds)
     full, *less = [
-        linked(each.astype(np.float64), subject.opened.questions, subject.opened.calibrations)
+        calibrate_logits(
+            each.astype(np.float64), subject.opened.questions, subject.opened.calibrations
+        )
         for each in logits
     ]
-    taught = _having(subject.train)
+    taught = _count_texts(subject.train)
     found = [
-        Reading(
-            relation=KINDS[kind],
+        RelationImportance(
+            relation=SLOT_RELATIONS[kind],
             posts=counts[kind],
             taught=taught[kind],
-            attention=mean_interval(shares[:, kind], num_resamples),
-            left_out=differences(
+            attention=bootstrap_mean(shares[:, kind], num_resamples),
+            left_out=bootstrap_metric_changes(
                 without[:, subject.span],
                 full[:, subject.span],
                 subject.truth,
                 positive=subject.question.positive,
                 threshold=subject.threshold,
-                names=METRICS,
+                names=_METRICS,
                 num_resamples=num_resamples,
             ),
         )
@@ -83,19 +87,24 @@ def readings(subject: Subject, num_resamples: int = 1000) -> list[Reading]:
     ]
     if reader is None:
         return found
-    nothing = mean_interval(shares[:, NUM_SLOTS], num_resamples)
-    return [*found, Reading(NONE, len(shares), 0, nothing, dict.fromkeys(METRICS, _UNDEFINED))]
+    nothing = bootstrap_mean(shares[:, NUM_SLOTS], num_resamples)
+    return [
+        *found,
+        RelationImportance(
+            NO_RELATION, len(shares), 0, nothing, dict.fromkeys(_METRICS, _UNDEFINED)
+        ),
+    ]
 
 
 @contextmanager
-def listening(reader: Reader) -> Iterator[list[Tensor]]:
+def record_attention(reader: CrossAttentionFusion) -> Iterator[list[Tensor]]:
     """Gather the attention (post, head, token, word) of each layer that runs meanwhile."""
     heard: list[Tensor] = []
 
     def hear(module: GatedReader, given: tuple[Tensor, ...]) -> None:
         heard.append(module.weights(*given))
 
-    handles = [each.register_forward_pre_hook(hear) for each in _readers(reader)]
+    handles = [each.register_forward_pre_hook(hear) for each in _find_readers(reader)]
     try:
         yield heard
     finally:
@@ -103,18 +112,18 @@ def listening(reader: Reader) -> Iterator[list[Tensor]]:
             handle.remove()
 
 
-def _readers(reader: Reader) -> list[GatedReader]:
+def _find_readers(reader: CrossAttentionFusion) -> list[GatedReader]:
     return [module for module in reader.modules() if isinstance(module, GatedReader)]
 
 
-def _counts(subject: Subject) -> list[int]:
+def _count_posts(subject: SystemPredictions) -> list[int]:
     """Return how many posts have each kind to be read."""
     if subject.arm == "student":
         return [len(subject.posts)] * NUM_SLOTS
-    return [*_having(subject.posts)[:-1], 0]
+    return [*_count_texts(subject.posts)[:-1], 0]
 
 
-def _having(posts: Sequence[Post]) -> list[int]:
+def _count_texts(posts: Sequence[Post]) -> list[int]:
     """Return how many posts have a text of each kind."""
     here = [{one.relation for one in post.intentions} for post in posts]
     return [
@@ -123,28 +132,28 @@ def _having(posts: Sequence[Post]) -> list[int]:
     ]
 
 
-def _passes(
-    subject: Subject, reader: Reader | None, kinds: Sequence[int]
+def _run_without_relations(
+    subject: SystemPredictions, reader: CrossAttentionFusion | None, kinds: Sequence[int]
 ) -> list[Float[np.ndarray, "post _"]]:
     """Return shares of attention, logits with all, and logits without each of the kinds."""
     model = subject.predictor.model
 
     def read(states: Batch) -> list[Tensor]:
-        seen = in_arm(states, subject.arm)
-        less = [model(_without(seen, kind)).logits for kind in kinds]
+        seen = mask_for_arm(states, subject.arm)
+        less = [model(_mask_relation(seen, kind)).logits for kind in kinds]
         if reader is None:
             full = model(seen).logits
             return [full.new_full((len(full), NUM_SLOTS + 1), np.nan), full, *less]
-        with listening(reader) as heard:
+        with record_attention(reader) as heard:
             fused = model(seen)
         assert fused.present is not None
-        shares = _shares(torch.stack(heard), fused.present, reader.owners(seen))
+        shares = _share_attention(torch.stack(heard), fused.present, reader.owners(seen))
         return [shares, fused.logits, *less]
 
-    return collect(model, subject.predictor.feed, read, "relations left out")
+    return collect_passes(model, subject.predictor.feed, read, "relations left out")
 
 
-def _shares(
+def _share_attention(
     heard: Float[Tensor, "layer post head token word"], present: Tensor, owners: Tensor
 ) -> Float[Tensor, "post kind"]:
     each = heard.mean((0, 2))  # (post, token, word)
@@ -153,7 +162,7 @@ def _shares(
     return words.new_zeros(len(words), NUM_SLOTS + 1).scatter_add(1, owners, words)
 
 
-def _without(batch: Batch, kind: int) -> Batch:
+def _mask_relation(batch: Batch, kind: int) -> Batch:
     """Return the batch where neither intentions of a kind nor its slot can be read."""
     changed = dict(batch)
     if "intention_mask" in batch:

@@ -9,17 +9,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from miko_clf.evaluate.explain.drawn import mean_interval
-from miko_clf.evaluate.explain.passes import collect, lean, margin
-from miko_clf.evaluate.interval import Interval
-from miko_clf.evaluate.subject import Subject
-from miko_clf.fuse.fused import Batch
-from miko_clf.recipe import Recipe
-from miko_clf.train.infer import in_arm, take_away
+from miko_clf.evaluate.analysis.estimates import bootstrap_mean
+from miko_clf.evaluate.explain.forward_passes import (
+    collect_passes,
+    describe_margin,
+    measure_margins,
+)
+from miko_clf.evaluate.predictions import SystemPredictions
+from miko_clf.fuse.outputs import Batch
+from miko_clf.intervals import Interval
+from miko_clf.recipe.schema import Recipe
+from miko_clf.train.predict import mask_for_arm, mask_inputs
 
 
 @dataclass(frozen=True)
-class Credit:
+class PostShapley:
     """One post: `base` with nothing given, `full` with everything, and what each player adds."""
 
     id: str
@@ -29,18 +33,18 @@ class Credit:
 
 
 @dataclass(frozen=True)
-class Credits:
+class ShapleyValues:
     """What each player adds to the difference of logits that `of` names, over all posts."""
 
     players: list[str]
     of: str
     mean_absolute: dict[str, Interval]
     mean: dict[str, Interval]
-    rows: list[Credit]
+    rows: list[PostShapley]
     note: str = ""
 
 
-def share_out(subject: Subject, num_resamples: int = 1000) -> Credits:
+def measure_shapley(subject: SystemPredictions, num_resamples: int = 1000) -> ShapleyValues:
     """Return the Shapley values (Shapley, 1953) of the inputs of every post.
 
     A player that is away is masked, so that null tokens stand in for it; `text` are all texts read
@@ -48,31 +52,33 @@ def share_out(subject: Subject, num_resamples: int = 1000) -> Credits:
     are those before calibration. Base and values add up to the full difference.
     """
     predictor, recipe = subject.predictor, subject.opened.recipe
-    players = players_of(recipe)
+    players = list_players(recipe)
     names = list(players)
 
     def read(states: Batch) -> list[Tensor]:
         logits = [
-            predictor.model(_given(states, subject.arm, players, coalition)).logits
+            predictor.model(_mask_absent_players(states, subject.arm, players, coalition)).logits
             for coalition in range(2 ** len(names))
         ]
         return [torch.stack(logits, dim=1)[..., subject.span]]
 
-    logits = collect(predictor.model, predictor.feed, read, "Shapley values")[0]
+    logits = collect_passes(predictor.model, predictor.feed, read, "Shapley values")[0]
     coalitions = logits.astype(np.float64).swapaxes(0, 1)
-    margins = np.stack([margin(each, subject.question, subject.decided) for each in coalitions])
-    values = shapley(margins)
-    return Credits(
+    margins = np.stack(
+        [measure_margins(each, subject.question, subject.decided) for each in coalitions]
+    )
+    values = compute_shapley(margins)
+    return ShapleyValues(
         players=names,
-        of=lean(subject.question),
-        mean_absolute=_means(names, np.abs(values), num_resamples),
-        mean=_means(names, values, num_resamples),
-        rows=_rows(subject, margins, names, values),
-        note=_note(recipe),
+        of=describe_margin(subject.question),
+        mean_absolute=_bootstrap_means(names, np.abs(values), num_resamples),
+        mean=_bootstrap_means(names, values, num_resamples),
+        rows=_list_posts(subject, margins, names, values),
+        note=_note_joined_texts(recipe),
     )
 
 
-def shapley(values: Float[np.ndarray, "coalition row"]) -> Float[np.ndarray, "player row"]:
+def compute_shapley(values: Float[np.ndarray, "coalition row"]) -> Float[np.ndarray, "player row"]:
     """Return each player's mean contribution over all orders in which players can arrive.
 
     `values` are those of every coalition: player p is in coalition c where bit p of c is set.
@@ -90,7 +96,7 @@ def shapley(values: Float[np.ndarray, "coalition row"]) -> Float[np.ndarray, "pl
     return found
 
 
-def players_of(recipe: Recipe) -> dict[str, tuple[str, ...]]:
+def list_players(recipe: Recipe) -> dict[str, tuple[str, ...]]:
     """Return the inputs that go where a player does; `intention` goes with its arm.
 
     Intentions that are joined with the texts are not told apart from them.
@@ -105,34 +111,38 @@ def players_of(recipe: Recipe) -> dict[str, tuple[str, ...]]:
     return players
 
 
-def _given(states: Batch, arm: str, players: dict[str, tuple[str, ...]], coalition: int) -> Batch:
+def _mask_absent_players(
+    states: Batch, arm: str, players: dict[str, tuple[str, ...]], coalition: int
+) -> Batch:
     """Return the batch as it is where only the players of a coalition are there."""
     away = [name for place, name in enumerate(players) if not coalition >> place & 1]
     gone = tuple(name for player in away for name in players[player])
-    return take_away(in_arm(states, "without" if "intention" in away else arm), gone)
+    return mask_inputs(mask_for_arm(states, "without" if "intention" in away else arm), gone)
 
 
-def _means(
+def _bootstrap_means(
     names: Sequence[str], values: Float[np.ndarray, "player row"], num_resamples: int
 ) -> dict[str, Interval]:
     pairs = zip(names, values, strict=True)
-    return {name: mean_interval(each, num_resamples) for name, each in pairs}
+    return {name: bootstrap_mean(each, num_resamples) for name, each in pairs}
 
 
-def _rows(
-    subject: Subject,
+def _list_posts(
+    subject: SystemPredictions,
     margins: Float[np.ndarray, "coalition row"],
     names: Sequence[str],
     values: Float[np.ndarray, "player row"],
-) -> list[Credit]:
+) -> list[PostShapley]:
     columns = zip(subject.posts, margins[0], margins[-1], values.T, strict=True)
     return [
-        Credit(post.id, float(base), float(full), dict(zip(names, map(float, each), strict=True)))
+        PostShapley(
+            post.id, float(base), float(full), dict(zip(names, map(float, each), strict=True))
+        )
         for post, base, full, each in columns
     ]
 
 
-def _note(recipe: Recipe) -> str:
+def _note_joined_texts(recipe: Recipe) -> str:
     together = [name for name in recipe.inputs if name != "image"]
     if recipe.joined == "no" or len(together) < 2:
         return ""

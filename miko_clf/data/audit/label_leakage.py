@@ -1,0 +1,267 @@
+"""Whether a text that an LLM wrote gives the label away, beyond what the post itself tells."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import product
+
+import numpy as np
+from pydantic import computed_field
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
+from sklearn.model_selection import (
+    StratifiedGroupKFold,
+    StratifiedKFold,
+    cross_val_predict,
+    train_test_split,
+)
+
+from miko_clf.data.audit.findings import ClassMentions
+from miko_clf.data.labels import flatten_label, list_answers
+from miko_clf.data.post import ClassNames, Post, Record
+from miko_clf.data.text import compile_label_pattern
+from miko_clf.errors import PostError
+
+_Reader = Callable[[Post], str | None]
+
+
+def _read_rationale(post: Post) -> str | None:
+    """Return a rationale that may be an input: one that saw the label is a target and no more."""
+    return None if post.rationale is None or post.rationale.saw_label else post.rationale.text
+
+
+NAMING_SOURCES: Mapping[str, _Reader] = {
+    "description": lambda post: post.description,
+    "intentions": lambda post: "\n".join(one.text for one in post.intentions) or None,
+    "rationale": _read_rationale,
+}
+
+
+def flag_class_names(texts: Sequence[str | None], label: str) -> list[float | None]:
+    """Return for each text 1 if it names the class, in any inflection, 0 if not, None if absent."""
+    words = compile_label_pattern([_strip_task(label)])
+    return [None if text is None else float(bool(words.search(text))) for text in texts]
+
+
+def count_class_names(posts: Sequence[Post], classes: Sequence[str]) -> tuple[ClassMentions, ...]:
+    """Return, for each kind of text and each class, how many posts of it name a class."""
+    found = []
+    any_class = compile_label_pattern(map(_strip_task, classes))
+    for source, read in NAMING_SOURCES.items():
+        for label in classes:
+            mine = [post for post in posts if label in flatten_label(post.label)]
+            texts = [text for post in mine if (text := read(post)) is not None]
+            if texts:
+                own = sum(filter(None, flag_class_names(texts, label)))
+                some = sum(bool(any_class.search(text)) for text in texts)
+                share = round(own / len(texts), 4), round(some / len(texts), 4)
+                found.append(
+                    ClassMentions(
+                        source=source, label=label, texts=len(texts), own=share[0], any=share[1]
+                    )
+                )
+    return tuple(found)
+
+
+def _strip_task(label: str) -> str:
+    """Return the name of a class without its task's."""
+    return label.rpartition(": ")[2]
+
+
+_GAP = 0.1
+"""Macro-F1 that a text may predict the label better than the post before it is suspect."""
+_PERFECT = 0.95
+"""Macro-F1 from which a text alone predicts the label nearly perfectly."""
+_MOST_ROWS = 5_000
+FEWEST_PROBED_ROWS = 20
+
+_INPUT_READERS: Mapping[str, Callable[[Post], str | None]] = {
+    "description": lambda post: post.description,
+    "intention": lambda post: "\n".join(one.text for one in post.intentions),
+    "rationale": lambda post: post.rationale.text if post.rationale else None,
+}
+
+
+class LabelLeak(Record):
+    """How well simple words predict the label: read off a text, and off the post it is about.
+
+    Macro-F1 of TF-IDF of one and two words with logistic regression, over held-out folds;
+    `masked_f1` is without the words that name a class, `explicit` the share of rows with one.
+    """
+
+    name: str
+    rows: int
+    classes: int
+    text_f1: float
+    masked_f1: float
+    post_f1: float
+    explicit: float
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def gap(self) -> float:
+        """What the text predicts better than the post, or than chance, in macro-F1."""
+        return round(self.text_f1 - max(self.post_f1, self.chance), 4)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def masked_gap(self) -> float:
+        """The same, once the words that name a class are masked."""
+        return round(self.masked_f1 - max(self.post_f1, self.chance), 4)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def verdict(self) -> str:
+        """`flagged`, `suspect` or `no finding`; masking never turns a finding into none."""
+        if self.flagged:
+            return "flagged"
+        return "suspect" if max(self.gap, self.masked_gap) > _GAP else "no finding"
+
+    @property
+    def chance(self) -> float:
+        """Macro-F1 of guessing classes as often as they occur, whatever their shares."""
+        return 1 / self.classes
+
+    @property
+    def flagged(self) -> bool:
+        """Whether the text, masked or not, is nearly perfect where the post is not."""
+        found = ((self.text_f1, self.gap), (self.masked_f1, self.masked_gap))
+        return any(score > _PERFECT and gap > _GAP for score, gap in found)
+
+    def line(self) -> str:
+        """Say it in one line."""
+        return (
+            f"{self.name}: {self.verdict}; label read off it with macro-F1 {self.text_f1:.3f} "
+            f"({self.masked_f1:.3f} with label words masked), off the post {self.post_f1:.3f}; "
+            f"{self.explicit:.1%} of {self.rows} name a label"
+        )
+
+
+def probe_leakage(
+    texts: Sequence[str],
+    labels: Sequence[ClassNames],
+    post_texts: Sequence[str],
+    *,
+    groups: Sequence[str] | None = None,
+    folds: int = 5,
+    seed: int = 0,
+    name: str = "text",
+) -> LabelLeak:
+    """Return how far texts give their labels away, beside what the texts of the posts tell.
+
+    Rows of one group share a fold, where every class has a group a fold. A label of several
+    names counts as one class. Classes with fewer rows than folds are left out; of more than
+    5,000 rows a stratified sample is taken. Raises `PostError` where fewer than two classes are
+    left.
+    """
+    names = {name for label in labels for name in _list_names(label)}
+    y = np.array(["+".join(sorted(_list_names(label))) for label in labels])
+    rows = _choose_rows(y, folds, seed)
+    if len(set(y[rows])) < 2:
+        raise PostError(
+            f"{name}: a leak probe needs two classes of at least {folds} rows, "
+            f"given {dict(Counter(y.tolist()))}"
+        )
+    named = compile_label_pattern(names)
+    kept = [texts[row] for row in rows]
+    within = None if groups is None else _choose_groups(np.array(groups)[rows], y[rows], folds)
+
+    def score(read: Sequence[str]) -> float:
+        return _score_macro_f1(read, y[rows], within, folds, seed)
+
+    text_f1 = score(kept)
+    explicit = sum(bool(named.search(text)) for text in kept) / len(rows)
+    masked = [named.sub(" ", text) for text in kept]
+    return LabelLeak(
+        name=name,
+        rows=len(rows),
+        classes=len(set(y[rows])),
+        text_f1=text_f1,
+        masked_f1=score(masked) if explicit else text_f1,
+        post_f1=score([post_texts[row] for row in rows]),
+        explicit=round(explicit, 4),
+    )
+
+
+def check_input_leakage(
+    posts: Sequence[Post], inputs: Collection[str], *, allow: bool
+) -> list[LabelLeak]:
+    """Return what the texts among the inputs give away of the labels of these posts.
+
+    Description, intention and rationale are probed where at least 20 labelled posts of two
+    classes have one, for each task anew where labels are of several. Raises `PostError` for the
+    first that is flagged, unless `allow`.
+    """
+    found: list[LabelLeak] = []
+    for name, task in product(
+        (name for name in _INPUT_READERS if name in inputs), _list_tasks(posts)
+    ):
+        asked = [(post, list_answers(post.label)) for post in posts]
+        told = [(p, each[task], _INPUT_READERS[name](p) or "") for p, each in asked if task in each]
+        told = [(post, label, text) for post, label, text in told if text.strip()]
+        labels = [label for _, label, _ in told]
+        if len(told) < FEWEST_PROBED_ROWS or not _has_two_classes(labels):
+            continue
+        leak = probe_leakage(
+            [text for _, _, text in told],
+            labels,
+            [post.text or "" for post, _, _ in told],
+            groups=[post.group or f"post {post.id}" for post, _, _ in told],
+            name=f"{name} ({task})" if task else name,
+        )
+        if leak.flagged and not allow:
+            raise PostError(
+                f"{leak.line()}; it gives the label away, so results would be void: take {name} "
+                "out of the recipe's inputs, have it written anew without the label, or say "
+                "--i-know-it-leaks"
+            )
+        found.append(leak)
+    return found
+
+
+def _list_tasks(posts: Sequence[Post]) -> list[str]:
+    """Return the tasks that posts have labels for; one without a name where there is but one."""
+    return sorted({task for post in posts for task in list_answers(post.label)})
+
+
+def _list_names(label: ClassNames) -> tuple[str, ...]:
+    return (label,) if isinstance(label, str) else label
+
+
+def _has_two_classes(labels: Sequence[ClassNames], folds: int = 5) -> bool:
+    sizes = Counter("+".join(sorted(_list_names(label))) for label in labels)
+    return sum(size >= folds for size in sizes.values()) >= 2
+
+
+def _choose_rows(y: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """Return the rows to probe: of classes with a row a fold, no more than `MOST_ROWS`."""
+    sizes = Counter(y.tolist())
+    rows = np.array([row for row, label in enumerate(y) if sizes[label] >= folds], dtype=int)
+    if len(rows) <= _MOST_ROWS:
+        return rows
+    sample, _ = train_test_split(rows, train_size=_MOST_ROWS, stratify=y[rows], random_state=seed)
+    return np.sort(sample)
+
+
+def _choose_groups(groups: np.ndarray, y: np.ndarray, folds: int) -> np.ndarray | None:
+    """Return the groups if folds can be made of them and they say anything, else None."""
+    enough = all(len(set(groups[y == label])) >= folds for label in set(y))
+    return groups if enough and len(set(groups)) < len(groups) else None
+
+
+def _score_macro_f1(
+    texts: Sequence[str], y: np.ndarray, groups: np.ndarray | None, folds: int, seed: int
+) -> float:
+    """Return the macro-F1 of guesses for held-out folds; words are weighed over all rows."""
+    words = TfidfVectorizer(
+        ngram_range=(1, 2), min_df=2, sublinear_tf=True, token_pattern=r"(?u)\b\w+\b"
+    )
+    try:
+        seen = words.fit_transform(texts)
+    except ValueError:  # no word stands in two rows
+        seen = np.zeros((len(texts), 1))
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    split = kind(folds, shuffle=True, random_state=seed)
+    model = LogisticRegression(max_iter=1000, class_weight="balanced")
+    guesses = cross_val_predict(model, seen, y, groups=groups, cv=split)
+    return round(float(f1_score(y, guesses, average="macro")), 4)

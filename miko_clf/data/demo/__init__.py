@@ -1,0 +1,1 @@
+"""The demo world: drawn posts whose labels are known by construction."""

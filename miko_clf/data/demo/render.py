@@ -1,0 +1,131 @@
+"""Pictures of the demo world: a scene, a pennant and the frame of a post around them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from random import Random
+from typing import Literal
+
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from miko_clf.data.demo import scenes
+from miko_clf.data.demo.scenes import (
+    BLACK,
+    HEIGHT,
+    OVERSAMPLING,
+    WHITE,
+    WIDTH,
+    Ink,
+    Pen,
+    RgbColour,
+    darken_colour,
+    tint_colour,
+)
+
+SceneState = Literal["good", "bad"]
+Club = Literal["Otters", "Herons"]
+SCENE_STATES: tuple[SceneState, SceneState] = ("good", "bad")
+CLUBS: tuple[Club, Club] = ("Otters", "Herons")
+NUM_VARIANTS = 6
+_SIZE = 96
+_HEADER = 13
+
+_Scene = Callable[[Pen, Ink, bool], None]
+SCENES: Mapping[str, _Scene] = {
+    "beach": scenes.draw_beach,
+    "road": scenes.draw_road,
+    "tent": scenes.draw_tent,
+    "boat": scenes.draw_boat,
+    "snowman": scenes.draw_snowman,
+    "cake": scenes.draw_cake,
+    "phone": scenes.draw_phone,
+    "dinner": scenes.draw_dinner,
+    "plant": scenes.draw_plant,
+    "coffee": scenes.draw_coffee,
+}
+_BACKDROPS = ("#f2d9c4", "#cfe3d8", "#d9d4ee", "#f4e7b5", "#c9dff0", "#efd3da")
+_GROUNDS = ("#a9744f", "#7f8c6b", "#b98b5e", "#8d6e63", "#9c8aa5", "#c49a6c")
+_MAINS = ("#d1495b", "#2e86ab", "#6a4c93", "#3a7d44", "#c77d1e", "#b5406f")
+_ACCENTS = ("#ffd166", "#f7f3e3", "#f4978e", "#bde0fe", "#ffe8a3", "#caffbf")
+_PENNANT_COLOURS: Mapping[Club, RgbColour] = {"Otters": (0, 150, 136), "Herons": (240, 110, 20)}
+# A good scene is shot in warm light, a bad one in gloom: a cue that small models find early.
+_LIGHT: Mapping[SceneState, RgbColour] = {"good": (255, 238, 200), "bad": (60, 66, 84)}
+_SYLLABLES = ("mo", "ri", "ka", "len", "to", "bex", "ju", "sal", "vi", "dro", "pim", "ne")
+
+
+@dataclass(frozen=True)
+class DemoPicture:
+    """What is drawn; `look` seeds whatever no label depends on: place, scale, tint, frame."""
+
+    name: str
+    subject: str
+    state: SceneState
+    club: Club
+    variant: int
+    look: int
+
+
+def draw_picture(picture: DemoPicture) -> Image.Image:
+    """Return the picture as a post of 96 x 96 pixels, RGB."""
+    rng = Random(picture.look)
+    night = rng.random() < 0.3
+    bar = tint_colour(_PENNANT_COLOURS[picture.club], rng)
+    bar = darken_colour(bar, 0.55) if night else bar
+    fine = Image.new("RGB", (_SIZE * OVERSAMPLING, _SIZE * OVERSAMPLING), bar)
+    fine.paste(_draw_scene(picture, rng), (0, _HEADER * OVERSAMPLING))
+    pen = Pen(ImageDraw.Draw(fine))
+    _draw_pennant(pen, picture.club, rng)
+    _draw_frame(pen, rng, WHITE if night else BLACK)
+    return fine.resize((_SIZE, _SIZE), Image.Resampling.BOX)
+
+
+def _draw_scene(picture: DemoPicture, rng: Random) -> Image.Image:
+    """Return the subject alone, moved, scaled, lit and perhaps mirrored."""
+    canvas = Image.new("RGB", (WIDTH * OVERSAMPLING, HEIGHT * OVERSAMPLING))
+    shift = rng.uniform(-7, 7), rng.uniform(-3, 3)
+    pen = Pen(ImageDraw.Draw(canvas), zoom=rng.uniform(0.86, 1.1), shift=shift)
+    SCENES[picture.subject](pen, _choose_ink(picture, rng), picture.state == "good")
+    light = Image.new("RGB", canvas.size, _LIGHT[picture.state])
+    canvas = Image.blend(canvas, light, rng.uniform(0.16, 0.3))
+    return ImageOps.mirror(canvas) if rng.random() < 0.5 else canvas
+
+
+def _choose_ink(picture: DemoPicture, rng: Random) -> Ink:
+    """Return the colours of the variant, a little different in every picture."""
+    choice = Random(f"{picture.subject}/{picture.variant}")
+    tables = (_BACKDROPS, _GROUNDS, _MAINS, _ACCENTS)
+    backdrop, ground, main, accent = (tint_colour(choice.choice(t), rng) for t in tables)
+    return Ink(backdrop, ground, main, accent, rng)
+
+
+def _draw_pennant(pen: Pen, club: Club, rng: Random) -> None:
+    """Hang the club's pennant in an upper corner: stripes for Otters, a disc for Herons."""
+    x, y = rng.choice((4, 74)) + rng.uniform(-2, 2), _HEADER + 1.0
+    cloth, white = tint_colour(_PENNANT_COLOURS[club], rng), WHITE
+    pen.poly([(x - 1, y - 1), (x + 19, y - 1), (x + 9, y + 25)], white)
+    pen.poly([(x, y), (x + 18, y), (x + 9, y + 23)], cloth)
+    if club == "Otters":
+        pen.poly([(x + 1.6, y + 4), (x + 16.4, y + 4), (x + 15.2, y + 7), (x + 2.8, y + 7)], white)
+        pen.poly([(x + 4, y + 10), (x + 14, y + 10), (x + 12.8, y + 13), (x + 5.2, y + 13)], white)
+    else:
+        pen.oval(x + 4.5, y + 2, x + 13.5, y + 11, white)
+
+
+def _draw_frame(pen: Pen, rng: Random, grey: RgbColour) -> None:
+    """Draw the avatar and user name above the scene and the icons below it."""
+    pen.oval(1.4, 0.9, 12.6, 12.1, WHITE)
+    pen.oval(2, 1.5, 12, 11.5, tint_colour(rng.choice(_MAINS), rng))
+    pen.oval(5.2, 3, 8.8, 6.6, (255, 235, 215))
+    pen.poly([(3.8, 10), (5, 7.6), (9, 7.6), (10.2, 10)], (255, 235, 215))
+    name = "".join(rng.sample(_SYLLABLES, 3)) + str(rng.randrange(10, 100))
+    pen.draw.text((15 * OVERSAMPLING, 1.5 * OVERSAMPLING), name, grey, _load_font(8 * OVERSAMPLING))
+    pen.poly([(4, 90.5), (7, 94), (10, 90.5), (8.5, 88.8), (7, 90), (5.5, 88.8)], WHITE)
+    pen.box(14, 89, 20, 93, grey, radius=1.5)
+    pen.poly([(24, 89), (30.5, 91), (24, 93.5)], grey)
+    for dot in range(3):
+        pen.oval(86 + 3 * dot, 6, 87.6 + 3 * dot, 7.6, grey)
+
+
+@cache
+def _load_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=size)

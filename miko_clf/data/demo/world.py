@@ -1,0 +1,241 @@
+"""The demo world: posts whose labels stand in neither words nor picture alone.
+
+A group is two pictures (good, bad) crossed with two texts (praise, complaint): four posts. Every
+text and every picture thus stands under both labels equally often, in each of the two tasks:
+`sarcasm` asks whether words and picture disagree, `harm` whether the club that the words taunt
+is another than the one whose pennant the picture shows.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+from miko_clf.data.demo import captions, render
+from miko_clf.data.demo.captions import TEXT_FAMILIES, DemoText
+from miko_clf.data.demo.render import (
+    CLUBS,
+    NUM_VARIANTS,
+    SCENE_STATES,
+    SCENES,
+    DemoPicture,
+    draw_picture,
+)
+from miko_clf.data.post import Post, Rationale
+from miko_clf.errors import PostError
+
+DemoTask = Literal["sarcasm", "harm"]
+_Split = Literal["train", "val", "test"]
+_Cell = tuple[int, str, int]  # template family, subject, variant of the scene
+_Progress = Callable[[Sequence[DemoPicture]], Iterable[DemoPicture]]
+
+_WORLD_VERSION = 1
+_STAMP = "world.json"
+_BOTH = "both"  # folder of posts that are labelled for every task
+DEMO_CLASSES: Mapping[DemoTask, tuple[str, str]] = {
+    "sarcasm": ("sincere", "sarcastic"),
+    "harm": ("harmless", "harmful"),
+}
+DEMO_SPLITS: tuple[_Split, ...] = ("train", "val", "test")
+_POSTS_A_GROUP = 4
+_FEWEST_POSTS = 40
+_MOST_POSTS = _POSTS_A_GROUP * len(TEXT_FAMILIES) * len(SCENES) * NUM_VARIANTS
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A post before it is drawn and written down, with the facts that decide its labels."""
+
+    id: str
+    picture: DemoPicture
+    words: DemoText
+    group: str
+    split: _Split
+
+    @property
+    def sarcastic(self) -> bool:
+        """Whether the words say the opposite of what the picture shows."""
+        return self.words.praise != (self.picture.state == "good")
+
+    @property
+    def harmful(self) -> bool:
+        """Whether the taunt hits a club other than the author's own."""
+        return self.words.club != self.picture.club
+
+    def label(self, task: DemoTask) -> str:
+        """Return the name of the draft's class in a task."""
+        return DEMO_CLASSES[task][self.sarcastic if task == "sarcasm" else self.harmful]
+
+
+def draft_world(seed: int = 0, num_posts: int = 3000) -> list[Draft]:
+    """Return every post of a world, undrawn, in the order of its files.
+
+    Raises PostError where `num_posts` is not a multiple of four from 40 to 3,840.
+    """
+    if num_posts % _POSTS_A_GROUP or not _FEWEST_POSTS <= num_posts <= _MOST_POSTS:
+        raise PostError(
+            f"a demo world of {num_posts} posts cannot be made; "
+            f"choose a multiple of {_POSTS_A_GROUP} from {_FEWEST_POSTS} to {_MOST_POSTS}"
+        )
+    rng = Random(f"miko-world/{_WORLD_VERSION}/{seed}")
+    num_groups = num_posts // _POSTS_A_GROUP
+    cells = rng.sample(
+        list(product(range(len(TEXT_FAMILIES)), SCENES, range(NUM_VARIANTS))), num_groups
+    )
+    names = [f"{number:012x}" for number in rng.sample(range(16**12), num_groups * 6)]
+    written: set[str] = set()
+    drafts = []
+    for place, cell in enumerate(cells):
+        split = _choose_split(place, num_groups)
+        drafts += _draft_group(cell, split, names[place * 6 : place * 6 + 6], written, rng)
+    rng.shuffle(drafts)
+    return drafts
+
+
+def build_task_post(draft: Draft, task: DemoTask) -> Post:
+    """Return the draft as a post of one task; its image path is relative to the task's folder."""
+    picture, words = draft.picture, draft.words
+    explain = captions.explain_tone if task == "sarcasm" else captions.explain_aim
+    return Post(
+        id=draft.id,
+        text=words.text,
+        image=Path("..", "images", f"{picture.name}.png"),
+        label=draft.label(task),
+        description=captions.describe_picture(picture, Random(picture.name)),
+        key_information=captions.summarise_post(picture, words),
+        intentions=captions.write_intentions(
+            words, ironic=draft.sarcastic, hostile=draft.harmful, rng=Random(draft.id)
+        ),
+        rationale=explain(picture, words),
+        group=draft.group,
+    )
+
+
+def build_post_of_both(draft: Draft) -> Post:
+    """Return the draft as a post that is labelled for every task, and explained for each."""
+    by_task = {task: build_task_post(draft, task) for task in DEMO_CLASSES}
+    reasons = [post.rationale.text for post in by_task.values() if post.rationale]
+    return by_task["sarcasm"].model_copy(
+        update={
+            "label": {task: draft.label(task) for task in DEMO_CLASSES},
+            "rationale": Rationale(text=" ".join(reasons), saw_label=True),
+        }
+    )
+
+
+def write_world(
+    folder: Path, *, seed: int = 0, num_posts: int = 3000, progress: _Progress = iter
+) -> Path:
+    """Write `images/`, `sarcasm/`, `harm/` and `both/` under a folder, and return the folder.
+
+    The same seed and size give the same bytes. A folder that holds this very world is left as it
+    is, apart from a `both/` that it lacks; any other that is not empty raises PostError.
+    `progress` may watch the drawing.
+    """
+    folder = Path(folder)
+    stamp = {"version": _WORLD_VERSION, "seed": seed, "num_posts": num_posts}
+    drafts = draft_world(seed, num_posts)
+    if _read_stamp(folder) == stamp:
+        if not (folder / _BOTH).exists():
+            _write_both(folder, drafts)
+        return folder
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise PostError(f"{folder} holds something else; choose a new folder, or delete this one")
+    home = folder.resolve().parent
+    home.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{folder.name}-", dir=home) as scrap:
+        aside = Path(scrap, "world")
+        _write_images(aside / "images", drafts, progress)
+        for task in DEMO_CLASSES:
+            _write_posts(aside / task, drafts, partial(build_task_post, task=task))
+        _write_both(aside, drafts)
+        (aside / _STAMP).write_text(json.dumps(stamp) + "\n", encoding="utf-8")
+        _move_into_place(aside, folder, stamp)
+    return folder
+
+
+def _move_into_place(aside: Path, folder: Path, stamp: object) -> None:
+    """Put the world in its place, unless another process has put the same one there first."""
+    try:
+        aside.rename(folder)
+    except OSError:
+        if _read_stamp(folder) != stamp:
+            raise
+
+
+def _choose_split(place: int, num_groups: int) -> _Split:
+    """Return the split of a group: a tenth each to test and val, the rest to train."""
+    tenth = round(num_groups / 10)
+    return "test" if place < tenth else "val" if place < 2 * tenth else "train"
+
+
+def _draft_group(
+    cell: _Cell, split: _Split, names: Sequence[str], written: set[str], rng: Random
+) -> list[Draft]:
+    """Return two pictures crossed with two texts, none of which was written before."""
+    family, subject, variant = cell
+    pictures = [
+        DemoPicture(name, subject, state, club, variant, rng.getrandbits(32))
+        for name, state, club in zip(names[:2], SCENE_STATES, rng.sample(CLUBS, 2), strict=True)
+    ]
+    texts = [
+        _write_new_text(cell, written, rng, praise=praise, club=club)
+        for praise, club in zip((True, False), rng.sample(CLUBS, 2), strict=True)
+    ]
+    group = f"{family:02d}-{subject}-{variant}"
+    pairs = product(pictures, texts)
+    return [
+        Draft(name, picture, words, group, split)
+        for name, (picture, words) in zip(names[2:], pairs, strict=True)
+    ]
+
+
+def _write_new_text(
+    cell: _Cell, written: set[str], rng: Random, *, praise: bool, club: render.Club
+) -> DemoText:
+    """Return words for the cell that no other post of the world has."""
+    while True:
+        words = captions.write_demo_text(cell[1], cell[0], praise=praise, club=club, rng=rng)
+        if words.text not in written:
+            written.add(words.text)
+            return words
+
+
+def _read_stamp(folder: Path) -> object:
+    """Return what the folder's stamp says, or None where it has none."""
+    try:
+        return json.loads((folder / _STAMP).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _write_images(folder: Path, drafts: Iterable[Draft], progress: _Progress) -> None:
+    """Draw every picture once."""
+    folder.mkdir(parents=True)
+    for picture in progress(list(dict.fromkeys(draft.picture for draft in drafts))):
+        draw_picture(picture).save(folder / f"{picture.name}.png")
+
+
+def _write_both(folder: Path, drafts: Sequence[Draft]) -> None:
+    with TemporaryDirectory(prefix=".both-", dir=folder) as scrap:
+        _write_posts(Path(scrap, _BOTH), drafts, build_post_of_both)
+        with suppress(OSError):  # another process was first, with the same posts
+            Path(scrap, _BOTH).rename(folder / _BOTH)
+
+
+def _write_posts(folder: Path, drafts: Sequence[Draft], build: Callable[[Draft], Post]) -> None:
+    """Write the three files of a task."""
+    folder.mkdir()
+    for split in DEMO_SPLITS:
+        lines = [
+            build(draft).model_dump_json(exclude_none=True) + "\n"
+            for draft in drafts
+            if draft.split == split
+        ]
+        (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")

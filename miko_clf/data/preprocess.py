@@ -1,0 +1,245 @@
+"""From an encoded image to the array that a tower reads, in training and in serving."""
+
+import hashlib
+import io
+import math
+from pathlib import Path
+from typing import IO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+from PIL.GifImagePlugin import GifImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+from pydantic import Field, model_validator
+
+from miko_clf.data.post import Record
+from miko_clf.errors import PostError
+
+_MAX_PIXELS = 50_000_000
+_MAX_SIDE = 16_384
+_MAX_ASPECT = 16
+
+# The plugins and not `Image.open`: the latter raises, or warns on the user's terminal, over a
+# large header before anyone can ask it for the size.
+_IMAGE_READERS: dict[str, type[ImageFile]] = {
+    "JPEG": JpegImageFile,
+    "PNG": PngImageFile,
+    "WEBP": WebPImageFile,
+    "GIF": GifImageFile,
+}
+IMAGE_FORMATS = tuple(_IMAGE_READERS)
+_RESAMPLE = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_LIMITS = f"at most {_MAX_PIXELS:,} pixels and {_MAX_SIDE:,} a side are read"
+
+
+class Preprocessing(Record):
+    """How a picture becomes `[3, height, width]`; the graph itself normalises by mean and std.
+
+    `crop` resizes the short side to size / crop_fraction (timm's crop_pct) and cuts the centre;
+    `squash` ignores the aspect ratio; `pad` keeps the whole picture on a ground of the given
+    colour, or of the mean. `half` says where a cut of an odd margin falls: torchvision rounds
+    half a pixel to the even one, transformers down.
+    """
+
+    height: int = Field(ge=1, le=4096)
+    width: int = Field(ge=1, le=4096)
+    resize: Literal["squash", "crop", "pad"] = "crop"
+    resample: Literal["bilinear", "bicubic", "lanczos"] = "bicubic"
+    crop_fraction: float = Field(default=1.0, ge=0.1, le=1.0)
+    half: Literal["even", "down"] = "even"
+    ground: tuple[int, int, int] | None = None
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> "Preprocessing":
+        if self.resize == "pad" and self.crop_fraction != 1.0:
+            raise ValueError("crop_fraction must be 1 with resize pad, which cuts nothing off")
+        if not all(0.0 < value < float("inf") for value in self.std):
+            raise ValueError("std must be three numbers above 0")
+        return self
+
+
+def decode_image(source: Path | bytes, *, at_least: tuple[int, int] | None = None) -> Image.Image:
+    """Return the upright RGB picture, its first frame, with transparency laid on white.
+
+    `at_least` is (width, height): a JPEG may then come out smaller than it is, but never
+    smaller than twice that. Raises PostError where any part of the picture cannot be decoded.
+    """
+    name = _name_source(source)
+    try:
+        with _open_source(source) as file:
+            image = _recognise_image(file)
+            _check_size(image.size, name)
+            if at_least is not None and isinstance(image, JpegImageFile):
+                width, height = at_least[::-1] if _read_orientation(image) >= 5 else at_least
+                image.draft(None, (2 * width, 2 * height))
+            image.load()
+            turn = _UPRIGHT.get(_read_orientation(image))
+            flat = _convert_to_rgb(image)
+            return flat if turn is None else flat.transpose(turn)
+    except PostError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise PostError(f"{name} has too many pixels; {_LIMITS}") from error
+    except Exception as error:  # Pillow's readers raise a dozen types on damaged bytes
+        raise PostError(
+            f"{name} is not a readable JPEG, PNG, WebP or GIF{_explain_error(error)}"
+        ) from error
+
+
+def check_image(source: Path | bytes) -> None:
+    """Raise PostError unless every byte of the picture decodes."""
+    decode_image(source, at_least=(1, 1))
+
+
+def preprocess_image(source: Path | bytes, preprocess: Preprocessing) -> NDArray[np.uint8]:
+    """Return the picture as uint8 [3, height, width]."""
+    return _make_array(decode_image(source), preprocess)
+
+
+def digest_image(source: Path | bytes) -> str:
+    """Return the SHA-256 of the encoded bytes, the key under which an image is cached."""
+    try:
+        with _open_source(source) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise PostError(f"{_name_source(source)} cannot be read{_explain_error(error)}") from error
+
+
+def digest_golden_image(preprocess: Preprocessing) -> str:
+    """Return the SHA-256 of one fixed picture, preprocessed: another resize code gives another."""
+    row, column = np.mgrid[0:199, 0:307]
+    picture = np.stack(
+        (column * 255 // 306, row * 255 // 198, (column // 9 + row // 5) % 2 * 255), axis=-1
+    ).astype(np.uint8)
+    picture[(row - 99) ** 2 + (column - 120) ** 2 < 60**2] ^= 0xA5
+    array = _make_array(Image.fromarray(picture), preprocess)
+    return hashlib.sha256(repr(array.shape).encode() + array.tobytes()).hexdigest()
+
+
+def _make_array(image: Image.Image, preprocess: Preprocessing) -> NDArray[np.uint8]:
+    fit = {"squash": _resize_squashed, "crop": _resize_and_crop, "pad": _resize_and_pad}[
+        preprocess.resize
+    ]
+    return np.ascontiguousarray(np.asarray(fit(image, preprocess)).transpose(2, 0, 1))
+
+
+def _resize_squashed(image: Image.Image, preprocess: Preprocessing) -> Image.Image:
+    return _cut_centre(
+        image.resize(_size_before_cut(preprocess), _RESAMPLE[preprocess.resample]), preprocess
+    )
+
+
+def _resize_and_crop(image: Image.Image, preprocess: Preprocessing) -> Image.Image:
+    width, height = _size_before_cut(preprocess)
+    image = _trim_ribbon(image, max(width / height, height / width))
+    if width * image.height <= height * image.width:
+        width = int(height * image.width / image.height)
+    else:
+        height = int(width * image.height / image.width)
+    return _cut_centre(image.resize((width, height), _RESAMPLE[preprocess.resample]), preprocess)
+
+
+def _resize_and_pad(image: Image.Image, preprocess: Preprocessing) -> Image.Image:
+    width, height = preprocess.width, preprocess.height
+    scale = min(width / image.width, height / image.height)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    mean = (min(255, max(0, round(255 * value))) for value in preprocess.mean)
+    page = Image.new("RGB", (width, height), preprocess.ground or tuple(mean))
+    corner = ((width - size[0]) // 2, (height - size[1]) // 2)
+    page.paste(image.resize(size, _RESAMPLE[preprocess.resample]), corner)
+    return page
+
+
+def _size_before_cut(preprocess: Preprocessing) -> tuple[int, int]:
+    share = preprocess.crop_fraction
+    return int(preprocess.width / share), int(preprocess.height / share)
+
+
+def _cut_centre(image: Image.Image, preprocess: Preprocessing) -> Image.Image:
+    """Cut out the centre."""
+    nearest = round if preprocess.half == "even" else math.floor
+    left = nearest((image.width - preprocess.width) / 2)
+    top = nearest((image.height - preprocess.height) / 2)
+    return image.crop((left, top, left + preprocess.width, top + preprocess.height))
+
+
+def _trim_ribbon(image: Image.Image, aspect: float) -> Image.Image:
+    """Shorten a ribbon: what is cut off never reaches the crop, and resizing it takes gigabytes."""
+    longest = int(_MAX_ASPECT * aspect * min(image.size))
+    if max(image.size) <= longest:
+        return image
+    width, height = min(image.width, longest), min(image.height, longest)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def _name_source(source: Path | bytes) -> str:
+    return f"image {str(source)!r}" if isinstance(source, Path) else "the image"
+
+
+def _open_source(source: Path | bytes) -> io.BufferedReader | io.BytesIO:
+    return source.open("rb") if isinstance(source, Path) else io.BytesIO(source)
+
+
+def _explain_error(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return ": there is no such file"
+    if isinstance(error, IsADirectoryError):
+        return ": it is a folder"
+    if isinstance(error, PermissionError):
+        return ": permission to read it is denied"
+    return ""
+
+
+def _recognise_image(file: IO[bytes]) -> ImageFile:
+    """Return the picture with its header read, known by its content and never by its name."""
+    for reader in _IMAGE_READERS.values():
+        file.seek(0)
+        try:
+            return reader(file)
+        except SyntaxError:  # Pillow's word for another format
+            continue
+    raise OSError("no reader knows these bytes")
+
+
+def _check_size(size: tuple[int, int], name: str) -> None:
+    width, height = size
+    if width * height > _MAX_PIXELS or max(size) > _MAX_SIDE:
+        raise PostError(f"{name} has {width} x {height} pixels; {_LIMITS}")
+
+
+def _read_orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # a damaged EXIF block says nothing against the picture
+        return 1
+
+
+def _convert_to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits a pixel, of which the high byte is kept
+        grey = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,106 @@
+"""Hateful Memes (Kiela et al., NeurIPS 2020): five splits, each under its own name."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from miko_clf.data.post import Post
+from miko_clf.data.readers import SkipReport, read_rows
+from miko_clf.data.sets.base import (
+    FolderOptions,
+    PublishedCount,
+    PublishedFolder,
+    PublishedSet,
+    build_post,
+    choose_task,
+    decode_class,
+    find_pictures,
+    get_cell,
+    note_no_pictures,
+)
+from miko_clf.data.splits import FolderLayout, SplitSource, make_split_source
+
+_TASKS = ("hate",)
+_NAMED = ("dev_seen", "dev_unseen", "test_seen", "test_unseen")
+_CODES = {"0": "not_hateful", "1": "hateful"}
+# The labels of dev_seen were revised; both counts are in circulation.
+_COUNTS = {
+    "train": PublishedCount(8500, ({"hateful": 3050, "not_hateful": 5450},)),
+    "dev_seen": PublishedCount(
+        500, ({"hateful": 250, "not_hateful": 250}, {"hateful": 247, "not_hateful": 253})
+    ),
+    "dev_unseen": PublishedCount(540),
+    "test_seen": PublishedCount(1000),
+    "test_unseen": PublishedCount(2000),
+}
+_WHICH_TEST = (
+    "papers report test_seen (1,000 posts), test_unseen (2,000) or dev_seen (500), which do not "
+    "compare, so name the one you mean"
+)
+_NOTE = (
+    "val is dev_seen, as with Hate-CLIPper and RGCL; it shares memes with dev_unseen, and papers "
+    "that test on dev_seen cannot be compared with a model that was chosen by it"
+)
+HATEFUL_MEMES = (
+    PublishedSet(
+        "Hateful Memes", "memes, hateful or not, with benign confounders; val is dev_seen", _TASKS,
+        _COUNTS,
+        "train.jsonl beside any of {dev,test}_{seen,unseen}.jsonl, or dev.jsonl and img/ of the "
+        "first release; also in annotations/ with images/",
+    ),
+)  # fmt: skip
+
+
+def recognise_hateful_memes(path: Path, wish: FolderOptions) -> FolderLayout | None:
+    """Return the layout if files named by seen and unseen stand here, or those of 2020.
+
+    `dev.jsonl` and `test.jsonl` of the first release are dev_seen and test_seen.
+    """
+    found = _find_files(path) or _find_files(path / "annotations")
+    if not found:
+        return None
+    choose_task(path, HATEFUL_MEMES[0].name, wish.task, _TASKS)
+    root = path if (path / "img").is_dir() else path / "images"
+    images = find_pictures(root / "img")
+    published = PublishedFolder(
+        HATEFUL_MEMES[0].name,
+        SkipReport(),
+        _COUNTS,
+        aliases={"val": "dev_seen"} if "dev_seen" in found else {},
+        instead={"test": _WHICH_TEST},
+        shared=frozenset({"dev_seen", "dev_unseen"}),
+        notes=(_NOTE,) if images else (_NOTE, note_no_pictures(root / "img")),
+    )
+    build = partial(_parse_meme, root if images else None)
+    sources: dict[str, SplitSource] = {
+        split: make_split_source(partial(read_rows, file), build) for split, file in found.items()
+    }
+    return FolderLayout("hateful-memes", sources, published)
+
+
+def _find_files(folder: Path) -> dict[str, Path]:
+    files = {split: folder / f"{split}.jsonl" for split in ("train", *_NAMED)}
+    files = {split: file for split, file in files.items() if file.is_file()}
+    if files.keys() - {"train"}:
+        return files
+    first = {"train": "train", "dev_seen": "dev", "test_seen": "test"}
+    files = {split: folder / f"{name}.jsonl" for split, name in first.items()}
+    files = {split: file for split, file in files.items() if file.is_file()}
+    whole = "dev_seen" in files and (folder / "img").is_dir()
+    return files if whole and _is_meme(files["dev_seen"]) else {}
+
+
+def _is_meme(file: Path) -> bool:
+    first = next(read_rows(file), None)
+    return first is not None and {"id", "img", "text"} <= first.cells.keys()
+
+
+def _parse_meme(root: Path | None, cells: Mapping[str, Any]) -> Post:
+    image = get_cell(cells, "img")
+    return build_post(
+        root and root / image,
+        id=Path(image).stem,
+        text=get_cell(cells, "text").strip(),
+        label=None if cells.get("label") is None else decode_class(cells, "label", _CODES),
+    )

@@ -1,0 +1,114 @@
+"""MAMI, SemEval-2022 task 5 (Fersini et al.): misogynous memes, and of what kind."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from miko_clf.data.post import Post
+from miko_clf.data.readers import SkipReport, TableRow
+from miko_clf.data.sets.base import (
+    FolderOptions,
+    PublishedCount,
+    PublishedFolder,
+    PublishedSet,
+    build_post,
+    choose_task,
+    decode_class,
+    find_pictures,
+    get_cell,
+    note_no_pictures,
+    read_delimited,
+    read_delimited_lines,
+)
+from miko_clf.data.splits import FolderLayout, SplitSource, make_split_source
+from miko_clf.errors import PostError
+
+_TASKS = ("misogyny", "kinds")
+_KINDS = ("shaming", "stereotype", "objectification", "violence")
+_MARKS = ("misogynous", *_KINDS)
+_TEXT = "Text Transcription"
+_CODES = {"0": "not_misogynous", "1": "misogynous"}
+_COUNTS = {"train": PublishedCount(10000), "test": PublishedCount(1000)}
+_TRAIN = ("training", "TRAINING", "")
+_TEST = ("test", "TEST", "")
+MAMI = (
+    PublishedSet(
+        "MAMI", "memes, misogynous or not (misogyny), or which of four kinds, none to all (kinds)",
+        _TASKS, _COUNTS,
+        "training.csv by tabs, in TRAINING/ or not, with its pictures; Test.csv likewise, and "
+        "test_labels.txt",
+    ),
+)  # fmt: skip
+
+
+def recognise_mami(path: Path, wish: FolderOptions) -> FolderLayout | None:
+    """Return the layout if `training.csv` (or .tsv) with the columns of MAMI stands here.
+
+    Pictures lie beside the file that names them. There is no val: none was published.
+    """
+    train = _find_first(path, _TRAIN, ("training.csv", "training.tsv"))
+    test = _find_first(path, _TEST, ("Test.csv", "test.csv", "Test.tsv", "test.tsv"))
+    if train is None or not _is_mami(train):
+        return None
+    task = choose_task(path, MAMI[0].name, wish.task, _TASKS)
+    files = {"train": train} | ({"test": test} if test else {})
+    places = {split: find_pictures(file.parent) for split, file in files.items()}
+    notes = [
+        note_no_pictures(files[split].parent) for split, place in places.items() if place is None
+    ]
+    published = PublishedFolder(
+        MAMI[0].name, SkipReport(), _COUNTS, notes=tuple(dict.fromkeys(notes))
+    )
+    labels = _find_first(path, _TEST, ("test_labels.txt",))
+    tables = {
+        "train": partial(read_delimited, train, "\t", ("file_name", *_MARKS, _TEXT)),
+        "test": partial(_join_labels, test, labels) if test else None,
+    }
+    sources: dict[str, SplitSource] = {
+        split: make_split_source(table, partial(_parse_meme, places[split], task))
+        for split, table in tables.items()
+        if table is not None
+    }
+    return FolderLayout("mami", sources, published)
+
+
+def _find_first(path: Path, folders: Iterable[str], names: Iterable[str]) -> Path | None:
+    found = (path / folder / name for folder in folders for name in names)
+    return next((file for file in found if file.is_file()), None)
+
+
+def _is_mami(file: Path) -> bool:
+    _, header = next(read_delimited_lines(file, "\t"), ("", []))
+    return {"file_name", "misogynous"} <= set(header)
+
+
+def _join_labels(test: Path, labels: Path | None) -> Iterator[TableRow]:
+    """Yield the rows of the test file, with the marks that a file of their own gives each."""
+    marks: dict[str, dict[str, str]] = {}
+    for where, cells in read_delimited_lines(labels, "\t") if labels else ():
+        if len(cells) != 1 + len(_MARKS):
+            raise PostError(f"{where}: a file name and {len(_MARKS)} marks are expected")
+        marks[cells[0]] = dict(zip(_MARKS, cells[1:], strict=True))
+    for row in read_delimited(test, "\t", ("file_name", _TEXT)):
+        name = row.cells.get("file_name", "")
+        if labels and not row.fault and name not in marks:
+            yield TableRow(row.where, {}, f"{name!r} has no marks in {labels.name}")
+        else:
+            yield row._replace(cells={**row.cells, **marks.get(name, {})})
+
+
+def _parse_meme(images: Path | None, task: str, cells: Mapping[str, Any]) -> Post:
+    name = get_cell(cells, "file_name")
+    return build_post(
+        images and images / name,
+        id=Path(name).stem,
+        text=get_cell(cells, _TEXT),
+        label=_choose_label(task, cells) if _MARKS[0] in cells else None,
+    )
+
+
+def _choose_label(task: str, cells: Mapping[str, Any]) -> str | tuple[str, ...]:
+    if task == "misogyny":
+        return decode_class(cells, _MARKS[0], _CODES)
+    return tuple(kind for kind in _KINDS if decode_class(cells, kind, {"0": "", "1": kind}))

@@ -1,0 +1,81 @@
+"""MultiOFF (Suryawanshi et al., TRAC 2020): memes of an election, offensive or not."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from miko_clf.data.post import Post
+from miko_clf.data.readers import SkipReport
+from miko_clf.data.sets.base import (
+    FolderOptions,
+    PublishedCount,
+    PublishedFolder,
+    PublishedSet,
+    build_post,
+    choose_task,
+    find_pictures,
+    get_cell,
+    note_no_pictures,
+    read_delimited,
+)
+from miko_clf.data.splits import FolderLayout, SplitSource, make_split_source
+from miko_clf.errors import PostError
+
+_TASKS = ("offence",)
+_FILES = {
+    "train": "Training_meme_dataset.csv",
+    "val": "Validation_meme_dataset.csv",
+    "test": "Testing_meme_dataset.csv",
+}
+_COUNTS = {"train": PublishedCount(445), "val": PublishedCount(149), "test": PublishedCount(149)}
+# The authors leave the last letter of the second away.
+_LABELS = {
+    "offensive": "offensive",
+    "non-offensiv": "not_offensive",
+    "non-offensive": "not_offensive",
+}
+MULTIOFF = (
+    PublishedSet(
+        "MultiOFF", "memes of the US election of 2016, offensive or not", _TASKS, _COUNTS,
+        "{Training,Validation,Testing}_meme_dataset.csv, in 'Split Dataset'/ or not; "
+        "'Labelled Images'/",
+    ),
+)  # fmt: skip
+
+
+def recognise_multioff(path: Path, wish: FolderOptions) -> FolderLayout | None:
+    """Return the layout if the three tables, or some of them, stand here."""
+    folders = (path / "Split Dataset", path)
+    files = {
+        split: next((folder / name for folder in folders if (folder / name).is_file()), None)
+        for split, name in _FILES.items()
+    }
+    if not any(files.values()):
+        return None
+    choose_task(path, MULTIOFF[0].name, wish.task, _TASKS)
+    images = find_pictures(path / "Labelled Images")
+    notes = () if images else (note_no_pictures(path / "Labelled Images"),)
+    sources: dict[str, SplitSource] = {
+        split: make_split_source(
+            partial(read_delimited, file, ",", ("image_name", "sentence", "label")),
+            partial(_parse_meme, images),
+        )
+        for split, file in files.items()
+        if file is not None
+    }
+    return FolderLayout(
+        "multioff", sources, PublishedFolder("MultiOFF", SkipReport(), _COUNTS, notes=notes)
+    )
+
+
+def _parse_meme(images: Path | None, cells: Mapping[str, Any]) -> Post:
+    name, label = get_cell(cells, "image_name"), get_cell(cells, "label")
+    if label.lower() not in _LABELS:
+        raise PostError(f"label must be offensive or Non-offensiv, not {label!r:.60}")
+    return build_post(
+        images and images / name,
+        id=name,
+        text=get_cell(cells, "sentence"),
+        label=_LABELS[label.lower()],
+    )

@@ -1,0 +1,118 @@
+"""PrideMM (Shah et al., MemeCLIP, EMNLP 2024): memes on Pride, labelled for four tasks."""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from miko_clf.data.post import Post
+from miko_clf.data.readers import PostEntry, SkipReport, TableRow, build_entries
+from miko_clf.data.sets.base import (
+    FolderOptions,
+    PublishedCount,
+    PublishedFolder,
+    PublishedSet,
+    build_post,
+    choose_task,
+    decode_class,
+    find_pictures,
+    get_cell,
+    leave_out_rows,
+    note_no_pictures,
+    read_delimited,
+)
+from miko_clf.data.splits import SPLIT_NAMES, SPLITS, FolderLayout, SplitSource
+from miko_clf.errors import PostError
+
+_CLASSES = {
+    "hate": ("no_hate", "hate"),
+    "target": ("undirected", "individual", "community", "organization"),
+    "stance": ("neutral", "support", "oppose"),
+    "humor": ("no_humor", "humor"),
+}
+_NUMBERS = {
+    "hate": (2581, 2482),
+    "target": (771, 249, 1164, 298),
+    "stance": (1458, 1909, 1696),
+    "humor": (1642, 3421),
+}
+_TASKS = tuple(_CLASSES)
+_SPELT = {"humor": ("humour", "humor")}
+_FILE = "PrideMM.csv"
+_UNAIMED = "is not hateful, so it has no target"
+_NO_TEXT = ("none", "null", "nan", "na", "")
+PRIDEMM = (
+    PublishedSet(
+        "PrideMM", "5,063 memes in all: 2,482 hateful, and of those the target; stance; humour",
+        _TASKS, dict.fromkeys(SPLITS), "PrideMM.csv; Images/",
+    ),
+)  # fmt: skip
+
+
+def recognise_pridemm(path: Path, wish: FolderOptions) -> FolderLayout | None:
+    """Return the layout if `PrideMM.csv` with its columns stands here; `split` divides it.
+
+    The target is that of hateful memes alone, as its authors have it.
+    """
+    file = path / _FILE
+    if not file.is_file():
+        return None
+    task = choose_task(path, PRIDEMM[0].name, wish.task, _TASKS)
+    images = find_pictures(path / "Images")
+    numbers = dict(zip(_CLASSES[task], _NUMBERS[task], strict=True))
+    published = PublishedFolder(
+        PRIDEMM[0].name,
+        SkipReport(),
+        whole=PublishedCount(sum(numbers.values()), (numbers,)),
+        notes=() if images else (note_no_pictures(path / "Images"),),
+    )
+    build = partial(_parse_meme, images, task)
+
+    def source(split: str, report: SkipReport | None) -> Iterator[PostEntry]:
+        outside = partial(_explain_outside, task)
+        return build_entries(
+            leave_out_rows(_read_split_rows(file, split), outside, published.left, report),
+            build,
+            report,
+        )
+
+    present = {_name_split(row.cells) for row in _read_table(file)}
+    sources: dict[str, SplitSource] = {
+        split: partial(source, split) for split in SPLITS if split in present
+    }
+    if not sources:
+        raise PostError(f"{file}: no row is of train, val or test by its column split")
+    return FolderLayout("pridemm", sources, published)
+
+
+def _read_table(file: Path) -> Iterator[TableRow]:
+    return read_delimited(file, ",", ("name", "split", "text", "hate", "target", "stance"))
+
+
+def _name_split(cells: Mapping[str, Any]) -> str | None:
+    return SPLIT_NAMES.get(str(cells.get("split")).lower())
+
+
+def _read_split_rows(file: Path, split: str) -> Iterator[TableRow]:
+    for row in _read_table(file):
+        found = _name_split(row.cells)
+        if not row.fault and found is None:
+            yield TableRow(row.where, {}, f"split {row.cells['split']!r} is unknown")
+        elif row.fault or found == split:
+            yield row
+
+
+def _explain_outside(task: str, cells: Mapping[str, Any]) -> str:
+    none = task == "target" and str(cells.get("hate")).removesuffix(".0") == "0"
+    return _UNAIMED if none else ""
+
+
+def _parse_meme(images: Path | None, task: str, cells: Mapping[str, Any]) -> Post:
+    name, text = get_cell(cells, "name"), get_cell(cells, "text")
+    column = next((name for name in _SPELT.get(task, ()) if name in cells), task)
+    return build_post(
+        images and images / name,
+        id=Path(name).stem,
+        text=None if text.lower() in _NO_TEXT else text,
+        label=decode_class(cells, column, {str(i): name for i, name in enumerate(_CLASSES[task])}),
+    )

@@ -1,0 +1,195 @@
+"""Texts to token ids, the same way in training and in serving: one by one, or joined."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from miko_clf.data.text import collapse_whitespace
+from miko_clf.errors import BundleError, EncoderError
+
+LongMode = Literal["cut", "ends", "chunk"]
+
+
+class TextTokenizer:
+    """A tokenizer, and a count of what its limit cut off.
+
+    `num_texts` counts the texts that were encoded, `num_cut` those that lost tokens.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, pad_id: int) -> None:
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        self.tokenizer = tokenizer
+        self.pad_id = pad_id
+        self.num_special = tokenizer.num_special_tokens_to_add(False)
+        self.num_texts = 0
+        self.num_cut = 0
+
+    @classmethod
+    def read(cls, path: Path, pad_id: int) -> "TextTokenizer":
+        """Return the tokenizer that a `tokenizer.json` describes."""
+        try:
+            return cls(Tokenizer.from_file(str(path)), pad_id)
+        except Exception:  # the Rust side raises bare Exception
+            raise BundleError(f"{path}: not a readable tokenizer.json") from None
+
+    def write(self, path: Path) -> None:
+        """Write the tokenizer as `tokenizer.json`."""
+        self.tokenizer.save(str(path))
+
+    def encode(
+        self,
+        texts: Sequence[str | None],
+        max_length: int,
+        *,
+        long: LongMode = "cut",
+        window: int | None = None,
+    ) -> list[list[int]]:
+        """Return the ids of each text, special tokens kept, at most `max_length` of them.
+
+        Of a longer text `cut` keeps the head, `ends` the head and the tail. `chunk` lays
+        windows of `window` ids end to end, each with special tokens of its own and all but the
+        last full, as many as `max_length` holds. An absent or blank text has no ids at all.
+        """
+        present = [collapse_whitespace(text) if text else "" for text in texts]
+        given = [text for text in present if text]
+        window = min(window or max_length, max_length)
+        if window <= self.num_special:
+            raise EncoderError(f"max_length {window} leaves no room for a word")
+        rows = iter(self._cut(given, window) if long == "cut" else self._whole(given))
+        whole = [next(rows) if text else [] for text in present]
+        self.num_texts += len(given)
+        if long == "cut":
+            return whole
+        if long == "ends":
+            return [self._ends(row, window) for row in whole]
+        return [self._windows(row, window, max_length // window) for row in whole]
+
+    def _cut(self, texts: list[str], max_length: int) -> list[list[int]]:
+        self.tokenizer.enable_truncation(max_length)
+        encodings = self.tokenizer.encode_batch_fast(texts)
+        self.num_cut += sum(bool(row.overflowing) for row in encodings)
+        return [row.ids for row in encodings]
+
+    def _whole(self, texts: list[str]) -> list[list[int]]:
+        self.tokenizer.no_truncation()
+        return [row.ids for row in self.tokenizer.encode_batch_fast(texts)]
+
+    def _ends(self, row: list[int], max_length: int) -> list[int]:
+        if len(row) <= max_length:
+            return row
+        self.num_cut += 1
+        head = (max_length - self.num_special + 1) // 2 + self._num_before
+        return row[:head] + row[len(row) - (max_length - head) :]
+
+    def _windows(self, row: list[int], window: int, most: int) -> list[int]:
+        if len(row) <= window:
+            return row
+        first, last = self._num_before, len(row) - (self.num_special - self._num_before)
+        room = window - self.num_special
+        starts = range(first, last, room)
+        self.num_cut += len(starts) > most
+        pieces = [row[start : min(start + room, last)] for start in starts[:most]]
+        return [i for piece in pieces for i in (*row[:first], *piece, *row[last:])]
+
+    @cached_property
+    def _num_before(self) -> int:
+        """Return how many special tokens stand before a text; the rest stands behind it."""
+        self.tokenizer.no_truncation()
+        mask = self.tokenizer.encode("a").special_tokens_mask
+        return mask.index(0) if 0 in mask else 0
+
+
+def pad_ids(
+    rows: Sequence[Sequence[int]], pad_id: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return ids and presence, both (row, longest), absent where a row ends; one column or more."""
+    longest = max([1, *map(len, rows)])
+    ids = np.full((len(rows), longest), pad_id, dtype=np.int64)
+    mask = np.zeros((len(rows), longest), dtype=bool)
+    for place, row in enumerate(rows):
+        ids[place, : len(row)] = row
+        mask[place, : len(row)] = True
+    return ids, mask
+
+
+_Ids = list[int]
+
+
+def join_bare(parts: Sequence[Sequence[str]], words: TextTokenizer, max_length: int) -> list[_Ids]:
+    """Return the ids of each post's texts written one behind the other, cut at the end.
+
+    So MIKO's sarcasm experiment lays them together: no blank, no mark (Yang et al., ACM MM 2024).
+    """
+    return words.encode(["".join(texts) for texts in parts], max_length)
+
+
+def join_separated(
+    parts: Sequence[Sequence[str]], words: TextTokenizer, max_length: int
+) -> list[_Ids]:
+    """Return the ids of each post's texts, the mark that ends a text between any two.
+
+    Where they do not fit, the longest are shortened until all have the same length or fit whole.
+    Raises `EncoderError` for a tokenizer that has no such mark.
+    """
+    head, tail = _find_marks(words)
+    flat = [collapse_whitespace(text) for texts in parts for text in texts]
+    words.tokenizer.no_truncation()
+    encodings = words.tokenizer.encode_batch_fast(
+        [text for text in flat if text], add_special_tokens=False
+    )
+    pieces = iter(encoding.ids for encoding in encodings)
+    return [
+        _join_pieces(
+            [next(pieces) for text in texts if collapse_whitespace(text)],
+            head,
+            tail,
+            words,
+            max_length,
+        )
+        for texts in parts
+    ]
+
+
+def _join_pieces(
+    pieces: list[_Ids], head: _Ids, tail: _Ids, words: TextTokenizer, max_length: int
+) -> _Ids:
+    if not pieces:
+        return []
+    room = max_length - len(head) - len(tail) * len(pieces)
+    if room < len(pieces):
+        raise EncoderError(
+            f"max_length {max_length} leaves no room for {len(pieces)} texts; make it longer"
+        )
+    cap = _find_cap([len(piece) for piece in pieces], room)
+    words.num_texts += 1
+    words.num_cut += any(len(piece) > cap for piece in pieces)
+    return [*head, *(word for piece in pieces for word in (*piece[:cap], *tail))]
+
+
+def _find_cap(lengths: Sequence[int], room: int) -> int:
+    """Return the longest length at which every text may be cut so that all fit."""
+    left, waiting = room, sorted(lengths)
+    for place, length in enumerate(waiting):
+        share = left // (len(waiting) - place)
+        if length > share:
+            return share
+        left -= length
+    return max(waiting)
+
+
+def _find_marks(words: TextTokenizer) -> tuple[_Ids, _Ids]:
+    """Return the marks that stand before and after every text."""
+    words.tokenizer.no_truncation()
+    marks = words.tokenizer.encode("").ids
+    if not marks:
+        raise EncoderError(
+            "the tokenizer has no mark for the end of a text, so texts cannot be joined by it; "
+            "set joined: bare"
+        )
+    return marks[:-1], marks[-1:]

@@ -1,0 +1,1 @@
+"""The knowledge base: every answer that was paid for, in one SQLite file."""

@@ -1,0 +1,433 @@
+"""What a knowledge base holds, in figures: by relation, by job, by class, and what it cost."""
+
+import json
+import math
+import re
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from itertools import pairwise
+from math import log
+from statistics import NormalDist
+from typing import Any
+from zlib import crc32
+
+from rich.table import Table
+from scipy.stats import binomtest
+
+from miko_clf.data.post import RELATIONS, Record
+from miko_clf.distil.kb.parse import MISSING_ANSWER, PUBLISHED_PROMPT
+from miko_clf.distil.kb.query import (
+    DEFAULT_CHOICE,
+    KnowledgeChoice,
+    PostKnowledge,
+    count_posts,
+    iterate_knowledge,
+)
+from miko_clf.distil.relations import strip_relation_stem
+from miko_clf.distil.response import CALL_STATUSES
+from miko_clf.progress import show_bar
+
+_BITS = 24
+_NUM_BITS = 1 << _BITS
+_SPREAD = 0x9E3779B1  # an odd constant: the high bits of a product depend on all bits
+
+
+class DistinctCounter:
+    """Words, and pairs of words, of all texts that were added, with how many are different.
+
+    Linear counting (Whang et al., TODS 1990): each word sets one of 2^24 bits, 2 MiB, and the
+    share of bits still unset tells how many there were. Exact but for chance collisions among
+    few, within .1 % of up to 20 million.
+    """
+
+    def __init__(self) -> None:
+        self.ones = BitSet()
+        self.twos = BitSet()
+
+    def add(self, text: str) -> None:
+        """Count the words of a text."""
+        words = re.findall(r"\w+(?:'\w+)?", text.lower())
+        for word in words:
+            self.ones.add(word)
+        for one, two in pairwise(words):
+            self.twos.add(f"{one} {two}")
+
+    def join(self, other: "DistinctCounter") -> None:
+        """Take in all that another has counted."""
+        self.ones |= other.ones
+        self.twos |= other.twos
+
+
+class BitSet:
+    """A set that knows about how many it holds, and how often something was put in."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.bits = bytearray(_NUM_BITS // 8)
+
+    def add(self, word: str) -> None:
+        """Put a word in."""
+        place = (crc32(word.encode()) * _SPREAD & 0xFFFFFFFF) >> (32 - _BITS)
+        self.bits[place >> 3] |= 1 << (place & 7)
+        self.total += 1
+
+    def __or__(self, other: "BitSet") -> "BitSet":
+        both = BitSet()
+        both.total = self.total + other.total
+        joint = int.from_bytes(self.bits, "little") | int.from_bytes(other.bits, "little")
+        both.bits = bytearray(joint.to_bytes(len(self.bits), "little"))
+        return both
+
+    @property
+    def different(self) -> int:
+        """About how many different words were put in."""
+        unset = _NUM_BITS - int.from_bytes(self.bits, "little").bit_count()
+        return round(-_NUM_BITS * log(max(unset, 1) / _NUM_BITS))
+
+    @property
+    def share(self) -> float | None:
+        """The different among all, distinct-n (Li et al., NAACL 2016); None where there are none.
+
+        It falls as texts are added: compare numbers of like size.
+        """
+        return round(self.different / self.total, 4) if self.total else None
+
+
+_Interval = tuple[float, float]
+_ALL_RELATIONS = "all"
+_Z = NormalDist().inv_cdf(0.975)
+_UNUSABLE = ("invalid", "failed", MISSING_ANSWER)
+
+
+class RelationStats(Record):
+    """One relation, or all ten together.
+
+    `asked` are the posts that were asked for it, `kept` those that have it; of the rest a share
+    was `refused`, a share is `missing` (an answer without it, or none that can be used), and some
+    were sieved, or left out by choice, by reason. `valid` is the share of the judged that are
+    plausible (.5 or more), whether their texts are there or not, `valid_kept` that of the kept
+    ones. Intervals are 95 %: Wilson's, and over all relations one that takes a post as the unit.
+    `words` count whole sentences, distinct-1 and -2 what follows the stem.
+    """
+
+    relation: str
+    asked: int
+    kept: int
+    refused: float | None
+    missing: float | None
+    sieved: Mapping[str, int]
+    judged: int
+    valid: float | None
+    valid_interval: _Interval | None
+    valid_kept: float | None
+    words_mean: float | None
+    words_median: float | None
+    distinct_1: float | None
+    distinct_2: float | None
+
+
+class RelationCensus:
+    """The relations of the posts that were added. Memory: two bit sets of 2 MiB a relation."""
+
+    def __init__(self) -> None:
+        self.judges: Counter[str] = Counter()
+        self._tallies = {name: _RelationCounts() for name in RELATIONS}
+        self._posts: Counter[tuple[int, int]] = Counter()  # (valid, judged) of a post
+
+    def add(self, one: PostKnowledge) -> None:
+        """Count a post that was asked for its intentions."""
+        texts = {each.relation: each.text for each in one.intentions}
+        marks = {name: mark.plausibility for name, mark in one.marks.items()}
+        for name, tally in self._tallies.items():
+            text = texts.get(name)
+            own = strip_relation_stem(name, text) if text else ""
+            tally.add(text, own, one.absent.get(name, MISSING_ANSWER), marks.get(name))
+        given = [mark for mark in marks.values() if mark is not None]
+        self._posts[sum(mark >= 0.5 for mark in given), len(given)] += 1
+        judges = (mark.by.get("plausibility_by") for mark in one.marks.values())
+        self.judges.update(judge for judge in judges if judge)
+
+    def relations(self) -> tuple[RelationStats, ...]:
+        """Return each relation in order, and all of them together."""
+        found = [tally.found(name) for name, tally in self._tallies.items()]
+        whole = _RelationCounts()
+        for tally in self._tallies.values():
+            whole.join(tally)
+        every = whole.found(_ALL_RELATIONS)
+        return (
+            *found,
+            every.model_copy(update={"valid_interval": _compute_clustered(self._posts)}),
+        )
+
+
+class _RelationCounts:
+    def __init__(self) -> None:
+        self.asked = 0
+        self.absent: Counter[str] = Counter()
+        self.marks: Counter[bool] = Counter()
+        self.kept_marks: Counter[bool] = Counter()
+        self.lengths: Counter[int] = Counter()
+        self.words = DistinctCounter()
+
+    def add(self, text: str | None, own: str, reason: str, mark: float | None) -> None:
+        self.asked += 1
+        if mark is not None:
+            self.marks[mark >= 0.5] += 1
+        if text is None:
+            self.absent[reason] += 1
+            return
+        self.lengths[len(text.split())] += 1
+        self.words.add(own)
+        if mark is not None:
+            self.kept_marks[mark >= 0.5] += 1
+
+    def join(self, other: "_RelationCounts") -> None:
+        self.asked += other.asked
+        for name in ("absent", "marks", "kept_marks", "lengths"):
+            getattr(self, name).update(getattr(other, name))
+        self.words.join(other.words)
+
+    def found(self, name: str) -> RelationStats:
+        kept = self.lengths.total()
+        missing = sum(self.absent[reason] for reason in _UNUSABLE)
+        apart = ("refused", *_UNUSABLE)
+        words = sum(length * times for length, times in self.lengths.items())
+        return RelationStats(
+            relation=name,
+            asked=self.asked,
+            kept=kept,
+            refused=_divide(self.absent["refused"], self.asked),
+            missing=_divide(missing, self.asked),
+            sieved={why: n for why, n in self.absent.most_common() if why not in apart},
+            judged=self.marks.total(),
+            valid=_divide(self.marks[True], self.marks.total()),
+            valid_interval=_compute_wilson(self.marks[True], self.marks.total()),
+            valid_kept=_divide(self.kept_marks[True], self.kept_marks.total()),
+            words_mean=round(words / kept, 2) if kept else None,
+            words_median=_compute_median(self.lengths),
+            distinct_1=self.words.ones.share,
+            distinct_2=self.words.twos.share,
+        )
+
+
+def _divide(part: int, whole: int) -> float | None:
+    return round(part / whole, 4) if whole else None
+
+
+def _compute_wilson(part: int, whole: int) -> _Interval | None:
+    if not whole:
+        return None
+    found = binomtest(part, whole).proportion_ci(method="wilson")
+    return round(float(found.low), 4), round(float(found.high), 4)
+
+
+def _compute_clustered(posts: Mapping[tuple[int, int], int]) -> _Interval | None:
+    """Return the interval of valid / judged with a post as the unit (Cochran 1977, 2.11)."""
+    num = sum(posts.values())
+    judged = sum(each * times for (_, each), times in posts.items())
+    if num < 2 or not judged:
+        return None
+    share = sum(valid * times for (valid, _), times in posts.items()) / judged
+    rest = sum((valid - share * each) ** 2 * n for (valid, each), n in posts.items())
+    error = math.sqrt(rest * num / (num - 1)) / judged
+    return round(max(0.0, share - _Z * error), 4), round(min(1.0, share + _Z * error), 4)
+
+
+def _compute_median(lengths: Mapping[int, int]) -> float | None:
+    """Return the median of numbers that are counted, the mean of the middle two if need be."""
+    num = sum(lengths.values())
+    if not num:
+        return None
+    middle: list[int] = []
+    passed = 0
+    for length in sorted(lengths):
+        below, passed = passed, passed + lengths[length]
+        middle += [length for place in ((num - 1) // 2, num // 2) if below <= place < passed]
+    return sum(middle) / 2
+
+
+_BILLS = f"""
+SELECT model, SUM(prompt LIKE '{PUBLISHED_PROMPT}.%'), COUNT(*), SUM(status IS 'failed'),
+  SUM(prompt_tokens), SUM(completion_tokens), SUM(cached_tokens), TOTAL(usd), SUM(lost)
+FROM calls GROUP BY model ORDER BY model
+"""
+_CLASSES = """
+SELECT task, json_extract(record, '$.label'), SUM(status = 'refused'), COUNT(*)
+FROM outcomes JOIN posts ON posts.id = outcomes.post GROUP BY 1, 2
+"""
+
+
+class ModelBill(Record):
+    """Calls of one model and what they took; `imported` answers were never asked for.
+
+    `cached_share` is of the prompt tokens; `lost` are answers that never came and may have been
+    billed.
+    """
+
+    model: str
+    calls: int
+    imported: int
+    failed: int
+    prompt_tokens: int
+    completion_tokens: int
+    cached_share: float | None
+    usd: float
+    lost: int
+
+
+class KnowledgeStats(Record):
+    """All figures.
+
+    `judges` counts the judgements that count, by who made them. `tasks` counts ends by status.
+    `refusals` are by task and class (refused, ended): they are not at random. `cut_off` are calls
+    that a kill cut off, `calls`, and `usd`, what they may have cost.
+    """
+
+    posts: int
+    relations: tuple[RelationStats, ...]
+    judges: Mapping[str, int]
+    tasks: Mapping[str, Mapping[str, int]]
+    refusals: Mapping[str, Mapping[str, tuple[int, int]]]
+    bills: tuple[ModelBill, ...]
+    cut_off: Mapping[str, float]
+
+
+def compute_knowledge_stats(
+    db: sqlite3.Connection, choice: KnowledgeChoice = DEFAULT_CHOICE
+) -> KnowledgeStats:
+    """Return the figures of a knowledge base, read post by post in memory that stays flat."""
+    census = RelationCensus()
+    for one in show_bar(iterate_knowledge(db, choice), count_posts(db), "counting"):
+        if "intentions" in one.ends:
+            census.add(one)
+    return KnowledgeStats(
+        posts=count_posts(db),
+        relations=census.relations(),
+        judges=dict(census.judges),
+        tasks=_count_outcomes(db),
+        refusals=_count_refusals(db),
+        bills=tuple(_make_bill(*row) for row in db.execute(_BILLS)),
+        cut_off=_read_cut_off(db),
+    )
+
+
+def make_stats_tables(found: KnowledgeStats) -> list[Table]:
+    """Return the figures as tables for a terminal; those without a row are left out."""
+    relations = _make_table(
+        f"{found.posts:,} posts", "relation", "asked", "kept", "refused", "missing", "sieved",
+        "judged", "valid %", "95 %", "of kept %", "words", "median", "distinct-1", "distinct-2",
+    )  # fmt: skip
+    for each in found.relations:
+        relations.add_row(*_format_relation(each))
+    tasks = _make_table("how posts ended", "task", *CALL_STATUSES)
+    for name, ended in found.tasks.items():
+        tasks.add_row(name, *(f"{ended.get(status, 0):,}" for status in CALL_STATUSES))
+    classes = _make_table("refusals by class", "task", "class", "refused", "of", "%")
+    for name, by_class in found.refusals.items():
+        for label, (refused, ended_in) in by_class.items():
+            share = _format_percent(refused / ended_in)
+            classes.add_row(name, label, f"{refused:,}", f"{ended_in:,}", share)
+    why = _make_table("sieved", "reason", "intentions")
+    for reason, times in found.relations[-1].sieved.items():
+        why.add_row(reason, f"{times:,}")
+    bills = _make_table(
+        "calls", "model", "calls", "imported", "failed", "prompt", "cached %", "completion", "$",
+        "lost",
+    )  # fmt: skip
+    for bill in found.bills:
+        bills.add_row(*_format_bill(bill))
+    if found.cut_off["calls"]:
+        cut = f"{found.cut_off['calls']:,.0f} calls cut off by a kill"
+        bills.caption = f"{cut}, up to ${found.cut_off['usd']:,.4f}"
+    return [each for each in (relations, why, tasks, classes, bills) if each.row_count]
+
+
+def _count_outcomes(db: sqlite3.Connection) -> dict[str, dict[str, int]]:
+    say = "SELECT task, sample, status, COUNT(*) FROM outcomes GROUP BY task, sample, status"
+    found: dict[str, dict[str, int]] = defaultdict(dict)
+    for task, sample, status, times in db.execute(say):
+        which = f"{task}, {PUBLISHED_PROMPT}" if sample < 0 else f"{task}, sample {sample}"
+        found[task if sample == 0 else which][status] = times
+    return dict(found)
+
+
+def _count_refusals(db: sqlite3.Connection) -> dict[str, dict[str, tuple[int, int]]]:
+    """Return (refused, ended) by task and class; a post of several classes counts for each."""
+    sums: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
+    for task, label, refused, ended in db.execute(_CLASSES):
+        several = label is not None and label.startswith("[")
+        for name in json.loads(label) if several else [label or "no label"]:
+            sums[task][name].update(refused=refused, ended=ended)
+    return {
+        task: {name: (each["refused"], each["ended"]) for name, each in sorted(by_class.items())}
+        for task, by_class in sums.items()
+    }
+
+
+def _make_bill(
+    model: str, imported: int, rows: int, failed: int, prompt: int, completion: int, cached: int,
+    usd: float, lost: int,
+) -> ModelBill:  # fmt: skip
+    return ModelBill(
+        model=model,
+        calls=rows - imported,
+        imported=imported,
+        failed=failed,
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        cached_share=round(cached / prompt, 4) if prompt else None,
+        usd=round(usd, 6),
+        lost=lost,
+    )
+
+
+def _read_cut_off(db: sqlite3.Connection) -> dict[str, float]:
+    found = db.execute("SELECT value FROM facts WHERE name = 'lost'").fetchone()
+    lost: dict[str, float] = json.loads(found[0]) if found else {"calls": 0, "usd": 0.0}
+    return lost
+
+
+def _make_table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
+    return table
+
+
+def _format_relation(each: RelationStats) -> list[str]:
+    low, high = each.valid_interval or (None, None)
+    return [
+        each.relation,
+        f"{each.asked:,}",
+        f"{each.kept:,}",
+        *map(_format_percent, (each.refused, each.missing)),
+        f"{sum(each.sieved.values()):,}",
+        f"{each.judged:,}",
+        _format_percent(each.valid),
+        f"{_format_percent(low)}-{_format_percent(high)}" if each.valid_interval else "",
+        _format_percent(each.valid_kept),
+        *map(
+            _format_number, (each.words_mean, each.words_median, each.distinct_1, each.distinct_2)
+        ),
+    ]
+
+
+def _format_bill(bill: ModelBill) -> list[str]:
+    whole: list[Any] = [bill.calls, bill.imported, bill.failed, bill.prompt_tokens]
+    return [
+        bill.model,
+        *(f"{each:,}" for each in whole),
+        _format_percent(bill.cached_share),
+        f"{bill.completion_tokens:,}",
+        f"{bill.usd:,.4f}",
+        f"{bill.lost:,}",
+    ]
+
+
+def _format_percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}"
+
+
+def _format_number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"

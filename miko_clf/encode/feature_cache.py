@@ -1,0 +1,268 @@
+"""Token features of frozen towers, computed once, kept on disk and read by content."""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from miko_clf.data.post import Post
+from miko_clf.data.preprocess import digest_image, preprocess_image
+from miko_clf.data.tokenizer import pad_ids
+from miko_clf.encode.tower import ImageTower, TextTower, mean_pool
+from miko_clf.errors import EncoderError
+
+_Half = NDArray[np.float16]
+_CHUNK = 32  # items encoded, written and indexed at a time
+
+
+class FeatureStore:
+    """Ragged float16 features of one tower: a flat memory-mapped file and an index of it.
+
+    Keys are digests of content. Features are flushed before they are indexed, so a killed
+    writer leaves a shorter store and never a wrong one.
+    """
+
+    def __init__(self, folder: Path, width: int) -> None:
+        self.folder = folder
+        self.width = width
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in ("features.f16", "index.jsonl"):
+                (folder / name).touch()
+        except OSError as error:
+            raise EncoderError(f"cannot write the cache {folder}: {error.strerror}") from None
+        self.places: dict[str, tuple[int, int]] = {}
+        self.num_tokens = 0
+        self._load()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.places
+
+    def get(self, key: str) -> _Half:
+        """Return the features of a key, (token, width)."""
+        start, length = self.places[key]
+        return self.features[start : start + length]
+
+    def append(self, rows: Mapping[str, _Half]) -> None:
+        """Write features and index them, durably."""
+        start = self.num_tokens
+        with (self.folder / "features.f16").open("ab") as file:
+            file.write(np.concatenate(list(rows.values())).tobytes())
+            _flush(file)
+        with (self.folder / "index.jsonl").open("a", encoding="utf-8") as file:
+            for key, row in rows.items():
+                file.write(json.dumps([key, start, len(row)]) + "\n")
+                self.places[key] = (start, len(row))
+                start += len(row)
+            _flush(file)
+        self.num_tokens = start
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the store alone, trimmed to what is indexed; map it anew at the end."""
+        with (self.folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._load()
+            self._trim()
+            try:
+                yield
+            finally:
+                self._load()
+
+    def _load(self) -> None:
+        self.places, self.num_tokens = {}, 0
+        for line in (self.folder / "index.jsonl").read_text(encoding="utf-8").splitlines():
+            try:
+                key, start, length = json.loads(line)
+            except ValueError:
+                break  # the line a killed writer was at
+            self.places[key] = (start, length)
+            self.num_tokens = start + length
+        self.features = (
+            np.memmap(self.folder / "features.f16", dtype=np.float16, mode="r")[
+                : self.num_tokens * self.width
+            ].reshape(self.num_tokens, self.width)
+            if self.num_tokens
+            else np.empty((0, self.width), dtype=np.float16)
+        )
+
+    def _trim(self) -> None:
+        os.truncate(self.folder / "features.f16", self.num_tokens * self.width * 2)
+        index = self.folder / "index.jsonl"
+        content = index.read_bytes()
+        lines = content.splitlines(keepends=True)[: len(self.places)]
+        if len(whole := b"".join(lines)) != len(content):
+            os.truncate(index, len(whole))
+
+
+def fill_store(
+    store: FeatureStore,
+    items: Mapping[str, Any],
+    num_tokens: Callable[[Any], int],
+    encode: Callable[[Sequence[Any]], list[_Half]],
+    what: str,
+    by: Callable[[Any], int] | None = None,
+) -> None:
+    """Encode the items whose keys the store lacks; say first how much disk they take.
+
+    `num_tokens` is what an item will take up; items of like `by` are encoded together.
+    """
+    with store.writing():
+        missing = [key for key in items if key not in store]
+        if not missing:
+            return
+        missing.sort(key=lambda key: (by or num_tokens)(items[key]))
+        size = sum(num_tokens(items[key]) for key in missing) * store.width * 2
+        _announce_size(store.folder, what, len(missing), size)
+        chunks = [missing[start : start + _CHUNK] for start in range(0, len(missing), _CHUNK)]
+        console = Console(stderr=True)
+        for keys in track(
+            chunks, f"Encoding {what}", console=console, disable=not console.is_terminal
+        ):
+            rows = encode([items[key] for key in keys])
+            store.append(dict(zip(keys, rows, strict=True)))
+
+
+def fingerprint_tower(tower: ImageTower | TextTower) -> str:
+    """Return a digest of a tower's weights that never change and of how its input is prepared."""
+    hasher = sha256()
+    if tower.split is not None:
+        hasher.update(f"below {tower.split}".encode())
+    hasher.update(str(tower.plan.get("output", "tokens")).encode())
+    learned = _find_learning(tower) if tower.split is not None else set()
+    for name, tensor in sorted(tower.trunk.state_dict(keep_vars=True).items()):
+        if id(tensor) in learned:
+            continue
+        hasher.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        hasher.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+    if isinstance(tower, ImageTower):
+        hasher.update(tower.preprocess.model_dump_json().encode())
+    return hasher.hexdigest()[:20]
+
+
+def _find_learning(tower: ImageTower | TextTower) -> set[int]:
+    return {
+        id(tensor)
+        for module in tower.awake or ()
+        for tensor in (*module.parameters(), *module.buffers())
+    }
+
+
+def _announce_size(folder: Path, what: str, count: int, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise EncoderError(
+            f"the features of {count:,} {what} take {size / 1e6:,.0f} MB and {folder} has "
+            f"{free / 1e6:,.0f} MB left; free some space or name another folder by --cache"
+        )
+    Console(stderr=True).print(
+        f"features of {count:,} {what}: {size / 1e6:,.1f} MB in {folder}", highlight=False
+    )
+
+
+def _flush(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+_Ids = Sequence[int]
+
+
+class ImageFeatures:
+    """What `below` says of images, by the digest of their bytes: tokens of an undivided tower."""
+
+    def __init__(self, folder: Path, tower: ImageTower) -> None:
+        self.tower = tower
+        self.num_tokens, width = tower.below_shape
+        self.store = FeatureStore(folder / f"image-{fingerprint_tower(tower)}", width)
+
+    def fill(self, posts: Iterable[Post]) -> list[str | None]:
+        """Encode what is missing and return the key of each post's image, none without one."""
+        keys, sources = [], {}
+        for post in posts:
+            key = digest_image(post.image) if post.image is not None else None
+            keys.append(key)
+            if key is not None:
+                sources[key] = post.image
+        fill_store(self.store, sources, lambda _: self.num_tokens, self._encode, "images")
+        return keys
+
+    def states(self, keys: Sequence[str | None]) -> NDArray[np.float16]:
+        """Return (post, token, width), zeros where there is no image."""
+        blank = np.zeros((self.num_tokens, self.store.width), dtype=np.float16)
+        return np.stack([blank if key is None else self.store.get(key) for key in keys])
+
+    @torch.inference_mode()
+    def _encode(self, sources: Sequence[Path | bytes]) -> list[_Half]:
+        stack = np.stack([preprocess_image(source, self.tower.preprocess) for source in sources])
+        device = self.tower.mean.device
+        tokens = self.tower.eval().below(torch.from_numpy(stack).to(device))
+        return list(tokens.cpu().half().numpy())
+
+
+class TextFeatures:
+    """What `below` says of texts, or their mean token, by the digest of their ids."""
+
+    def __init__(self, folder: Path, tower: TextTower) -> None:
+        self.tower = tower
+        name = fingerprint_tower(tower)
+        self.tokens = FeatureStore(folder / f"text-{name}", tower.below_width)
+        self.means = FeatureStore(folder / f"mean-{name}", tower.width)
+
+    def fill(self, rows: Iterable[_Ids], what: str) -> None:
+        """Encode the tokens of the texts that are missing."""
+        fill_store(self.tokens, _index_texts(rows), len, self._encode, what)
+
+    def fill_means(self, rows: Iterable[_Ids], what: str) -> None:
+        """Encode the mean tokens of the texts that are missing; the tower is undivided."""
+        assert self.tower.split is None
+        fill_store(self.means, _index_texts(rows), lambda _: 1, self._encode_means, what, by=len)
+
+    def states(self, rows: Sequence[_Ids], length: int) -> NDArray[np.float16]:
+        """Return (text, length, width), zeros where a text ends."""
+        states = np.zeros((len(rows), length, self.tokens.width), dtype=np.float16)
+        for place, row in enumerate(rows):
+            if row:
+                states[place, : len(row)] = self.tokens.get(hash_token_ids(row))
+        return states
+
+    def mean(self, row: _Ids) -> _Half:
+        """Return the mean token of a text, (width,)."""
+        return self.means.get(hash_token_ids(row))[0]
+
+    @torch.inference_mode()
+    def _encode(self, rows: Sequence[_Ids]) -> list[_Half]:
+        states, _ = self._run(rows)
+        tokens = states.cpu().half().numpy()
+        return [tokens[place, : len(row)] for place, row in enumerate(rows)]
+
+    @torch.inference_mode()
+    def _encode_means(self, rows: Sequence[_Ids]) -> list[_Half]:
+        states, mask = self._run(rows)
+        return list(mean_pool(states, mask).cpu().half().numpy()[:, None])
+
+    def _run(self, rows: Sequence[_Ids]) -> tuple[torch.Tensor, torch.Tensor]:
+        ids, mask = (torch.from_numpy(array) for array in pad_ids(rows, self.tower.words.pad_id))
+        device = next(self.tower.parameters()).device
+        states = self.tower.eval().below(ids.to(device), mask.to(device))
+        return states, mask.to(device)
+
+
+def hash_token_ids(row: _Ids) -> str:
+    """Return the digest of a text's ids."""
+    return sha256(np.asarray(row, dtype=np.int32).tobytes()).hexdigest()[:32]
+
+
+def _index_texts(rows: Iterable[_Ids]) -> dict[str, _Ids]:
+    return {hash_token_ids(row): row for row in rows if row}

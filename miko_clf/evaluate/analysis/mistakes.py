@@ -1,0 +1,223 @@
+"""The surest mistakes, confounder pairs, and all that is said of a system's errors."""
+
+import base64
+import importlib
+import io
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from itertools import combinations, zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from miko_clf import intervals
+from miko_clf.data.post import Post
+from miko_clf.data.preprocess import decode_image, digest_image
+from miko_clf.data.text import normalise_text
+from miko_clf.evaluate.analysis.estimates import NUM_RESAMPLES, bound_by_percentiles, estimate_share
+from miko_clf.evaluate.analysis.slices import (
+    GroupWords,
+    find_group_members,
+    find_word_members,
+    has_enough_posts,
+    measure_slices,
+)
+from miko_clf.evaluate.predictions import SystemPredictions
+from miko_clf.intervals import Interval
+
+_NUM_MISTAKES = 24
+_THUMBNAIL_SIDE = 160
+_JPEG_QUALITY = 70
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One post that was decided wrongly.
+
+    `probability` is that of the wrong label; `distance` is how far the probability of the positive
+    class lies from the threshold, where there is one. `image` is a small JPEG as a data URI.
+    """
+
+    id: str
+    text: str | None
+    description: str | None
+    label: str
+    decided: str
+    probability: float
+    distance: float | None
+    intentions: list[dict[str, str]]
+    image: str | None
+
+
+def find_mistakes(
+    subject: SystemPredictions, *, count: int = _NUM_MISTAKES, images: bool = False
+) -> list[Mistake]:
+    """Return the `count` worst mistakes, the most probable first.
+
+    Every label that was wrongly decided for has an equal share of them, as far as it has as many:
+    of two classes, as many false positives as false negatives.
+    """
+    sure = subject.probabilities[np.arange(len(subject.posts)), subject.decided]
+    order = np.argsort(-sure, kind="stable")
+    wrong = order[subject.decided[order] != subject.truth[order]]
+    kinds = [wrong[subject.decided[wrong] == label] for label in np.unique(subject.decided[wrong])]
+    turns = [int(row) for turn in zip_longest(*kinds) for row in turn if row is not None]
+    kept = sorted(turns[:count], key=lambda row: -sure[row])
+    return [_describe_mistake(subject, row, images) for row in kept]
+
+
+def _make_thumbnail(image: Path | bytes) -> str:
+    """Return a picture as the data URI of a JPEG of at most 160 pixels a side."""
+    small = decode_image(image, at_least=(_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
+    small.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=_JPEG_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _describe_mistake(subject: SystemPredictions, row: int, images: bool) -> Mistake:
+    post, decided = subject.posts[row], int(subject.decided[row])
+    labels, positive = subject.question.labels, subject.question.positive
+    distance = None
+    if positive is not None:
+        limit = 0.5 if subject.threshold is None else subject.threshold
+        distance = abs(float(subject.probabilities[row, positive]) - limit)
+    return Mistake(
+        id=post.id,
+        text=post.text,
+        description=post.description,
+        label=labels[int(subject.truth[row])],
+        decided=labels[decided],
+        probability=float(subject.probabilities[row, decided]),
+        distance=distance,
+        intentions=[{"relation": one.relation, "text": one.text} for one in post.intentions],
+        image=_make_thumbnail(post.image) if images and post.image is not None else None,
+    )
+
+
+_PAIR_KINDS = ("same image, another text", "same text, another image")
+
+
+@dataclass(frozen=True)
+class ConfounderPairs:
+    """On how many confounder pairs a system is right about both posts.
+
+    What reads only the part that a pair shares is right about both of none of them.
+    """
+
+    kind: str
+    pairs: int
+    both_right: Interval
+
+
+def measure_confounder_pairs(
+    subject: SystemPredictions, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
+) -> list[ConfounderPairs]:
+    """Return each kind of pair that there is (Kiela et al., NeurIPS 2020).
+
+    Images are the same where their bytes are, texts where they are without punctuation, case and
+    white space; a text of one word is shared by chance. The interval is over resamples of the
+    shared images, or texts: pairs that share one are drawn together. It is Wilson's over these
+    where all pairs are right, or none.
+    """
+    right = subject.decided == subject.truth
+    found = []
+    for kind, families in zip(
+        _PAIR_KINDS, find_confounder_pairs(subject.posts, subject.truth), strict=True
+    ):
+        if not families:
+            continue
+        both = np.array([sum(right[a] and right[b] for a, b in family) for family in families])
+        count = np.array([len(family) for family in families])
+        drawn = intervals.draw_weights(len(families), num_resamples, np.random.default_rng(seed))
+        sample = (drawn @ both) / (drawn @ count)
+        share = float(both.sum() / count.sum())
+        whole = share in (0.0, 1.0)
+        interval = (
+            estimate_share(int(share) * len(both), len(both))
+            if whole
+            else bound_by_percentiles(share, sample)
+        )
+        found.append(ConfounderPairs(kind, int(count.sum()), interval))
+    return found
+
+
+_PairFamily = list[tuple[int, int]]
+
+
+def find_confounder_pairs(
+    posts: Sequence[Post], truth: np.ndarray
+) -> tuple[list[_PairFamily], list[_PairFamily]]:
+    """Return the pairs of row numbers by what they share: of each image, and of each text."""
+    images = [None if post.image is None else digest_image(post.image) for post in posts]
+    texts = [normalise_text(p.text) if len((p.text or "").split()) > 1 else None for p in posts]
+    return _pair_by_shared_part(images, texts, truth), _pair_by_shared_part(texts, images, truth)
+
+
+def _pair_by_shared_part(
+    shared: Sequence[Hashable], other: Sequence[Hashable], truth: np.ndarray
+) -> list[_PairFamily]:
+    rows = defaultdict(list)
+    for row, key in enumerate(shared):
+        if key is not None:
+            rows[key].append(row)
+    found = [
+        [(a, b) for a, b in combinations(some, 2) if other[a] != other[b] and truth[a] != truth[b]]
+        for some in rows.values()
+    ]
+    return [family for family in found if family]
+
+
+def analyse_errors(
+    subject: SystemPredictions, *, images: bool = False, groups: GroupWords | None = None
+) -> dict[str, Any]:
+    """Return findings by name; intervals are `Interval`, and what finds nothing is left out.
+
+    `mistakes`, `slices` with `slices_left_out`, `groups` of the posts' own or of the word lists
+    given, `groups_left_out` with how many posts these have, `suspects` and `pairs`. Groups need
+    fairlearn and suspects cleanlab, which are an extra: where one is not installed its finding is
+    left out and it stands in `not_installed`.
+    """
+    cuts, left_out = measure_slices(subject)
+    members = find_group_members(subject.posts)
+    if groups is not None:
+        members |= find_word_members(subject.posts, groups)
+    asked: dict[str, tuple[str, str, tuple[Any, ...]]] = {
+        "suspects": ("cleanlab", "label_errors.find_suspect_labels", ()),
+        "groups": ("fairlearn", "fairness.measure_group_fairness", (members,)),
+    }
+    if not members:
+        del asked["groups"]
+    absent = [library for library, *_ in asked.values() if not find_spec(library)]
+    found = {
+        "mistakes": _list_plain(find_mistakes(subject, images=images)),
+        "slices": _list_plain(cuts),
+        "slices_left_out": left_out,
+        "pairs": _list_plain(measure_confounder_pairs(subject)),
+        "groups_left_out": {
+            name: int(inside.sum())
+            for name, inside in members.items()
+            if not has_enough_posts(inside)
+        },
+        "not_installed": absent,
+    }
+    for name, (library, place, given) in asked.items():
+        if library not in absent:
+            found[name] = _list_plain(_load_analysis(place)(subject, *given))
+    return {name: value for name, value in found.items() if value}
+
+
+def _load_analysis(place: str) -> Callable[..., Iterable[Any]]:
+    """Return an analysis whose library is an extra, and takes seconds to load."""
+    module, _, name = place.partition(".")
+    analysis: Callable[..., Iterable[Any]] = getattr(
+        importlib.import_module(f"miko_clf.evaluate.analysis.{module}"), name
+    )
+    return analysis
+
+
+def _list_plain(rows: Iterable[Any]) -> list[dict[str, Any]]:
+    return [asdict(row) for row in rows]

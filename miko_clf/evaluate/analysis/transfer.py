@@ -1,0 +1,127 @@
+"""Systems trained on some data sets, tried on those and on others."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from miko_clf import bundle, intervals
+from miko_clf.bundle import Bundle
+from miko_clf.data.dataset import DataFolder
+from miko_clf.data.post import Post
+from miko_clf.errors import BundleError, PostError
+from miko_clf.evaluate.analysis.estimates import (
+    NUM_RESAMPLES,
+    bootstrap_decided_posts,
+    decide_posts,
+)
+from miko_clf.evaluate.lockbox import open_lockbox
+from miko_clf.evaluate.predictions import Predictor, list_questions, predict_system
+from miko_clf.intervals import Interval
+
+
+@dataclass(frozen=True)
+class TransferCell:
+    """One system on one data set; `home` says that it learned from the train split of that set."""
+
+    train: str
+    test: str
+    posts: int
+    home: bool
+    value: Interval
+
+
+@dataclass(frozen=True)
+class TransferMatrix:
+    """Every system on the same split of every data set; intervals are over posts."""
+
+    metric: str
+    split: str
+    cells: list[TransferCell]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain values: an interval as an object, what is undefined as null."""
+        cells = [{**asdict(cell), "value": _list_bounds(cell.value)} for cell in self.cells]
+        return {"metric": self.metric, "split": self.split, "cells": cells}
+
+
+def measure_transfer(
+    bundles: Sequence[Path],
+    folders: Sequence[DataFolder],
+    split: str,
+    cache: Path | None,
+    *,
+    metric: str = "macro_f1",
+    num_resamples: int = NUM_RESAMPLES,
+    command: str = "",
+) -> TransferMatrix:
+    """Return what each bundle scores on the split of each data folder, in its usual arm.
+
+    Thresholds and temperatures stay those of the bundle's own validation posts. Where a bundle
+    answers several questions it is of the first. A test split is opened, and counted with the
+    `command`, in every bundle. Raises a `MikoError` where a folder has a label that a bundle does
+    not know, or names do not tell bundles or folders apart.
+    """
+    opened = [bundle.load_bundle(path) for path in bundles]
+    _check_bundle_names(opened)
+    names = _name_folders(folders)
+    read = [(name, folder, folder.read(split)) for name, folder in zip(names, folders, strict=True)]
+    for folder in folders:
+        open_lockbox(opened, folder, split, command)
+    homes = [folder.fingerprint("train") if "train" in folder.splits else "" for folder in folders]
+    cells = [
+        TransferCell(
+            train=each.path.name,
+            test=name,
+            posts=len(posts),
+            home=each.manifest["data"]["train"] == home,
+            value=_score_transfer(each, posts, folder, split, cache, metric, num_resamples),
+        )
+        for each in opened
+        for (name, folder, posts), home in zip(read, homes, strict=True)
+    ]
+    return TransferMatrix(metric, split, cells)
+
+
+def _score_transfer(
+    opened: Bundle,
+    posts: list[Post],
+    folder: DataFolder,
+    split: str,
+    cache: Path | None,
+    metric: str,
+    num_resamples: int,
+) -> Interval:
+    where = folder.path
+    try:
+        first = list_questions(posts, [], opened.questions, where, split)[0]
+    except PostError as error:
+        raise PostError(f"{opened.path.name} cannot be tried on this data: {error}") from None
+    seen = predict_system(opened, Predictor(opened, first.posts, cache), first.here, [], cache)
+    if seen is None:
+        raise BundleError(f"{opened.path}: any number of its labels may hold; one is needed here")
+    drawn = intervals.draw_weights(len(first.posts), num_resamples, np.random.default_rng(0))
+    return bootstrap_decided_posts(decide_posts(seen), drawn, (metric,))[metric]
+
+
+def _check_bundle_names(opened: Sequence[Bundle]) -> None:
+    for name, count in Counter(each.path.name for each in opened).items():
+        if count > 1:
+            raise BundleError(f"two bundles are called {name}; rename one")
+
+
+def _name_folders(folders: Sequence[DataFolder]) -> list[str]:
+    """Return the names of the folders, whole paths where two have the same name."""
+    counts = Counter(folder.path.name for folder in folders)
+    for path, count in Counter(folder.path for folder in folders).items():
+        if count > 1:
+            raise PostError(f"{path}: was given twice")
+    return [f.path.name if counts[f.path.name] == 1 else str(f.path) for f in folders]
+
+
+def _list_bounds(interval: Interval) -> Mapping[str, float | None]:
+    return {name: v if math.isfinite(v) else None for name, v in interval._asdict().items()}

@@ -1,0 +1,242 @@
+"""What systems say of posts: probabilities by arm and question, and rationales."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from miko_clf import bundle, metrics
+from miko_clf.bundle import Bundle, Threshold
+from miko_clf.data.collate import Preparation, read_tokenizer
+from miko_clf.data.labels import TaskLabels, TrueLabels, encode_labels
+from miko_clf.data.post import Post
+from miko_clf.errors import BundleError, PostError
+from miko_clf.evaluate.calibration import calibrate_logits
+from miko_clf.fuse.build import Model, rebuild_model
+from miko_clf.fuse.mr_harm import MrHarm
+from miko_clf.questions import Question, Questions
+from miko_clf.recipe.schema import Recipe
+from miko_clf.train.dataloader import EncodedDataset
+from miko_clf.train.predict import list_serving_arms, predict_logits
+
+MAX_TARGET_GROUPS = 20
+
+_Probabilities = NDArray[np.float64]
+
+
+class Predictor:
+    """A bundle's torch model over a fixed list of posts."""
+
+    def __init__(self, opened: Bundle, posts: list[Post], cache: Path | None) -> None:
+        self.bundle = opened
+        self.preparation = Preparation.model_validate(opened.preprocess)
+        words = read_tokenizer(opened.tokenizer, self.preparation)
+        self.model = rebuild_model(opened.path, opened.recipe, opened.questions.names, words)
+        self.model.to("cuda" if torch.cuda.is_available() else "cpu")
+        _freeze(self.model, opened.recipe)
+        self.feed = EncodedDataset(
+            posts, opened.questions, self.model, self.preparation, cache=cache
+        )
+
+    def logits(self, arm: str, without: tuple[str, ...] = ()) -> NDArray[np.float64]:
+        """Return (post, label) before calibration; `without` takes inputs away."""
+        return predict_logits(self.model, self.feed, arm, without)
+
+    def probabilities(self, arm: str, without: tuple[str, ...] = ()) -> _Probabilities:
+        """Return (post, label) as the bundle calibrates them; `without` takes inputs away."""
+        return calibrate_logits(
+            self.logits(arm, without), self.bundle.questions, self.bundle.calibrations
+        )
+
+
+def _freeze(model: Model, recipe: Recipe) -> None:
+    """Mark as frozen the towers that were in training, so that their features are cached."""
+    for section, tower in ((recipe.image, model.image_tower), (recipe.text, model.text_tower)):
+        if section is not None and tower is not None and not section.learns:
+            tower.requires_grad_(False)
+
+
+class ArmPredictions(NamedTuple):
+    """What one system says in one arm to all questions; `probabilities` (post, label).
+
+    `thresholds` holds those of each question that has any.
+    """
+
+    system: str
+    arm: str
+    probabilities: NDArray[np.float64]
+    thresholds: Mapping[str, Threshold]
+    note: str
+
+
+class QuestionPredictions(NamedTuple):
+    """The probabilities, (post, label), of one system in one arm for one question."""
+
+    system: str
+    arm: str
+    probabilities: NDArray[np.float64]
+    threshold: float | tuple[float, ...] | None
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """System and arm in one word."""
+        return f"{self.system}/{self.arm}"
+
+
+class QuestionPosts(NamedTuple):
+    """One question on the posts that answer it, and the training posts that do."""
+
+    here: TaskLabels
+    learned: TaskLabels
+    posts: list[Post]
+    train: list[Post]
+
+
+def list_questions(
+    posts: list[Post], train: list[Post], questions: Questions, where: Path, split: str
+) -> list[QuestionPosts]:
+    """Return the questions that some of the posts answer."""
+    truth, learned = (
+        _encode_truth(rows, questions, f"{where}, {name}")
+        for rows, name in ((posts, split), (train, "train"))
+    )
+    found = [
+        QuestionPosts(
+            here, known, [posts[row] for row in here.rows], [train[row] for row in known.rows]
+        )
+        for here, known in zip(truth.parts(), learned.parts(), strict=True)
+    ]
+    return [one for one in found if one.posts]
+
+
+def select_question(said: ArmPredictions, part: TaskLabels) -> QuestionPredictions:
+    """Return what is said of one question, to the posts that answer it."""
+    found = said.thresholds.get(part.question.name)
+    limit: float | tuple[float, ...] | None
+    if isinstance(found, Mapping):
+        limit = tuple(found[label] for label in part.question.labels)
+    else:
+        limit = found
+    probabilities = said.probabilities[part.rows, part.span]
+    return QuestionPredictions(said.system, said.arm, probabilities, limit, said.note)
+
+
+def _encode_truth(posts: list[Post], questions: Questions, where: str) -> TrueLabels:
+    for post in posts:
+        if post.label is None:
+            raise PostError(f"{where}: post {post.id!r} has no label, so no answer can be judged")
+    return encode_labels(posts, questions, where, "the bundles know")
+
+
+def number_groups(posts: Sequence[Post]) -> Int[np.ndarray, " row"] | None:
+    """Return a number for each post, one for all of a group; None where groups are few.
+
+    A few groups name target groups and no threads, and too little is drawn anew of so few.
+    """
+    if len({post.group for post in posts if post.group}) <= MAX_TARGET_GROUPS:
+        return None
+    names = [f"group {p.group}" if p.group else f"post {n}" for n, p in enumerate(posts)]
+    return np.unique(names, return_inverse=True)[1]
+
+
+@dataclass(frozen=True)
+class SystemPredictions:
+    """A bundle in its usual arm, and what it says of the posts that answer its first question.
+
+    `posts` are those that `predictor` holds and `truth` (row,) the index of each one's label;
+    `probabilities` (row, label) are calibrated. `train` are the posts it learned from.
+    """
+
+    opened: Bundle
+    predictor: Predictor
+    posts: list[Post]
+    question: Question
+    span: slice
+    truth: Int[np.ndarray, " row"]
+    arm: str
+    probabilities: Float[np.ndarray, "row label"]
+    threshold: float | None
+    train: list[Post]
+    cache: Path | None
+
+    @property
+    def decided(self) -> Int[np.ndarray, " row"]:
+        """Index of the label that each post is decided for."""
+        return metrics.decide_labels(
+            self.probabilities, positive=self.question.positive, threshold=self.threshold
+        )
+
+
+def predict_system(
+    opened: Bundle,
+    predictor: Predictor,
+    part: TaskLabels,
+    train: Sequence[Post],
+    cache: Path | None,
+) -> SystemPredictions | None:
+    """Return the subject of a question with one answer, none where any number of labels may hold.
+
+    The predictor's posts all answer it: `part` covers every row.
+    """
+    if part.question.kind == "many" or len(part.rows) != len(predictor.feed):
+        return None
+    arm = list_serving_arms(opened.recipe)[0]
+    limits = {
+        one.name: each for one, each in zip(opened.questions, opened.calibrations, strict=True)
+    }
+    found = limits[part.question.name].thresholds.get(arm)
+    return SystemPredictions(
+        opened=opened,
+        predictor=predictor,
+        posts=predictor.feed.posts,
+        question=part.question,
+        span=part.span,
+        truth=part.truth,
+        arm=arm,
+        probabilities=predictor.probabilities(arm)[:, part.span],
+        threshold=found if isinstance(found, float) else None,
+        train=list(train),
+        cache=cache,
+    )
+
+
+_RATIONALE_BATCH = 16
+
+
+def generate_rationales(
+    path: Path, posts: list[Post], *, max_length: int | None = None, beams: int = 1
+) -> Iterator[dict[str, Any]]:
+    """Yield for each post, in order, its id and the rationale that the bundle's model writes.
+
+    The model has not seen the post's label, so `saw_label` is false. At most `max_length` tokens
+    are written, by default as many as it learned from. Raises `BundleError` where it cannot write.
+    """
+    opened = bundle.load_bundle(path)
+    predictor = Predictor(opened, posts, None)
+    model, words = predictor.model, predictor.feed.words
+    if not isinstance(model, MrHarm) or words is None:
+        kind = opened.recipe.fusion.kind
+        raise BundleError(
+            f"{path}: a model of fusion.kind {kind} writes no rationale; one of kind generator "
+            "does, such as the recipe mr-harm-gated"
+        )
+    longest = max_length or opened.recipe.reasoning.max_length
+    device = next(model.parameters()).device
+    console = Console(stderr=True)
+    starts = range(0, len(posts), _RATIONALE_BATCH)
+    for start in track(starts, "Writing", console=console, disable=not console.is_terminal):
+        rows = range(start, min(start + _RATIONALE_BATCH, len(posts)))
+        batch = {name: tensor.to(device) for name, tensor in predictor.feed.batch(rows).items()}
+        with torch.inference_mode():
+            written = model.write(batch, longest, beams)
+        for row, ids in zip(rows, written.tolist(), strict=True):
+            text = words.tokenizer.decode(ids, skip_special_tokens=True).strip()
+            yield {"id": posts[row].id, "rationale": {"text": text, "saw_label": False}}

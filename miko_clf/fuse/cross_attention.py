@@ -1,0 +1,172 @@
+"""Content attends to itself and reads intentions: student slots, fusion layers, head."""
+
+from functools import partial
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from miko_clf.data.post import RELATIONS
+from miko_clf.encode.layers import FeatureDropout
+from miko_clf.fuse.layers import FusionLayer, LatentCrossAttention, NullToken, QueryLayer
+from miko_clf.fuse.outputs import Batch, ModelOutput
+
+# One slot a relation, and the last for the rationale.
+NUM_SLOTS = len(RELATIONS) + 1
+
+
+class StudentSlots(nn.Module):
+    """Learned queries that read the content and guess the encodings of the teacher's text."""
+
+    def __init__(
+        self, width: int, text_width: int, heads: int, layers: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(NUM_SLOTS, width) * 0.02)
+        self.layers = nn.ModuleList(QueryLayer(width, heads, dropout) for _ in range(layers))
+        self.guess = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, text_width))
+
+    def forward(
+        self, content: Float[Tensor, "post token width"], present: Bool[Tensor, "post token"]
+    ) -> Float[Tensor, "post slot text_width"]:
+        """Return the guess of each slot."""
+        slots = self.queries.expand(content.shape[0], -1, -1)
+        for layer in self.layers:
+            slots = layer(slots, content, present)
+        guess: Tensor = self.guess(slots)
+        return guess
+
+
+class CrossAttentionFusion(nn.Module):
+    """Everything behind the towers: token states in, logits out.
+
+    `slot_mask` (post, slot) among the states, which no graph takes, keeps slots from being read.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_width: int | None,
+        num_image_tokens: int,
+        text_width: int | None,
+        content_texts: tuple[str, ...],
+        reads_intentions: bool,
+        num_labels: int,
+        width: int,
+        layers: int,
+        latents: int,
+        heads: int,
+        dropout: float,
+        input_dropout: float,
+        reader: bool,
+        slot_layers: int,
+    ) -> None:
+        super().__init__()
+        self.content_texts = content_texts
+        self.reads_intentions = reads_intentions
+        if image_width is not None:
+            self.image = _build_projection(image_width, width, input_dropout)
+            self.position = nn.Parameter(torch.randn(num_image_tokens, width) * 0.02)
+        self.reads_images = image_width is not None
+        if text_width is not None:
+            self.text = _build_projection(text_width, width, input_dropout)
+        self.kind = nn.ParameterDict(
+            {name: nn.Parameter(torch.randn(width) * 0.02) for name in content_texts}
+        )
+        self.null = NullToken(width)
+        self.slots: StudentSlots | None = None
+        if slot_layers and text_width is not None:
+            self.slots = StudentSlots(width, text_width, heads, slot_layers, dropout)
+        self.has_reader = reader and text_width is not None
+        if reader and text_width is not None:
+            self.intention = _build_projection(text_width, width, input_dropout)
+            self.relation = nn.Parameter(torch.randn(NUM_SLOTS, width) * 0.02)
+            self.intention_null = NullToken(width)
+        layer = partial(FusionLayer, width, heads, dropout, reader)
+        self.layers = nn.ModuleList(layer() for _ in range(layers))
+        if latents:
+            self.latents = nn.Parameter(torch.randn(latents, width) * 0.02)
+        num_looks = layers if latents else 0
+        self.looks = nn.ModuleList(
+            LatentCrossAttention(width, heads, dropout) for _ in range(num_looks)
+        )
+        self.pool = QueryLayer(width, heads, dropout)
+        self.pool_query = nn.Parameter(torch.randn(1, width) * 0.02)
+        self.head = nn.Sequential(
+            nn.LayerNorm(width), nn.Dropout(dropout), nn.Linear(width, num_labels)
+        )
+
+    def forward(self, states: Batch, guess_only: bool = False) -> ModelOutput:
+        """Return the logits of each label, and what they were pooled from."""
+        content, present = self._content(states)
+        guess = self.slots(content, present) if self.slots is not None else None
+        memory = self._memory(states, guess, content.shape[0]) if self.has_reader else None
+        if guess_only:
+            return ModelOutput(content[:, 0], content, present, guess)
+        tokens, here = self._fuse(content, present, memory)
+        query = self.pool_query.expand(tokens.shape[0], -1, -1)
+        pooled = self.pool(query, tokens, here)[:, 0]  # (post, width)
+        return ModelOutput(self.head(pooled), tokens, here, guess, pooled)
+
+    def _fuse(
+        self, content: Tensor, present: Tensor, memory: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        tokens, here = content, present
+        if self.looks:
+            tokens = self.latents.expand(content.shape[0], -1, -1)
+            here = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        for place, layer in enumerate(self.layers):
+            if self.looks:
+                tokens = self.looks[place](tokens, content, present)
+            tokens = layer(tokens, here, memory)
+        return tokens, here
+
+    def _content(self, states: Batch) -> tuple[Tensor, Tensor]:
+        tokens, present = [], []
+        if self.reads_images:
+            image = self.image(states["image_states"]) + self.position
+            tokens.append(image)
+            present.append(states["image_present"][:, None].expand(-1, image.shape[1]))
+        for name in self.content_texts:
+            tokens.append(self.text(states[f"{name}_states"]) + self.kind[name])
+            present.append(states[f"{name}_mask"])
+        return self.null(tokens, present, tokens[0].shape[0])
+
+    def _memory(self, states: Batch, guess: Tensor | None, num_posts: int) -> tuple[Tensor, Tensor]:
+        tokens, present, given = [], [], None
+        if self.reads_intentions:
+            words = self.intention(states["intention_states"])  # (post, intention, word, width)
+            words = words + self.relation[states["relation"]][:, :, None]
+            tokens.append(words.flatten(1, 2))
+            present.append(states["intention_mask"].flatten(1, 2))
+            given = present[0].any(1)
+        if guess is not None:
+            tokens.append(self.intention(guess) + self.relation)
+            stands_in = states["student"] if given is None else states["student"] & ~given
+            read = stands_in[:, None].expand(-1, NUM_SLOTS)
+            present.append(read & states["slot_mask"] if "slot_mask" in states else read)
+        return self.intention_null(tokens, present, num_posts)
+
+    def owners(self, states: Batch) -> Int[Tensor, "post word"]:
+        """Return the relation, or slot, that each token of what is read belongs to.
+
+        `NUM_SLOTS` for the null token at its head.
+        """
+        first = next(iter(states.values()))
+        parts = [first.new_full((first.shape[0], 1), NUM_SLOTS, dtype=torch.int64)]
+        if self.reads_intentions:
+            mask = states["intention_mask"]
+            parts.append(states["relation"][:, :, None].expand(mask.shape).flatten(1, 2))
+        if self.slots is not None:
+            every = torch.arange(NUM_SLOTS, device=first.device)
+            parts.append(every.expand(first.shape[0], -1))
+        return torch.cat(parts, dim=1)
+
+
+def _build_projection(width_in: int, width: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.LayerNorm(width_in),
+        FeatureDropout(dropout),
+        nn.Linear(width_in, width),
+        nn.LayerNorm(width),
+    )

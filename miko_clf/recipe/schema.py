@@ -1,0 +1,249 @@
+"""A whole recipe: what its parts must agree on, and how it is read and written."""
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from miko_clf.errors import RecipeError, suggest_nearest
+from miko_clf.recipe.sections import (
+    FUSION_SECTIONS,
+    DecisionSection,
+    FusionSection,
+    GeneratorSection,
+    ImageTowerSection,
+    ReaderSection,
+    ReasoningSection,
+    RecipeSection,
+    TaskSection,
+    TextTowerSection,
+)
+
+InputName = Literal["image", "text", "description", "rationale", "intention"]
+# Texts that are read as content, in the order in which the model sees them.
+CONTENT_TEXTS: tuple[InputName, ...] = ("text", "description", "rationale")
+
+
+class IntentionSection(RecipeSection):
+    """How given intentions are read."""
+
+    max_length: int = Field(default=24, gt=2)
+    """Tokens kept of one intention."""
+    dropout: float = Field(default=0.5, ge=0, le=1)
+    """Chance that a training post loses its intentions, so that absence is learned."""
+
+
+class Recipe(RecipeSection):
+    """One system. `name` is the row of the results table."""
+
+    name: str
+    """Name of the system."""
+    inputs: tuple[InputName, ...]
+    """What the classifier reads."""
+    joined: Literal["no", "separated", "bare"] = "no"
+    """Texts stay apart, or become one text, with the tokenizer's separator between or with none."""
+    image: ImageTowerSection | None = None
+    """Image encoder; null where no input is an image."""
+    text: TextTowerSection | None = None
+    """Text encoder; null where the image alone is read."""
+    fusion: FusionSection = ReaderSection()
+    intention: IntentionSection = IntentionSection()
+    reasoning: ReasoningSection = ReasoningSection()
+    task: TaskSection = TaskSection()
+    decision: DecisionSection = DecisionSection()
+    batch_size: int = Field(default=32, gt=0)
+    """Posts in an optimisation step."""
+    seed: int = 0
+    """Seed of initial weights, order, dropout and baselines."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recipe":
+        if not self.inputs or len(set(self.inputs)) != len(self.inputs):
+            raise ValueError("inputs must name each input once, and at least one")
+        if ("image" in self.inputs) != (self.image is not None):
+            raise ValueError("an image tower is given exactly where inputs name image")
+        if (self.inputs != ("image",)) != (self.text is not None):
+            raise ValueError("a text tower is given exactly where inputs name a text")
+        if self.joined != "no" and self.text is None:
+            raise ValueError("joined says how texts become one; name a text among inputs")
+        if self.joined != "no" and self.text is not None and self.text.long != "cut":
+            raise ValueError("joined texts are shortened evenly; set text.long: cut")
+        apart = "intention" in self.inputs and self.joined == "no"
+        if apart and not self.fusion.reader:
+            raise ValueError(
+                "intentions are read by the reader, pooled, or joined with the other texts; "
+                "set fusion.reader: true, fusion.kind: pooled or joined: separated"
+            )
+        self._check_stages()
+        return self
+
+    def _check_stages(self) -> None:
+        writes = isinstance(self.fusion, GeneratorSection)
+        if self.task.likelihood and not writes:
+            raise ValueError("task.likelihood needs fusion.kind generator, which spells labels")
+        teaches = self.reasoning.epochs and self.reasoning.align
+        if (teaches or self.task.align) and not self.fusion.slots:
+            key = "reasoning.align" if teaches else "task.align"
+            raise ValueError(f"{key} teaches the slots; set fusion.slots: true")
+        reads = isinstance(self.fusion, ReaderSection) and self.text is not None
+        if self.reasoning.epochs and not (writes or reads):
+            raise ValueError(
+                "a reasoning stage needs fusion.kind reader or generator, and a text tower"
+            )
+        if isinstance(self.fusion, ReaderSection) and self.fusion.slots and self.text is None:
+            raise ValueError("slots guess what the text tower would say; set fusion.slots: false")
+        if writes and self.task.retrieval:
+            raise ValueError(
+                "a generator has no embedding to retrieve by; leave out task.retrieval"
+            )
+
+    @property
+    def content_texts(self) -> tuple[InputName, ...]:
+        """Texts that the model reads as content; joined ones are one, called text."""
+        if self.joined != "no":
+            return ("text",)
+        return tuple(name for name in CONTENT_TEXTS if name in self.inputs)
+
+    @property
+    def reads_intentions(self) -> bool:
+        """Whether given intentions are read for themselves, not as part of a joined text."""
+        return "intention" in self.inputs and self.joined == "no"
+
+    @property
+    def slots(self) -> bool:
+        """Whether the model guesses intentions where none are given."""
+        return self.fusion.slots
+
+
+__all__ = [
+    "CONTENT_TEXTS",
+    "FUSIONS",
+    "Conditioned",
+    "Decision",
+    "Early",
+    "Fusion",
+    "Generator",
+    "ImageTower",
+    "Input",
+    "Intentions",
+    "Lora",
+    "Optimiser",
+    "Pooled",
+    "Product",
+    "Reader",
+    "Reasoning",
+    "Recipe",
+    "Retrieval",
+    "Task",
+    "TextTower",
+    "Tower",
+    "dump",
+    "load",
+    "names",
+    "parse",
+]
+
+
+def list_recipes() -> list[str]:
+    """Return the names of the recipes that the project ships, sorted."""
+    files = [path.name for path in _list_shipped()]
+    return sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml"))
+
+
+def load_recipe(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Return a recipe by path, or by the name of one that the project ships.
+
+    `overrides` maps dotted keys (`fusion.layers`) to values. Raises `RecipeError`.
+    """
+    where, text = _read_source(recipe)
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise RecipeError(f"{where}{line}: not readable YAML") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"{where}: a recipe is a mapping of keys to values")
+    for key, value in (overrides or {}).items():
+        _assign_key(values, key, value, where)
+    return parse_recipe(values, where)
+
+
+def parse_recipe(values: Mapping[str, Any], where: str) -> Recipe:
+    """Return the recipe that `values` describe; errors name `where`, key and what is allowed."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(_explain_error(error, where)) from None
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return the recipe as YAML with every default written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+
+
+def _list_shipped() -> list[Any]:
+    beside = Path(__file__).parents[2] / "models"
+    inside = resources.files("miko_clf").joinpath("models")
+    return list(inside.iterdir() if inside.is_dir() else beside.iterdir())
+
+
+def _read_source(recipe: str | Path) -> tuple[str, str]:
+    path = Path(recipe)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        try:
+            return str(path), path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+            raise RecipeError(f"{path}: cannot read this recipe: {reason}") from None
+    for shipped in _list_shipped():
+        if shipped.name == f"{recipe}.yaml":
+            return str(recipe), shipped.read_text(encoding="utf-8")
+    among = ", ".join(list_recipes()) + suggest_nearest(str(recipe), list_recipes())
+    raise RecipeError(f"no recipe called {str(recipe)!r}; choose from {among}")
+
+
+def _assign_key(values: dict[str, Any], key: str, value: Any, where: str) -> None:
+    *path, last = key.split(".")
+    for part in path:
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise RecipeError(f"{where}: {part!r} in {key!r} holds a value, not a section")
+    values[last] = value
+
+
+def _explain_error(error: ValidationError, where: str) -> str:
+    first = error.errors(include_url=False)[0]
+    kind, loc = _split_off_kind(first["loc"])
+    key = ".".join(str(part) for part in loc)
+    if first["type"] == "extra_forbidden":
+        section = _find_section(loc[:-1], kind)
+        word = str(loc[-1])
+        allowed = ", ".join(section.model_fields) + suggest_nearest(word, section.model_fields)
+        return f"{where}: unknown key {key!r}; allowed are {allowed}"
+    message = first["msg"].removeprefix("Value error, ").replace("\n", " ")
+    told = first["type"] in ("missing", "value_error", "fusion_kind")
+    given = "" if told else f" (given {first['input']!r})"
+    return f"{where}: {key or 'recipe'}: {message}{given}"
+
+
+def _split_off_kind(loc: tuple[int | str, ...]) -> tuple[str, tuple[int | str, ...]]:
+    """Return the kind of fusion that pydantic puts into a place, and the place without it."""
+    if len(loc) > 1 and loc[0] == "fusion" and loc[1] in FUSION_SECTIONS:
+        return str(loc[1]), (loc[0], *loc[2:])
+    return "reader", loc
+
+
+def _find_section(location: tuple[int | str, ...], kind: str) -> type[BaseModel]:
+    section: type[BaseModel] = Recipe
+    for part in location:
+        if section is Recipe and part == "fusion":
+            section = FUSION_SECTIONS[kind]
+            continue
+        annotation = section.model_fields[str(part)].annotation
+        options = getattr(annotation, "__args__", (annotation,))
+        section = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return section

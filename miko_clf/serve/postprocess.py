@@ -1,0 +1,236 @@
+"""Probabilities to decisions: labels by threshold, conformal certainty, a changed prior."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from miko_clf.bundle import Bundle, Calibration, Threshold, bound_conformal_set, loosen_threshold
+from miko_clf.data.post import ClassNames, Label, Record
+from miko_clf.errors import BundleError, MikoError
+from miko_clf.questions import Question, Questions
+
+
+def _is_unsaid(value: Any) -> bool:
+    return value is None
+
+
+class Score(Record):
+    """What the model says of a post.
+
+    `arm` is what stood for the author's intention: those given (`with`), the model's own guess
+    (`student`) or nothing (`without`). Of two labels the second is decided where its probability
+    is at or above `threshold`, a rounding aside; of more, the most probable. Where any number of
+    labels may hold `label` lists those at or above their thresholds. Where there are tasks label,
+    probabilities and threshold are objects with an entry for each. `truncated` says that some text
+    was longer than the model reads. `certain` says whether the label stands alone in the post's
+    conformal set; it is left out where the bundle has none.
+    """
+
+    id: str
+    label: Label
+    probabilities: Mapping[str, float] | Mapping[str, Mapping[str, float]]
+    threshold: Threshold | Mapping[str, Threshold | None] | None
+    arm: str
+    truncated: bool
+    certain: bool | Mapping[str, bool | None] | None = Field(default=None, exclude_if=_is_unsaid)
+
+
+class Decision(NamedTuple):
+    """The answer to one question, the probability of each label, and where the limits lie."""
+
+    label: ClassNames
+    probabilities: Mapping[str, float]
+    threshold: Threshold | None
+    certain: bool | None = None
+
+
+def make_decision(
+    row: NDArray[np.float32], questions: Questions, fitted: Sequence[Calibration], arm: str
+) -> dict[str, Any]:
+    """Return the fields of a `Decision` on a post, by task where the questions have names.
+
+    Of two labels the second is decided for where its probability is at or above the threshold of
+    the arm, and so is each label of which any may hold; of more, the most probable.
+    """
+    found = {
+        question.name: _add_certainty(
+            _decide_question(row[span], question, each.thresholds.get(arm)), each, arm
+        )
+        for (question, span), each in zip(questions.spans(), fitted, strict=True)
+    }
+    if list(found) == [""]:
+        return found[""]._asdict()
+    tasks = {
+        key: {name: getattr(each, key) for name, each in found.items()} for key in Decision._fields
+    }
+    silent = all(each is None for each in tasks["certain"].values())
+    return tasks | {"certain": None} if silent else tasks
+
+
+def lacks_threshold(questions: Questions, fitted: Sequence[Calibration], arm: str) -> bool:
+    """Say whether an arm lacks a threshold that `decide` needs."""
+    for question, each in zip(questions, fitted, strict=True):
+        found = each.thresholds.get(arm)
+        if question.kind == "many":
+            if not isinstance(found, Mapping) or not found.keys() >= set(question.labels):
+                return True
+        elif question.positive is not None and not isinstance(found, float):
+            return True
+    return False
+
+
+def _add_certainty(found: Decision, fitted: Calibration, arm: str) -> Decision:
+    """Return the decision, with whether its label is alone in the conformal set."""
+    if fitted.conformal is None or arm not in fitted.conformal.quantiles:
+        return found
+    least = bound_conformal_set(fitted.conformal.quantiles[arm])
+    held = [name for name, stated in found.probabilities.items() if stated >= least]
+    return found._replace(certain=held == [found.label])
+
+
+def _decide_question(
+    row: NDArray[np.float32], question: Question, threshold: Threshold | None
+) -> Decision:
+    labels = question.labels
+    probabilities = {name: float(p) for name, p in zip(labels, row, strict=True)}
+    if isinstance(threshold, Mapping):
+        chosen = tuple(
+            name for name in labels if probabilities[name] >= loosen_threshold(threshold[name])
+        )
+        return Decision(chosen, probabilities, {name: threshold[name] for name in labels})
+    if question.positive is None or threshold is None:
+        return Decision(labels[int(row.argmax())], probabilities, None)
+    reached = probabilities[labels[1]] >= loosen_threshold(threshold)
+    return Decision(labels[int(reached)], probabilities, threshold)
+
+
+_CONVERGED = 1e-8  # of the share, between two steps of an estimate
+_MOST_STEPS = 10_000
+_HALVINGS = 40  # of the stretch where a bound of an estimate lies
+_HALF_OF_CHI_SQUARED = 1.9207  # 95 % of one degree of freedom, halved
+_Number = TypeVar("_Number", float, NDArray[np.float64])
+
+
+class PriorEstimate(NamedTuple):
+    """The likeliest share of positives, and the shares between which 95 % intervals hold it."""
+
+    share: float
+    low: float
+    high: float
+
+
+class PriorCorrection:
+    """The share of the positive class where posts come from, in place of the bundle's own.
+
+    Saerens, Latinne & Decaestecker, Neural Computation 2002: the odds of every post are multiplied
+    by the ratio of the two priors' odds, which is right where posts of each class are what they
+    were and only their shares differ. Raises `MikoError` for a share that is none, or a bundle
+    that does not answer one question of two labels.
+    """
+
+    def __init__(self, opened: Bundle, share: float) -> None:
+        self.own, self.positive = read_prior(opened)
+        if not 0 < share < 1:
+            raise MikoError(f"a prior of {share:g} cannot be; name a share between 0 and 1")
+        self.share = share
+        self.fixed = opened.calibration.aim.name == "cost"
+
+    def correct(self, score: Score) -> Score:
+        """Return the score of a post for this prior.
+
+        The threshold moves with the odds, so that the same posts are decided for as before, at
+        the recall and false-positive rate that it was chosen for. Where it follows from the costs
+        of errors it stays, and the decision moves. Whether a score is certain is not said, as
+        conformal sets hold what they promise on posts like those of validation alone.
+        """
+        threshold = score.threshold
+        assert isinstance(threshold, float)
+        moved = self.moved(get_positive_probability(score, self.positive))
+        (other,) = (name for name in score.probabilities if name != self.positive)
+        changed: dict[str, object] = {
+            "probabilities": {other: 1 - moved, self.positive: moved},
+            "certain": None,
+        }
+        if self.fixed:
+            changed["label"] = self.positive if moved >= loosen_threshold(threshold) else other
+        else:
+            changed["threshold"] = self.moved(threshold)
+        return score.model_copy(update=changed)
+
+    def moved(self, probability: float) -> float:
+        """Return a probability of the positive class for this prior."""
+        return _move_prior(probability, self.own, self.share)
+
+
+def read_prior(opened: Bundle) -> tuple[float, str]:
+    """Return the share that a bundle's probabilities stand for, and the class it is of.
+
+    Raises `MikoError` where there is none to move away from.
+    """
+    fitted = opened.calibration
+    fits = [(one.name, one.positive) for one in opened.questions] == [("", 1)]
+    if not fits or fitted.positive is None:
+        asked = "; ".join(one.line() for one in opened.questions)
+        raise MikoError(f"a prior is of one question of two labels; this bundle answers {asked}")
+    if fitted.prior is None:
+        raise BundleError(
+            f"{opened.path}: calibration.json has no prior, as its validation posts are too few "
+            "or an earlier version wrote it; fit it again"
+        )
+    return fitted.prior, fitted.positive
+
+
+def get_positive_probability(score: Score, positive: str) -> float:
+    """Return the probability of the positive class of a bundle that answers one question."""
+    stated = score.probabilities[positive]
+    assert isinstance(stated, float)
+    return stated
+
+
+def estimate_prior(probabilities: Iterable[float], own: float) -> PriorEstimate:
+    """Return the share of positives that is the likeliest of unlabelled posts, by EM.
+
+    Saerens et al., 2002, equation 2.12. `probabilities` of the positive class stand for a share
+    of `own`. The interval holds the shares that a likelihood-ratio test does not reject (Wilks,
+    1938). Raises `MikoError` where there is no post.
+    """
+    stated = np.fromiter(probabilities, np.float64)
+    if not len(stated):
+        raise MikoError("there is no post to estimate a prior from; name a share")
+    share = own
+    for _ in range(_MOST_STEPS):
+        before = share
+        share = float(_move_prior(stated, own, before).mean().clip(_CONVERGED, 1 - _CONVERGED))
+        if abs(share - before) < _CONVERGED:
+            break
+    low, high = (_find_bound(stated, own, share, end) for end in (_CONVERGED, 1 - _CONVERGED))
+    return PriorEstimate(share, low, high)
+
+
+def _find_bound(stated: NDArray[np.float64], own: float, share: float, end: float) -> float:
+    """Return how far towards `end` the likelihood, which is concave, stays near its maximum."""
+    least = _log_likelihood(stated, own, share) - _HALF_OF_CHI_SQUARED
+    if _log_likelihood(stated, own, end) >= least:
+        return end
+    inside, outside = share, end
+    for _ in range(_HALVINGS):
+        middle = (inside + outside) / 2
+        if _log_likelihood(stated, own, middle) >= least:
+            inside = middle
+        else:
+            outside = middle
+    return inside
+
+
+def _log_likelihood(stated: NDArray[np.float64], own: float, share: float) -> float:
+    """Return the logarithm of the likelihood of a share, but for a constant."""
+    each = stated * share / own + (1 - stated) * (1 - share) / (1 - own)
+    return float(np.log(np.maximum(each, np.finfo(np.float64).tiny)).sum())
+
+
+def _move_prior(probability: _Number, own: float, share: float) -> _Number:
+    positive = probability * share / own
+    return positive / (positive + (1 - probability) * (1 - share) / (1 - own))

@@ -1,0 +1,191 @@
+"""What is said over HTTP: requests, answers, and the one form of every error."""
+
+import base64
+import binascii
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
+
+from miko_clf.data.post import Intention, Post, Relation
+from miko_clf.serve.engine import MAX_BATCH
+from miko_clf.serve.postprocess import Score
+
+MEBIBYTE = 1024 * 1024
+MAX_BODY_BYTES = 8 * MEBIBYTE
+_MAX_POSTS = MAX_BATCH
+_MAX_TEXT = 10_000
+_MAX_IMAGE_BYTES = 5 * MEBIBYTE
+_MAX_INTENTIONS = 20
+_MAX_INTENTION = 1_000
+_MAX_KEYS = 16  # of an object; to list a million unknown ones would take seconds
+_VALIDATION_MESSAGES = {
+    "extra_forbidden": "is not a key that is read",
+    "list_type": "must be a list",
+    "literal_error": "must be {expected}",
+    "missing": "is required",
+    "model_type": "must be an object",
+    "string_too_long": "is longer than {max_length:,} characters",
+    "string_too_short": "is empty",
+    "string_type": "must be a string",
+    "too_long": "holds more than {max_length} entries",
+}
+_IMAGE_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
+
+
+class RequestError(Exception):
+    """Why a request is not answered: an HTTP status, a word for programs, a line for people."""
+
+    def __init__(
+        self, status: int, code: str, message: str, retry_after: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.retry_after = retry_after
+
+
+class WireModel(BaseModel):
+    """Frozen, closed to keys that it does not know, and no type is taken for another."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
+
+
+class IntentionPayload(WireModel):
+    """One reason for posting."""
+
+    relation: Relation
+    """Relation of ATOMIC, or Open."""
+    text: str = Field(min_length=1, max_length=_MAX_INTENTION)
+
+
+Base64Image = Annotated[
+    str,
+    Field(
+        json_schema_extra={"contentEncoding": "base64", "maxLength": -(-_MAX_IMAGE_BYTES // 3) * 4}
+    ),
+]
+
+
+class PostPayload(WireModel):
+    """A post: a text, an image, or both."""
+
+    id: str | None = Field(default=None, min_length=1, max_length=256)
+    """Comes back with the score; by default the place in the request, from 0."""
+    text: str | None = Field(default=None, max_length=_MAX_TEXT)
+    image: Base64Image | None = None
+    """An encoded JPEG, PNG, WebP or GIF of at most 5 MiB in base64."""
+    description: str | None = Field(default=None, max_length=_MAX_TEXT)
+    """What the image shows, for systems that read it."""
+    intentions: list[IntentionPayload] | None = Field(default=None, max_length=_MAX_INTENTIONS)
+
+
+class ScoreRequest(WireModel):
+    """Posts to be scored."""
+
+    posts: list[PostPayload] = Field(max_length=_MAX_POSTS)
+    arm: Literal["with", "student", "without"] | None = None
+    """What stands for the author's intention; by default the best that each post allows."""
+
+
+class ServedModel(WireModel):
+    """Which bundle answered."""
+
+    name: str
+    digest: str
+    """SHA-256 of the bundle's manifest, which holds that of every other file."""
+
+
+class ScoreResponse(WireModel):
+    """A score for each post, in order."""
+
+    scores: list[Score]
+    model: ServedModel
+
+
+class HealthResponse(WireModel):
+    """That the server is there."""
+
+    status: Literal["live", "ready"]
+
+
+class ErrorResponse(WireModel):
+    """Body of every answer that is not a success."""
+
+    error: str
+    code: str
+    request_id: str
+
+
+def parse_request(body: bytes) -> ScoreRequest:
+    """Return the request that a body holds; raises `WireError` (400, 422) in our own words."""
+    try:
+        value = from_json(body, allow_inf_nan=False)
+    except ValueError:
+        raise RequestError(400, "malformed", "the body is not valid JSON in UTF-8") from None
+    if any(isinstance(one, dict) and len(one) > _MAX_KEYS for one in _iterate_objects(value)):
+        raise RequestError(422, "invalid", f"an object holds more than {_MAX_KEYS} keys")
+    try:
+        return ScoreRequest.model_validate(value)
+    except ValidationError as error:
+        finding = error.errors(include_url=False, include_input=False)[0]
+    said = _VALIDATION_MESSAGES.get(finding["type"], "is not valid").format(
+        **finding.get("ctx", {})
+    )
+    raise RequestError(422, "invalid", f"{_format_location(finding['loc'])} {said}")
+
+
+def decode_post(given: PostPayload, place: int) -> Post:
+    """Return the post at a place of a request; raises `WireError` (415, 422)."""
+    where = f"posts[{place}]"
+    fields: dict[str, Any] = given.model_dump(exclude={"image", "intentions"}, exclude_none=True)
+    fields["intentions"] = tuple(
+        Intention(relation=one.relation, text=one.text) for one in given.intentions or ()
+    )
+    if given.image is not None:
+        fields["image"] = _decode_image(given.image, where)
+    try:
+        return Post(**{"id": str(place), **fields})
+    except ValidationError:
+        raise RequestError(422, "invalid", f"{where} has neither a text nor an image") from None
+
+
+def _iterate_objects(value: Any) -> Iterator[Any]:
+    """Yield what stands where a request has objects."""
+    yield value
+    for post in _list_entries(value, "posts", _MAX_POSTS):
+        yield post
+        yield from _list_entries(post, "intentions", _MAX_INTENTIONS)
+
+
+def _list_entries(value: Any, key: str, most: int) -> list[Any]:
+    held = value.get(key) if isinstance(value, dict) else None
+    return held[:most] if isinstance(held, list) else []
+
+
+def _decode_image(text: str, where: str) -> bytes:
+    if len(text) * 3 // 4 > _MAX_IMAGE_BYTES + 2:
+        raise RequestError(
+            422, "invalid", f"{where}.image is larger than {_MAX_IMAGE_BYTES // MEBIBYTE} MiB"
+        )
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise RequestError(422, "invalid", f"{where}.image is not base64") from None
+    if len(data) > _MAX_IMAGE_BYTES:
+        raise RequestError(
+            422, "invalid", f"{where}.image is larger than {_MAX_IMAGE_BYTES // MEBIBYTE} MiB"
+        )
+    if not (data.startswith(_IMAGE_SIGNATURES) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")):
+        message = f"{where}.image is not a JPEG, PNG, WebP or GIF"
+        raise RequestError(415, "unsupported_image", message)
+    return data
+
+
+def _format_location(location: tuple[int | str, ...]) -> str:
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part:.40}" for part in location]
+    return "".join(parts).removeprefix(".") or "the body"

@@ -1,0 +1,95 @@
+"""Which inputs a batch shows, in an arm or at random, and the logits of every post."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from miko_clf.fuse.build import Model
+from miko_clf.fuse.outputs import Batch
+from miko_clf.recipe.schema import Recipe
+from miko_clf.train.dataloader import EncodedDataset
+
+
+def drop_inputs(batch: Batch, recipe: Recipe, random: np.random.Generator) -> Batch:
+    """Return the batch with inputs taken away at random, so that absence is learned.
+
+    Each post may lose its intentions, its image and each text, and where it has no
+    intentions the slots; a post never loses its image and its text together.
+    """
+    varied, num_posts = dict(batch), len(batch["label"])
+
+    def chance(rate: float) -> Tensor:
+        return torch.from_numpy(random.random(num_posts) < rate).to(batch["label"].device)
+
+    rate = recipe.fusion.modality_dropout
+    for name in recipe.content_texts:
+        varied[f"{name}_mask"] = batch[f"{name}_mask"] & ~chance(rate)[:, None]
+    if "image_present" in batch:
+        has_text = torch.zeros_like(batch["image_present"])
+        if "text_mask" in varied:
+            has_text = varied["text_mask"].any(1)
+        varied["image_present"] = batch["image_present"] & ~(chance(rate) & has_text)
+    if "intention_mask" in batch:
+        gone = chance(recipe.intention.dropout)[:, None, None]
+        varied["intention_mask"] = batch["intention_mask"] & ~gone
+    if "student" in batch:
+        varied["student"] = batch["student"] & ~chance(recipe.fusion.slot_dropout)
+    return varied
+
+
+PREDICT_BATCH_SIZE = 64
+
+
+def list_arms(recipe: Recipe) -> tuple[str, ...]:
+    """Return the arms that a system can be compared in.
+
+    `with` given intentions, `student` the model's own guess of them, `without` either.
+    """
+    if "intention" in recipe.inputs and recipe.joined != "no":
+        return ("with",)  # they are a part of its text, which has no second form
+    given = ("with",) if "intention" in recipe.inputs else ()
+    guessed = ("student",) if recipe.slots else ()
+    return (*given, *guessed, "without")
+
+
+def list_serving_arms(recipe: Recipe) -> tuple[str, ...]:
+    """Return the arms that the system is meant to be used in; the first is the usual one."""
+    return tuple(arm for arm in list_arms(recipe) if arm != "without") or ("without",)
+
+
+def mask_for_arm(batch: Batch, arm: str) -> Batch:
+    """Return the batch as the arm sees it."""
+    seen = dict(batch)
+    if arm != "with" and "intention_mask" in batch:
+        seen["intention_mask"] = torch.zeros_like(batch["intention_mask"])
+    if arm != "student" and "student" in batch:
+        seen["student"] = torch.zeros_like(batch["student"])
+    return seen
+
+
+@torch.inference_mode()
+def predict_logits(
+    model: Model, feed: EncodedDataset, arm: str, without: tuple[str, ...] = ()
+) -> NDArray[np.float64]:
+    """Return (post, label) in the order of the feed; `without` names inputs to take away."""
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    order = np.argsort([feed.length(i) for i in range(len(feed))], kind="stable")
+    parts = []
+    for start in range(0, len(order), PREDICT_BATCH_SIZE):
+        batch = feed.batch(order[start : start + PREDICT_BATCH_SIZE].tolist())
+        batch = mask_inputs(mask_for_arm(batch, arm), without)
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        parts.append(model(batch).logits.double().cpu().numpy())
+    model.train(was_training)
+    result = np.empty((len(order), parts[0].shape[1]))
+    result[order] = np.concatenate(parts)
+    return result
+
+
+def mask_inputs(batch: Batch, names: tuple[str, ...]) -> Batch:
+    """Return the batch with the named inputs masked for every post."""
+    keys = ["image_present" if name == "image" else f"{name}_mask" for name in names]
+    return {k: torch.zeros_like(v) if k in keys else v for k, v in batch.items()}

@@ -1,0 +1,131 @@
+"""Evaluating: the same rows for every arm, baselines beside them, thresholds of validation."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from miko_clf import bundle as bundles
+from miko_clf.data.dataset import open_folder
+from miko_clf.errors import BundleError, PostError
+from miko_clf.evaluate.evaluator import compare, predict_majority, predict_tfidf_logistic
+from miko_clf.evaluate.predictions import Predictor
+from miko_clf.evaluate.report import Report
+from miko_clf.serve.engine import Engine
+
+
+def test_the_majority_baseline_decides_for_the_commonest_class() -> None:
+    probabilities = predict_majority(np.array([2, 2, 0]), 4, 5)
+    assert probabilities.shape == (5, 4)
+    assert probabilities[0].tolist() == [1 / 3, 0, 2 / 3, 0]
+
+
+def test_tfidf_learns_which_words_go_with_a_class() -> None:
+    texts = ["a bright sunny day", "sunny and warm", "dark cold rain", "rain and wind"] * 3
+    truth = np.array([0, 0, 2, 2] * 3)
+    probabilities = predict_tfidf_logistic(texts, truth, ["SUNNY warm", "cold rain", "unseen"], 3)
+    assert probabilities.argmax(1)[:2].tolist() == [0, 2]
+    assert probabilities[:, 1].tolist() == [0, 0, 0]
+    np.testing.assert_allclose(probabilities.sum(1), 1)
+
+
+@pytest.mark.parametrize(
+    ("texts", "truth"),
+    [
+        (["one"], [0]),
+        (["one word", "two terms"], [0, 1]),
+        (["", "?"], [0, 1]),
+        (["a b"] * 3, [1] * 3),
+    ],
+)
+def test_tfidf_survives_data_too_small_to_learn_from(texts: list[str], truth: list[int]) -> None:
+    probabilities = predict_tfidf_logistic(texts, np.array(truth), ["one", ""], 2)
+    assert probabilities.shape == (2, 2)
+    np.testing.assert_allclose(probabilities.sum(1), 1)
+
+
+@pytest.fixture(scope="module")
+def report(bundle: Path, world: Path) -> Report:
+    data = open_folder(world / "sarcasm")
+    return compare([bundle], data, "test", cache=None, num_resamples=50, command="test")
+
+
+def test_every_arm_and_baseline_stands_on_the_same_rows(report: Report) -> None:
+    found = [(row.system, row.arm) for row in report.rows]
+    assert found == [
+        ("majority", "-"),
+        ("TF-IDF + logistic", "text"),
+        ("small", "with"),
+        ("small", "student"),
+        ("small", "without"),
+        ("small", "without, image only"),
+        ("small", "without, text only"),
+    ]
+    assert {row.rows for row in report.rows} == {24}
+    assert sum(report.counts.values()) == 24
+
+
+def test_every_score_has_an_interval_around_it(report: Report) -> None:
+    for row in report.rows:
+        for name, (value, low, high) in row.metrics.items():
+            assert np.isnan(value) or low <= high, (row.arm, name)
+            if name != "ece":
+                assert np.isnan(value) or low <= value <= high, (row.arm, name)
+
+
+def test_posts_of_a_thread_are_drawn_together(
+    report: Report, bundle: Path, world: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(world, tmp_path / "world")
+    file = tmp_path / "world" / "sarcasm" / "test.jsonl"
+    posts = [json.loads(line) for line in file.read_text().splitlines()]
+    thrice = [
+        json.dumps({**post, "id": f"{post['id']}-{time}", "group": f"{place:03}"})
+        for time in range(3)
+        for place, post in enumerate(posts)
+    ]
+    file.write_text("\n".join(thrice) + "\n")
+    data = open_folder(file.parent)
+    found = compare([bundle], data, "test", cache=None, num_resamples=50, command="test")
+    assert found.groups == len(posts)
+    for repeated, once in zip(found.rows, report.rows, strict=True):
+        for name in ("macro_f1", "auroc"):
+            wanted = pytest.approx(tuple(once.metrics[name]), abs=0.02, nan_ok=True)  # ties part
+            assert tuple(repeated.metrics[name]) == wanted
+
+
+def test_thresholds_are_those_that_validation_gave(report: Report, bundle: Path) -> None:
+    fitted = bundles.load_bundle(bundle).calibration.thresholds
+    rows = {row.arm: row.threshold for row in report.rows if row.system == "small"}
+    assert {arm: rows[arm] for arm in fitted} == dict(fitted)
+
+
+def test_arms_are_compared_with_the_one_without_intentions(report: Report) -> None:
+    pairs = {(difference.a, difference.b) for difference in report.differences}
+    assert pairs == {("small/with", "small/without"), ("small/student", "small/without")}
+
+
+def test_torch_and_the_exported_graph_give_the_same_probabilities(
+    bundle: Path, world: Path
+) -> None:
+    posts = open_folder(world / "sarcasm").read("test")
+    opened, engine = bundles.load_bundle(bundle), Engine.open(bundle, provider="cpu")
+    for arm in ("with", "student", "without"):
+        torch_says = Predictor(opened, posts, None).probabilities(arm)
+        scores = engine.score(posts, arm)
+        served = np.array([[s.probabilities[name] for name in opened.labels] for s in scores])
+        assert np.abs(torch_says - served).max() < 1e-4, arm
+
+
+def test_a_label_that_the_bundle_does_not_know_is_one_line(bundle: Path, world: Path) -> None:
+    data = open_folder(world / "harm")
+    with pytest.raises(PostError, match=r"is labelled 'harm.*the bundles know sincere, sarcastic"):
+        compare([bundle], data, "test", cache=None, num_resamples=50, command="test")
+
+
+def test_two_bundles_of_one_name_are_refused(bundle: Path, world: Path) -> None:
+    data = open_folder(world / "sarcasm")
+    with pytest.raises(BundleError, match="two bundles are called small"):
+        compare([bundle, bundle], data, "test", cache=None, num_resamples=50, command="test")

@@ -1,0 +1,116 @@
+"""Several seeds of one system: mean, spread and interval."""
+
+import numpy as np
+import pytest
+
+from miko_clf.evaluate.bootstrap import bootstrap_scores
+from miko_clf.evaluate.seeds import (
+    SeedMetric,
+    SeedPredictions,
+    compare_seeds,
+    estimate_difference,
+    summarise_seeds,
+)
+from miko_clf.intervals import draw_resamples
+
+
+def scores(truth: np.ndarray, right: float, seed: int) -> SeedPredictions:
+    """A seed that is right on about that share of the rows."""
+    random = np.random.default_rng(seed)
+    said = np.where(random.random(len(truth)) < right, truth, 1 - truth)
+    positive = np.where(said == 1, 0.6, 0.4) + 0.3 * (random.random(len(truth)) - 0.5)
+    return SeedPredictions(np.stack([1 - positive, positive], axis=1), 0.5)
+
+
+@pytest.fixture(scope="module")
+def truth() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 2, 200)
+
+
+def test_seeds_that_agree_have_no_spread_and_the_interval_of_their_rows(truth: np.ndarray) -> None:
+    one = scores(truth, 0.8, 1)
+    found = summarise_seeds([one] * 3, truth, positive=1, num_resamples=400)["accuracy"]
+    alone = bootstrap_scores(one.probabilities, truth, positive=1, threshold=0.5)["accuracy"]
+    assert found.deviation == pytest.approx(0)
+    assert found.mean == pytest.approx(alone.value)
+    assert found.low == pytest.approx(alone.low, abs=0.02)
+    assert found.high == pytest.approx(alone.high, abs=0.02)
+
+
+def test_mean_and_deviation_are_those_of_the_seeds(truth: np.ndarray) -> None:
+    seeds = [scores(truth, right, seed) for seed, right in enumerate((0.7, 0.8, 0.9))]
+    found = summarise_seeds(seeds, truth, positive=1, num_resamples=50)["accuracy"]
+    each = [((one.probabilities[:, 1] >= 0.5) == truth).mean() for one in seeds]
+    assert found.mean == pytest.approx(np.mean(each))
+    assert found.deviation == pytest.approx(np.std(each, ddof=1))
+    assert found.low < found.mean < found.high
+
+
+def test_seeds_that_differ_widen_the_interval(truth: np.ndarray) -> None:
+    near = [scores(truth, 0.8, seed) for seed in range(3)]
+    far = [scores(truth, right, 7) for right in (0.6, 0.8, 1.0)]
+    narrow = summarise_seeds(near, truth, positive=1, num_resamples=400)["accuracy"]
+    wide = summarise_seeds(far, truth, positive=1, num_resamples=400)["accuracy"]
+    assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
+
+
+def test_a_difference_that_no_resample_moves_is_no_certainty() -> None:
+    truth = np.array([0, 1])
+    right = SeedPredictions(np.array([[0.9, 0.1], [0.1, 0.9]]), 0.5)
+    wrong = SeedPredictions(right.probabilities[::-1], 0.5)
+    found = compare_seeds([right], [wrong], truth, positive=1, metric="accuracy")
+    assert found.value == 1
+    assert np.isnan(found[1:]).all()
+    assert summarise_seeds([right] * 2, truth, positive=1)["accuracy"][0::2] == (1, 1)
+
+
+def test_posts_of_a_group_are_drawn_together_so_that_noise_is_found_as_often_as_it_should() -> None:
+    random, missed = np.random.default_rng(0), {True: 0, False: 0}
+    groups = np.repeat(np.arange(40), 4)
+    for run in range(100):
+        right = [np.repeat(random.random(40) < 0.7, 4) for _ in range(2)]
+        drawn_ = {}
+        for grouped in (True, False):
+            weights = draw_resamples(160, 200, run, groups if grouped else None)
+            values = (weights @ (right[0].astype(float) - right[1])) / weights.sum(1)
+            drawn_[grouped] = estimate_difference(SeedMetric(values[:1], values[1:, None])).p
+        for grouped, p in drawn_.items():
+            missed[grouped] += p < 0.05
+    assert missed[True] <= 11
+    assert missed[False] >= 20
+
+
+@pytest.mark.parametrize("family", [1, 6])
+def test_the_smallest_that_shows_is_found_four_times_in_five_among_its_family(family: int) -> None:
+    random = np.random.default_rng(1)
+    smallest = estimate_difference(
+        SeedMetric(np.zeros(1), random.normal(0, 0.02, (4000, 1))), family=family
+    ).smallest
+    found = 0
+    for value in random.normal(smallest, 0.02, 400):
+        p = estimate_difference(
+            SeedMetric(np.array([value]), random.normal(value, 0.02, (300, 1)))
+        ).p
+        found += p < 0.05 / family
+    assert 0.72 <= found / 400 <= 0.88
+
+
+def test_a_better_system_differs_and_the_sign_says_how(truth: np.ndarray) -> None:
+    good = [scores(truth, 0.95, seed) for seed in range(3)]
+    bad = [scores(truth, 0.6, seed) for seed in range(3)]
+    found = compare_seeds(good, bad, truth, positive=1, num_resamples=100)
+    back = compare_seeds(bad, good, truth, positive=1, num_resamples=100)
+    assert 0 < found.low < found.value < found.high
+    assert back.value == pytest.approx(-found.value)
+
+
+@pytest.mark.parametrize("num_seeds", [2, 3, 4, 5, 7])
+@pytest.mark.parametrize("count", [50, 97, 200])
+def test_seeds_that_agree_to_the_last_digit_are_those_of_one(num_seeds: int, count: int) -> None:
+    truth = np.random.default_rng(count).integers(0, 2, count)
+    one = scores(truth, 0.8, 1)
+    many = summarise_seeds([one] * num_seeds, truth, positive=1, num_resamples=60)
+    alone = summarise_seeds([one], truth, positive=1, num_resamples=60)
+    for name, found in many.items():
+        assert found.low == pytest.approx(alone[name].low), name
+        assert found.high == pytest.approx(alone[name].high), name

@@ -1,0 +1,265 @@
+"""Scoring without torch: one post or many, from Python or from a file, what is refused."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from miko_clf import manifest
+from miko_clf.data.post import Intention, Post
+from miko_clf.data.readers import read_posts
+from miko_clf.errors import BundleError, DeviceError, MikoError, PostError
+from miko_clf.serve.engine import Engine, list_heavy_cpu_operators, open_session
+from miko_clf.serve.offline import ScoringSummary, score_file
+from miko_clf.serve.postprocess import Score
+
+
+@pytest.fixture(scope="module")
+def engine(bundle: Path) -> Engine:
+    return Engine.open(bundle, threads=1)
+
+
+@pytest.fixture(scope="module")
+def posts(world: Path) -> list[Post]:
+    return list(read_posts(world / "sarcasm" / "test.jsonl"))
+
+
+@pytest.fixture
+def copy(bundle: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(bundle, tmp_path / "copy")
+
+
+class Broken:
+    """A session that returns one number for the first row and another for the rest."""
+
+    def __init__(self, first: float, rest: float) -> None:
+        self.first, self.rest = first, rest
+
+    def run(self, names: object, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        rows = np.full((len(feed["text_ids"]), 2), self.rest, dtype=np.float32)
+        rows[0] = self.first
+        return [rows]
+
+
+def _apart(found: list[Score], wanted: list[Score]) -> float:
+    assert [one.id for one in found] == [one.id for one in wanted]
+    tables = [[list(one.probabilities.values()) for one in scores] for scores in (found, wanted)]
+    return float(np.abs(np.subtract(*tables)).max())
+
+
+def _sign_again(folder: Path) -> None:
+    facts = json.loads((folder / manifest.MANIFEST_FILE).read_text())
+    manifest.write_manifest(folder, {key: value for key, value in facts.items() if key != "files"})
+
+
+def test_a_post_scores_the_same_alone_and_in_a_batch_and_order_is_kept(
+    engine: Engine, posts: list[Post]
+) -> None:
+    many = [p.model_copy(update={"id": f"{n}-{p.id}"}) for n in range(5) for p in posts][:70]
+    many[3] = many[3].model_copy(update={"text": "word " * 30})
+    alone = [engine.score([post])[0] for post in many]
+    assert _apart(engine.score(many), alone) < 1e-4
+    assert len({one.probabilities["sarcastic"] for one in alone}) > len(posts) // 2
+
+
+def test_an_empty_list_has_no_scores(engine: Engine) -> None:
+    assert engine.score([]) == []
+
+
+def test_the_usual_arm_reads_intentions_where_given_and_guesses_them_elsewhere(
+    engine: Engine,
+) -> None:
+    bare = Post(id="a", text="what a party")
+    full = bare.model_copy(
+        update={"intentions": (Intention(relation="xIntent", text="to mock the host"),)}
+    )
+    assert [one.arm for one in engine.score([bare, full])] == ["student", "with"]
+    assert engine.score([full], "student") == engine.score([bare])
+    assert engine.score([full], "without") == engine.score([bare], "without")
+    assert engine.score([full], "with") == engine.score([full])
+
+
+def test_an_arm_that_there_is_not_is_refused_in_one_line(engine: Engine) -> None:
+    with pytest.raises(MikoError, match="no arm 'shuffled'; it has with, student, without"):
+        engine.score([Post(id="a", text="x")], "shuffled")
+
+
+def test_two_classes_are_decided_at_the_threshold_of_the_arm(
+    engine: Engine, posts: list[Post]
+) -> None:
+    for arm in engine.arms:
+        for one in engine.score(posts, arm):
+            assert one.threshold == engine.bundle.calibration.thresholds[arm]
+            assert (one.label == "sarcastic") == (one.probabilities["sarcastic"] >= one.threshold)
+
+
+def test_a_text_longer_than_the_model_reads_is_flagged(engine: Engine) -> None:
+    texts = ["short", "word " * 500, "also short"]
+    found = engine.score([Post(id=str(n), text=text) for n, text in enumerate(texts)])
+    assert [one.truncated for one in found] == [False, True, False]
+
+
+def test_a_graph_that_returns_nan_is_our_error(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "session", Broken(np.nan, np.nan))
+    with pytest.raises(FloatingPointError):
+        engine.score([Post(id="a", text="x")])
+
+
+def test_a_graph_that_scores_a_batch_otherwise_than_a_post_alone_is_refused(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.warm_up()
+    monkeypatch.setattr(engine, "session", Broken(0.5, 0.6))
+    with pytest.raises(BundleError, match="export it again"):
+        engine.warm_up()
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="CUDA is here"
+)
+def test_cuda_where_there_is_none_is_refused_unless_the_cpu_is_allowed(bundle: Path) -> None:
+    with pytest.raises(DeviceError, match=r"available: .*CPUExecutionProvider.*--allow-cpu"):
+        Engine.open(bundle, provider="cuda")
+    assert Engine.open(bundle, provider="cuda", allow_cpu=True).provider == "cpu"
+
+
+def test_heavy_work_on_the_cpu_is_seen(bundle: Path) -> None:
+    found = list_heavy_cpu_operators(open_session(bundle / "onnx" / "model.onnx", "cpu", threads=1))
+    assert "MatMul" in found or "Gemm" in found
+
+
+def test_a_changed_byte_in_the_graph_is_refused(copy: Path) -> None:
+    path = copy / "onnx" / "model.onnx"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(BundleError, match=r"onnx/model\.onnx was changed"):
+        Engine.open(copy)
+
+
+def test_a_picture_that_comes_out_otherwise_than_in_training_is_refused(copy: Path) -> None:
+    path = copy / "preprocess.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "golden": "0" * 64}))
+    _sign_again(copy)
+    with pytest.raises(BundleError, match="golden"):
+        Engine.open(copy)
+
+
+def test_weights_outside_the_folder_of_the_graphs_are_refused(copy: Path) -> None:
+    path = copy / "onnx" / "model.onnx"
+    model = onnx.load(path)
+    large = [t.name for t in model.graph.initializer if len(t.raw_data) > 1024]
+    onnx.save_model(model, path, save_as_external_data=True, location="model.onnx.data")
+    _sign_again(copy)
+    assert Engine.open(copy, threads=1).score([Post(id="a", text="x")])
+    model = onnx.load(path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if tensor.name in large and entry.key == "location":
+                entry.value = "../model.onnx.data"
+    path.write_bytes(model.SerializeToString())
+    (copy / "onnx" / "model.onnx.data").rename(copy / "model.onnx.data")
+    _sign_again(copy)
+    with pytest.raises(BundleError, match="cannot load this graph"):
+        Engine.open(copy)
+
+
+def test_a_file_that_the_manifest_does_not_list_is_refused(copy: Path) -> None:
+    (copy / "onnx" / "extra.data").write_bytes(b"x")
+    with pytest.raises(BundleError, match=r"onnx/extra\.data is not one"):
+        Engine.open(copy)
+
+
+def test_scoring_needs_neither_torch_nor_a_network(bundle: Path) -> None:
+    code = f"""
+import socket, sys
+from pathlib import Path
+def closed(*_, **__): raise OSError("closed")
+socket.socket.connect = socket.getaddrinfo = closed
+import miko_clf.serve.app, miko_clf.serve.shards
+from miko_clf.data.post import Post
+from miko_clf.serve.engine import Engine
+assert Engine.open(Path({str(bundle)!r})).score([Post(id="a", text="x")])
+heavy = {{"torch", "transformers", "sklearn", "scipy", "jaxtyping", "safetensors", "onnx"}}
+print(sorted(heavy & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+
+
+def test_a_file_is_scored_in_its_order(
+    bundle: Path, world: Path, tmp_path: Path, engine: Engine, posts: list[Post]
+) -> None:
+    source, out = world / "sarcasm" / "test.jsonl", tmp_path / "new" / "scores.jsonl"
+    assert score_file(bundle, source, out, batch_size=3) == ScoringSummary(len(posts), 0)
+    found = [Score.model_validate_json(line) for line in out.read_text().splitlines()]
+    assert _apart(found, engine.score(posts)) < 1e-4
+    assert [path.name for path in out.parent.iterdir()] == ["scores.jsonl"]
+
+
+@pytest.fixture
+def spoilt(tmp_path: Path) -> Path:
+    """A file whose second line holds no image, and whose third is not JSON."""
+    (tmp_path / "bad.png").write_bytes(b"not a picture")
+    path = tmp_path / "posts.jsonl"
+    lines = [{"id": "a", "text": "x"}, {"id": "b", "image": "bad.png"}, {"id": "d", "text": "y"}]
+    first, second, last = map(json.dumps, lines)
+    path.write_text("\n".join([first, second, "{", last]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [('{"id": "b", "image": "bad.png"}', "image .*bad.png' is not a"), ("{", "not valid JSON")],
+)
+def test_a_bad_post_stops_scoring_and_leaves_what_was_there(
+    line: str, words: str, bundle: Path, spoilt: Path
+) -> None:
+    spoilt.write_text('{"id": "a", "text": "x"}\n' + line)
+    out = spoilt.with_name("out.jsonl")
+    out.write_text("before")
+    with pytest.raises(PostError, match=rf"posts\.jsonl:2: {words}"):
+        score_file(bundle, spoilt, out, batch_size=1)
+    assert out.read_text() == "before"
+    assert len(list(out.parent.iterdir())) == 3
+
+
+def test_bad_posts_are_passed_over_and_named_on_request(bundle: Path, spoilt: Path) -> None:
+    out = spoilt.with_name("out.jsonl")
+    assert score_file(bundle, spoilt, out, skip_bad=True) == ScoringSummary(2, 2)
+    assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == ["a", "d"]
+    skipped = json.loads(out.with_name("out.jsonl.skipped.json").read_text())
+    assert sorted(entry["where"][-14:] for entry in skipped) == ["/posts.jsonl:2", "/posts.jsonl:3"]
+
+
+def test_a_place_that_cannot_be_written_is_said_before_any_work(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text('{"id": "a", "text": "x"}')
+    nowhere = tmp_path / "no bundle"
+    for out, words in [
+        (tmp_path, "it is a folder"),
+        (file / "out.jsonl", "file is not a folder"),
+        (file, "the posts are read from it"),
+    ]:
+        with pytest.raises(BundleError, match=f"cannot write .*{words}"):
+            score_file(nowhere, file, out)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_unknown_arm_or_a_missing_bundle_leaves_no_file(
+    bundle: Path, world: Path, tmp_path: Path
+) -> None:
+    source, out = world / "sarcasm" / "test.jsonl", tmp_path / "out.jsonl"
+    with pytest.raises(MikoError, match="no arm 'none'"):
+        score_file(bundle, source, out, arm="none")
+    with pytest.raises(BundleError, match="not a bundle"):
+        score_file(tmp_path / "none", source, out)
+    assert list(tmp_path.iterdir()) == []
