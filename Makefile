@@ -6,6 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 VLLM := .venv-vllm
 VLLM_STAMP := $(VLLM)/.installed
+DOCS_STAMP := .venv/.docs
 WORLD := runs/world
 POSTS := $(WORLD)/sarcasm
 DEMO := runs/demo
@@ -15,7 +16,7 @@ FREE_PORT := import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format clean check-graphs check-vllm
+.PHONY: help demo test docs lint format clean check-graphs check-vllm
 .PHONY: table-harm-c table-reasoning table-mmsd2 table-miko
 
 help:  ## list the targets
@@ -84,6 +85,15 @@ test: lint  ## format, lint, import contracts, types, tests with coverage
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile \
 	  --cov=miko_clf --cov-fail-under=85
 
+docs: $(DOCS_STAMP)  ## build the pages into site/, to be read without a network
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict -f docs/theme/mkdocs.yml
+	@echo "open site/index.html"
+
+$(DOCS_STAMP): $(STAMP)
+	@echo "== installing miko_clf[docs], which builds the pages"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[docs]'
+	@touch $@
+
 check-graphs: $(STAMP)  ## compare the exported graph of every recipe with torch
 	@$(BIN)/pytest -m graphs
 
@@ -116,5 +126,5 @@ format: $(STAMP)  ## put the code in the project's format
 
 clean:  ## delete what the tools wrote; .venv and runs stay
 	@rm -rf build dist *.egg-info .coverage .coverage.* htmlcov .mypy_cache .pytest_cache
-	@rm -rf .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf .ruff_cache .import_linter_cache .hypothesis site
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -16,6 +16,14 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from generator_scores import (
+    BertScore,
+    IntentionWriter,
+    benchmark_generators,
+    list_writers,
+    print_benchmark,
+    write_benchmark,
+)
 from jaxtyping import Float
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.model_selection import GroupKFold
@@ -27,14 +35,6 @@ from miko_clf.distil.kb.import_miko import import_release
 from miko_clf.distil.kb.query import iterate_knowledge
 from miko_clf.distil.kb.store import open_for_reading
 from miko_clf.distil.relations import make_sentence, strip_relation_stem
-from miko_clf.evaluate.bert_score import BertScore
-from miko_clf.evaluate.generator_benchmark import (
-    IntentionWriter,
-    benchmark_generators,
-    list_writers,
-    print_benchmark,
-    write_benchmark,
-)
 
 OUT = Path(__file__).parent / "results" / "distil" / "generators.json"
 Told = tuple[Intention, ...]

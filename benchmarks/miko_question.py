@@ -27,9 +27,8 @@ from miko_clf.evaluate.formatting import convert_to_json
 from miko_clf.evaluate.predictions import number_groups
 from miko_clf.evaluate.report import write_report
 from miko_clf.evaluate.seeds import SeedPredictions, summarise_seeds
-from miko_clf.experiment import compare
-from miko_clf.experiment.compare import run_comparison
-from miko_clf.experiment.design import Experiment, PostSource, Trial
+from miko_clf.experiment.compare import collect_arms, compare, serialise_comparison
+from miko_clf.experiment.design import Experiment, Trial, read_experiment
 from miko_clf.experiment.folds import (
     OUT_OF_FOLD,
     normalise_post_text,
@@ -101,17 +100,21 @@ def _source(name: str, chosen: Sequence[Post], given: argparse.Namespace) -> dic
     file = given.out / "posts" / f"{name}.jsonl"
     if not file.exists():
         write_text(file, "".join(map(_line, chosen)))
-    experiment = Experiment(
-        RECIPES, PostSource(str(file)), given.seeds, ARMS, FOLDS, positive=LABELS[1], leaks=True
-    )
-    report = run_comparison(
+    report = compare(
+        RECIPES,
+        file,
         given.out / name,
-        experiment,
-        cache=given.out / "features",
+        seeds=given.seeds,
+        arms=ARMS,
+        folds=FOLDS,
         jobs=given.jobs,
+        cache=given.out / "features",
+        positive=LABELS[1],
+        leaks=True,
         num_resamples=given.resamples,
         command=f"python benchmarks/miko_question.py MMSD2 MIKO --seeds {given.seeds}",
     )
+    experiment = read_experiment(given.out / name)
     every = read_labelled_posts(experiment.source, OUT_OF_FOLD)
     truth = np.array([int(post.label == LABELS[1]) for post in every])
     files = np.array([_file(post) for post in every])
@@ -125,14 +128,12 @@ def _source(name: str, chosen: Sequence[Post], given: argparse.Namespace) -> dic
             for file, count in Counter(files).items()
         },
         "report": convert_to_json(report.findings["comparison"]),
-        "tf_idf": convert_to_json(
-            compare.serialise_comparison(compare_arms(words, truth, **given_too))
-        ),
+        "tf_idf": convert_to_json(serialise_comparison(compare_arms(words, truth, **given_too))),
     }
     if len(set(files)) > 1:
-        arms = [*compare.collect_arms(given.out / name, experiment, OUT_OF_FOLD, every), *words]
+        arms = [*collect_arms(given.out / name, experiment, OUT_OF_FOLD, every)[1], *words]
         inside = compare_arms([_inside(arm, files) for arm in arms], truth, **given_too)
-        found["within_files"] = convert_to_json(compare.serialise_comparison(inside))
+        found["within_files"] = convert_to_json(serialise_comparison(inside))
         found["file_from"] = _telling_files(experiment, every, files)
         lines = _warnings(found)
         report = replace(report, findings={**report.findings, "audit": {"lines": lines}})

@@ -30,7 +30,7 @@ from miko_clf.evaluate.lockbox import open_lockbox
 from miko_clf.evaluate.predictions import Predictor
 from miko_clf.evaluate.seeds import SeedPredictions, summarise_seeds
 from miko_clf.manifest import write_json, write_text
-from miko_clf.pipeline import FitOptions, fit
+from miko_clf.pipeline import fit
 from miko_clf.recipe import schema as recipes
 from miko_clf.recipe.schema import Recipe
 from miko_clf.train.predict import list_serving_arms
@@ -170,7 +170,7 @@ def _train(system: System, seed: int, data: DataFolder, given: argparse.Namespac
         return
     Console(stderr=True).print(f"{system.name}, seed {seed}", highlight=False)
     try:
-        fit(_recipe(system, seed), data, FitOptions(out, cache=_cache(given)))
+        fit(_recipe(system, seed), data, out, cache=_cache(given))
     except BusyError:
         Console(stderr=True).print("  another process is training it", highlight=False)
 

@@ -13,8 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from miko_clf import manifest
 from miko_clf.errors import BundleError
 from miko_clf.questions import Questions
-from miko_clf.recipe import schema
-from miko_clf.recipe.schema import Recipe
+from miko_clf.recipe.schema import Recipe, load_recipe
 from miko_clf.recipe.sections import AimName
 
 RECIPE_FILE = "recipe.yaml"
@@ -114,30 +113,31 @@ class ConformalQuantiles(_Fitted):
     quantiles: Mapping[str, float]
 
 
-def _is_absent(value: Any) -> bool:
+def is_none(value: object) -> bool:
+    """Say whether a field is left out of what is written."""
     return value is None
 
 
 class Calibration(_Fitted):
     """What was fitted on validation for a question: a temperature, and for each arm thresholds.
 
-    A post is the positive class where its calibrated probability is at or above the threshold
-    (see `reaching`); where any number of labels may hold each has a threshold of its own. There
-    is neither a positive class nor a threshold where one of more than two labels holds. Where
-    there is `platt` or `isotonic` it stands in for the temperature. `prior` is the share of the
-    positive class that the probabilities stand for.
+    A post is the positive class where its calibrated probability reaches the threshold (see
+    `loosen_threshold`); where any number of labels may hold each has a threshold of its own.
+    There is neither a positive class nor a threshold where one of more than two labels holds.
+    Where there is `platt` or `isotonic` it stands in for the temperature. `prior` is the share of
+    the positive class that the probabilities stand for.
     """
 
     temperature: float = Field(gt=0)
     positive: str | None
     arm: str
     thresholds: Mapping[str, Threshold]
-    platt: PlattScaling | None = Field(default=None, exclude_if=_is_absent)
-    isotonic: tuple[IsotonicKnots, ...] | None = Field(default=None, exclude_if=_is_absent)
+    platt: PlattScaling | None = Field(default=None, exclude_if=is_none)
+    isotonic: tuple[IsotonicKnots, ...] | None = Field(default=None, exclude_if=is_none)
     aim: ThresholdAim = ThresholdAim()
     reached: Mapping[str, ThresholdFit | Mapping[str, ThresholdFit]] = Field(default_factory=dict)
-    prior: float | None = Field(default=None, gt=0, lt=1, exclude_if=_is_absent)
-    conformal: ConformalQuantiles | None = Field(default=None, exclude_if=_is_absent)
+    prior: float | None = Field(default=None, gt=0, lt=1, exclude_if=is_none)
+    conformal: ConformalQuantiles | None = Field(default=None, exclude_if=is_none)
 
     @property
     def method(self) -> str:
@@ -200,7 +200,7 @@ def load_bundle(path: Path) -> Bundle:
         questions = Questions.from_json(_read_json(path / LABELS_FILE))
         return Bundle(
             path=path,
-            recipe=schema.load_recipe(path / RECIPE_FILE),
+            recipe=load_recipe(path / RECIPE_FILE),
             questions=questions,
             calibrations=_parse_calibrations(questions, _read_json(path / CALIBRATION_FILE)),
             manifest=facts,
@@ -209,16 +209,16 @@ def load_bundle(path: Path) -> Bundle:
         raise BundleError(f"{path}: its files do not describe a bundle of this version") from None
 
 
-def dump_calibrations(questions: Questions, fitted: Sequence[Calibration]) -> Any:
+def dump_calibrations(questions: Questions, calibrations: Sequence[Calibration]) -> Any:
     """Return what `calibration.json` holds, by question where there are several."""
-    rows = [each.model_dump(mode="json") for each in fitted]
+    rows = [calibration.model_dump(mode="json") for calibration in calibrations]
     if len(rows) == 1:
         return rows[0]
-    return {one.name: row for one, row in zip(questions, rows, strict=True)}
+    return {question.name: row for question, row in zip(questions, rows, strict=True)}
 
 
 def _parse_calibrations(questions: Questions, value: Any) -> tuple[Calibration, ...]:
-    rows = [value] if len(questions) == 1 else [value[one.name] for one in questions]
+    rows = [value] if len(questions) == 1 else [value[question.name] for question in questions]
     return tuple(Calibration.model_validate(row) for row in rows)
 
 

@@ -51,23 +51,23 @@ def diagnose_installation(cache: Path) -> list[Diagnosis]:
 
 def format_diagnoses(findings: list[Diagnosis]) -> str:
     """Return the findings as lines: state, what, detail, and below it how to mend it."""
-    wide = max(len(each.what) for each in findings)
+    wide = max(len(finding.what) for finding in findings)
     fold = TextWrapper(100, subsequent_indent=" " * (wide + 10), break_on_hyphens=False).wrap
     lines = []
     for what, state, detail, mend in findings:
         lines += fold(f"{state:8}{what:{wide}}  {detail}")
         if mend:
             lines.append(f"{'':{wide + 10}}mend: {mend}")
-    broken = ", ".join(each.what for each in findings if each.state == "broken")
+    broken = ", ".join(finding.what for finding in findings if finding.state == "broken")
     lines.append(f"broken: {broken}" if broken else "nothing is broken")
     return "\n".join(lines)
 
 
 def dump_diagnoses(findings: list[Diagnosis]) -> str:
     """Return the findings as JSON; `healthy` says that nothing is broken."""
-    healthy = all(each.state != "broken" for each in findings)
-    found = {"healthy": healthy, "findings": [each._asdict() for each in findings]}
-    return json.dumps(found, indent=2)
+    healthy = all(finding.state != "broken" for finding in findings)
+    rows = [finding._asdict() for finding in findings]
+    return json.dumps({"healthy": healthy, "findings": rows}, indent=2)
 
 
 def _diagnose_program() -> Diagnosis:
@@ -151,11 +151,10 @@ def _diagnose_torch() -> Diagnosis:
         mend = "pip install --force-reinstall torch torchvision"
         return Diagnosis("torch", "broken", f"cannot be imported: {_first_error_line(error)}", mend)
     if not torch.cuda.is_available():
-        return Diagnosis(
-            "torch", "ok", f"{torch.__version__}, no CUDA device", _advise_driver(torch)
-        )
+        detail = f"{torch.__version__}, no CUDA device"
+        return Diagnosis("torch", "ok", detail, _advise_driver(torch))
     devices = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-    shown = ", ".join(f"{each.name} ({each.total_memory / 2**30:.0f} GiB)" for each in devices)
+    shown = ", ".join(f"{gpu.name} ({gpu.total_memory / 2**30:.0f} GiB)" for gpu in devices)
     return Diagnosis("torch", "ok", f"{torch.__version__}, CUDA {torch.version.cuda}: {shown}")
 
 
@@ -179,9 +178,8 @@ def _diagnose_torchvision() -> Diagnosis:
         assert kept.tolist() == [0]
     except Exception as error:
         mend = "pip install --force-reinstall torch torchvision (both from one index)"
-        return Diagnosis(
-            "torchvision", "broken", f"{versions} do not match: {_first_error_line(error)}", mend
-        )
+        detail = f"{versions} do not match: {_first_error_line(error)}"
+        return Diagnosis("torchvision", "broken", detail, mend)
     return Diagnosis("torchvision", "ok", f"{versions} match")
 
 
@@ -192,9 +190,8 @@ def _diagnose_onnxruntime() -> Diagnosis:
         return Diagnosis("onnxruntime", "missing", "needed to export, score and serve", mend)
     if len(there) > 1:
         mend = f"pip uninstall -y {' '.join(there)}, then pip install 'miko-clf[gpu]' or [cpu]"
-        return Diagnosis(
-            "onnxruntime", "broken", f"{' and '.join(there)} overwrite each other", mend
-        )
+        detail = f"{' and '.join(there)} overwrite each other"
+        return Diagnosis("onnxruntime", "broken", detail, mend)
     mend = f"pip install --force-reinstall {there[0]}"
     try:
         runtime = import_module("onnxruntime")
@@ -203,9 +200,8 @@ def _diagnose_onnxruntime() -> Diagnosis:
             runtime.preload_dlls()
         usable = [provider for provider in compiled if _runs_on(runtime, provider)]
     except Exception as error:
-        return Diagnosis(
-            "onnxruntime", "broken", f"cannot be used: {_first_error_line(error)}", mend
-        )
+        detail = f"cannot be used: {_first_error_line(error)}"
+        return Diagnosis("onnxruntime", "broken", detail, mend)
     detail = f"{there[0]} {_find_version(there[0])}, usable: {', '.join(usable) or 'no provider'}"
     if "CUDAExecutionProvider" in compiled and "CUDAExecutionProvider" not in usable:
         advice = "no usable CUDA: see nvidia-smi, and install the CUDA and cuDNN libraries"
@@ -232,8 +228,8 @@ def _diagnose_encoders(listed: str) -> Diagnosis:
     if gone:
         detail, mend = f"no folder {', '.join(gone)}", "set MIKO_ENCODERS to folders that exist"
         return Diagnosis("MIKO_ENCODERS", "broken", detail, mend)
-    found = sorted(path.name for folder in folders for path in folder.iterdir() if path.is_dir())
-    return Diagnosis("MIKO_ENCODERS", "ok", f"{listed}: {', '.join(found) or 'empty'}")
+    names = sorted(path.name for folder in folders for path in folder.iterdir() if path.is_dir())
+    return Diagnosis("MIKO_ENCODERS", "ok", f"{listed}: {', '.join(names) or 'empty'}")
 
 
 def _diagnose_cache(folder: Path) -> Diagnosis:

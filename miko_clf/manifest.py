@@ -7,18 +7,18 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
-from miko_clf.errors import BundleError, BusyError
+from miko_clf.errors import BundleError, BusyError, MikoError
 
 MANIFEST_FILE = "manifest.json"
-_LOCK_PAUSE = 0.02  # seconds between two tries to hold a folder
 CARD_FILE = "README.md"  # for people: it may be added to, so no digest vouches for it
+_LOCK_PAUSE = 0.02  # seconds between two tries to hold a folder
 
 
 def hash_file(path: Path) -> str:
@@ -106,7 +106,7 @@ def lock_folder(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
     where = real.with_name(real.name + ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        while (lock := _try_lock(where)) is None:
+        while (lock := try_lock(where)) is None:
             if time.monotonic() >= until:
                 raise BusyError(f"{folder}: another process is working there")
             time.sleep(_LOCK_PAUSE)
@@ -119,7 +119,7 @@ def lock_folder(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
             where.unlink(missing_ok=True)
 
 
-def _try_lock(where: Path) -> IO[str] | None:
+def try_lock(where: Path) -> IO[str] | None:
     """Return the locked file, none where another process has it."""
     while True:
         lock = where.open("w")
@@ -135,19 +135,58 @@ def _try_lock(where: Path) -> IO[str] | None:
         lock.close()  # it was let go, and unlinked, between opening and locking
 
 
-def empty_folder(folder: Path) -> None:
-    """Empty a folder."""
-    shutil.rmtree(folder)
-    folder.mkdir()
+def claim_folder(
+    path: Path,
+    facts: Mapping[str, Any],
+    *,
+    what: str = "run",
+    error: type[MikoError] = BundleError,
+    overwrite: bool | None = None,
+    may_grow: Callable[[str, Any, Any], bool] | None = None,
+) -> bool:
+    """Write the facts of a run to `path` in a new folder; return True where the run is there.
+
+    A run with other facts is refused by `error`, unless `may_grow` allows it by the name of the
+    fact, its value before and its value now. With `overwrite` the folder is emptied instead. Where
+    that is no option (None), a folder that holds anything else is refused as well.
+    """
+    folder, facts = path.parent, json.loads(json.dumps(facts))
+    if not path.exists():
+        if overwrite is None and folder.exists() and any(folder.iterdir()):
+            raise error(f"{folder} holds something else; name another --out")
+        write_json(path, facts)
+        return False
+    try:
+        before = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        raise error(f"{path}: not readable JSON") from None
+    changed = [name for name in facts if before.get(name) != facts[name]]
+    other = [
+        name
+        for name in changed
+        if may_grow is None or not may_grow(name, before.get(name), facts[name])
+    ]
+    if other and overwrite:
+        shutil.rmtree(folder)
+        folder.mkdir()
+        write_json(path, facts)
+        return False
+    if other:
+        rest = "" if overwrite is None else ", or add --overwrite"
+        differ = " and ".join(other)
+        raise error(f"{folder} holds a {what} with other {differ}; name another --out{rest}")
+    if changed:
+        write_json(path, facts)
+    return True
 
 
 def collect_versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that results depend on."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in ("miko-clf", "torch", "transformers", "timm", "open_clip_torch", "pillow"):
         with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def _verify_file(folder: Path, name: str, expected: str) -> None:
@@ -161,7 +200,7 @@ def _verify_file(folder: Path, name: str, expected: str) -> None:
 
 
 def _list_files(path: Path) -> list[Path]:
-    return [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+    return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
 
 
 def _flush(path: Path) -> None:

@@ -2,55 +2,115 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sized
+from types import TracebackType
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
-_SECONDS_BEFORE_BAR = 2.0  # seconds before a progress bar appears
-_ShownItem = TypeVar("_ShownItem")
-
-
-def show_progress(things: Iterable[_ShownItem], total: int, say: str) -> Iterator[_ShownItem]:
-    """Yield the things and, on a terminal that has waited long enough, show how far they are."""
-    start = time.monotonic()
-    with ExitStack() as stack:
-        bar: Progress | None = None
-        for done, thing in enumerate(things, 1):
-            if (
-                bar is None
-                and sys.stderr.isatty()
-                and time.monotonic() - start > _SECONDS_BEFORE_BAR
-            ):
-                bar = stack.enter_context(Progress(console=Console(stderr=True), transient=True))
-                task = bar.add_task(say, total=total)
-            if bar is not None:
-                bar.update(task, completed=done)
-            yield thing
-
-
-_PATIENCE = 2.0  # seconds before a bar appears
-_EVERY = 64
+DELAY = 2.0
+"""Seconds that work may take before its bar appears."""
 
 _Item = TypeVar("_Item")
 
 
-def show_bar(items: Iterable[_Item], total: int | None, title: str) -> Iterator[_Item]:
-    """Yield the items; on a terminal that has waited for two seconds, show how far they are."""
-    start = time.monotonic()
-    with ExitStack() as stack:
-        bar: Progress | None = None
+def show_progress(items: Iterable[_Item], what: str, total: int | None = None) -> Iterator[_Item]:
+    """Yield the items and show how many are done, on a terminal that has waited long enough.
+
+    `total` is the number of items where they have no length themselves.
+    """
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    with ProgressBar(what, total, delay=DELAY) as bar:
         for done, item in enumerate(items, 1):
             yield item
-            if done % _EVERY or not sys.stderr.isatty():
-                continue
-            if bar is None and time.monotonic() - start > _PATIENCE:
-                bar = stack.enter_context(Progress(console=Console(stderr=True), transient=True))
-                task = bar.add_task(title, total=total)
-            if bar is not None:
-                bar.update(task, completed=done)
+            bar.update(done)
+
+
+class ProgressBar:
+    """What is being done, how much of it is, and the time left: one line on a terminal's stderr.
+
+    It appears `delay` seconds after it was opened and is gone once it is closed; where stderr is
+    no terminal, and where it is `quiet`, it never appears. What others print on stderr meanwhile
+    stands above it.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        total: int | None = None,
+        *,
+        done: int = 0,
+        delay: float = 0.0,
+        quiet: bool = False,
+    ) -> None:
+        # This moment's stderr: what runs under the bar may send its own elsewhere.
+        self._console = Console(file=sys.stderr, quiet=quiet)
+        self.on_terminal = sys.stderr.isatty() and not quiet
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(20),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=self._console,
+            disable=not self.on_terminal,
+            redirect_stdout=sys.stdout.isatty(),  # a pipe or file keeps what it is sent
+            transient=True,
+        )
+        self.done, self.total = done, total
+        self._task = self._progress.add_task(what, total=total, completed=done, note="")
+        self._appears = time.monotonic() + delay
+        self._is_shown = False
+
+    def __enter__(self) -> "ProgressBar":
+        self._show()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def update(
+        self, done: int, *, what: str | None = None, total: int | None = None, note: str = ""
+    ) -> None:
+        """Show how much is done, with a note; what is being done, and of how much, may change."""
+        self.done, self.total = done, total or self.total
+        self._show()
+        self._progress.update(self._task, completed=done, description=what, total=total, note=note)
+
+    def restart(self, what: str, total: int, done: int = 0) -> None:
+        """Begin another piece of work, and its clock."""
+        self.done, self.total = done, total
+        self._show()
+        self._progress.reset(self._task, description=what, total=total, completed=done, note="")
+
+    def print(self, line: str) -> None:
+        """Leave a line above the bar, or on stderr where there is none."""
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._is_shown:
+            self._progress.stop()
+
+    def _show(self) -> None:
+        if self.on_terminal and not self._is_shown and time.monotonic() >= self._appears:
+            self._progress.start()
+            self._is_shown = True
 
 
 def print_notice(line: str) -> None:

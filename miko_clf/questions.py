@@ -27,8 +27,8 @@ class Question(BaseModel):
 
     def line(self) -> str:
         """Say in a few words what is asked."""
-        asked = "one of" if self.kind == "one" else "any of"
-        return f"{self.name}: {asked} {', '.join(self.labels)}".removeprefix(": ")
+        choice = "one of" if self.kind == "one" else "any of"
+        return f"{self.name}: {choice} {', '.join(self.labels)}".removeprefix(": ")
 
 
 @dataclass(frozen=True)
@@ -52,24 +52,24 @@ class Questions:
     def names(self) -> tuple[str, ...]:
         """A name for each logit: its label, behind that of the question where there are several."""
         return tuple(
-            f"{one.name}: {label}" if len(self.each) > 1 else label
-            for one in self.each
-            for label in one.labels
+            f"{question.name}: {label}" if len(self.each) > 1 else label
+            for question in self.each
+            for label in question.labels
         )
 
     def spans(self) -> list[tuple[Question, slice]]:
         """Return each question with the place of its logits among all."""
-        found, start = [], 0
-        for one in self.each:
-            found.append((one, slice(start, start + len(one.labels))))
-            start += len(one.labels)
-        return found
+        spans, start = [], 0
+        for question in self.each:
+            spans.append((question, slice(start, start + len(question.labels))))
+            start += len(question.labels)
+        return spans
 
     def to_json(self) -> Any:
         """Return what `from_json` reads: of one nameless choice the list of its labels."""
         if self.plain and not self.each[0].name:
             return list(self.each[0].labels)
-        return {"questions": [one.model_dump(mode="json") for one in self.each]}
+        return {"questions": [question.model_dump(mode="json") for question in self.each]}
 
     @classmethod
     def from_json(cls, value: Any) -> "Questions":
@@ -78,7 +78,7 @@ class Questions:
             return make_single_choice(value)
         if not isinstance(value, Mapping) or not isinstance(value.get("questions"), list):
             raise TypeError("labels are a list, or an object with a list of questions")
-        return cls(tuple(Question.model_validate(one) for one in value["questions"]))
+        return cls(tuple(Question.model_validate(row) for row in value["questions"]))
 
 
 def make_single_choice(labels: Sequence[str]) -> Questions:

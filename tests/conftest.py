@@ -20,7 +20,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("MIKO_ENCODERS", None)
 
 with jaxtyping.install_import_hook(["miko_clf.encode", "miko_clf.fuse"], "beartype.beartype"):
-    from miko_clf.pipeline import FitOptions, fit
+    from miko_clf.pipeline import fit
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -54,7 +54,7 @@ def small() -> Recipe:
 def bundle(world: Path, small: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A system trained for moments on the small world, exported."""
     out = tmp_path_factory.mktemp("bundle") / "small"
-    fit(small, open_folder(world / "sarcasm"), FitOptions(out=out))
+    fit(small, open_folder(world / "sarcasm"), out)
     jaxtyping.config.update("jaxtyping_disable", True)  # shapes are symbols while exporting
     try:
         export_bundle(out)

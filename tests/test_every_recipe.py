@@ -28,7 +28,7 @@ from miko_clf.export.parity import (
 )
 from miko_clf.fuse.build import build_model, build_preparation
 from miko_clf.fuse.classifier import NeighbourVote
-from miko_clf.pipeline import FitOptions, fit
+from miko_clf.pipeline import fit
 from miko_clf.questions import Question, Questions
 from miko_clf.recipe import schema as recipes
 from miko_clf.recipe.schema import Recipe
@@ -98,7 +98,7 @@ def test_every_recipe_learns_in_both_stages_is_written_and_read_back(
     monkeypatch.setenv("MIKO_ENCODERS", str(towers))
     recipe = _small(recipes.load_recipe(name))
     data = open_folder(posts)
-    path = fit(recipe, data, FitOptions(out=tmp_path / name, leaks=True, cache=towers / "features"))
+    path = fit(recipe, data, tmp_path / name, leaks=True, cache=towers / "features")
     steps = [json.loads(line) for line in (path / bundles.METRICS_FILE).read_text().splitlines()]
     stages = {row["stage"]: row["step"] for row in steps}
     wanted = {"reasoning", "task"} if recipe.reasoning.epochs else {"task"}
@@ -163,7 +163,7 @@ def _parity(recipe: Recipe, folder: Path) -> float:
     for _, batch in generate_cases(model, preparation):
         with torch.inference_mode():
             wanted = model(batch).logits.numpy()
-        worst = max(worst, float(np.abs(graphs.whole(batch) - wanted).max()))
+        worst = max(worst, float(np.abs(graphs.run("model", batch)[0] - wanted).max()))
     return worst
 
 
@@ -216,7 +216,8 @@ def test_a_generator_writes_a_rationale_for_each_post(
     path = fit(
         _small(recipes.load_recipe("mr-harm-gated")),
         open_folder(posts),
-        FitOptions(tmp_path / "a", leaks=True),
+        tmp_path / "a",
+        leaks=True,
     )
     out = tmp_path / "said.jsonl"
     ended = run_command("reason", path, posts / "test.jsonl", "-o", out, "--max-length", 5)

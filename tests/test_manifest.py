@@ -1,6 +1,7 @@
-"""A folder is held by one process at a time, however the lock file comes and goes."""
+"""A folder is held by one process at a time, and goes on with the run that it holds."""
 
 import fcntl
+import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
@@ -8,7 +9,7 @@ from typing import IO
 import pytest
 
 from miko_clf import manifest
-from miko_clf.errors import BusyError
+from miko_clf.errors import BundleError, BusyError, DistilError
 
 
 def test_a_folder_that_is_held_is_refused_and_one_let_go_is_not(tmp_path: Path) -> None:
@@ -51,3 +52,40 @@ def test_a_lock_that_is_let_go_while_another_takes_it_has_one_holder(
         pytest.raises(BusyError, match="another process is working there"),
     ):
         ExitStack().enter_context(manifest.lock_folder(tmp_path / "out"))
+
+
+def test_a_run_goes_on_where_its_facts_are_those_of_before(tmp_path: Path) -> None:
+    path, facts = tmp_path / "out" / "run.json", {"seed": 1, "sizes": (2, 3)}
+    assert not manifest.claim_folder(path, facts, overwrite=False)
+    assert manifest.claim_folder(path, facts, overwrite=False)
+    assert json.loads(path.read_text()) == {"seed": 1, "sizes": [2, 3]}
+    with pytest.raises(
+        BundleError, match=r"holds a run with other seed; name another --out, or add --overwrite$"
+    ):
+        manifest.claim_folder(path, {**facts, "seed": 2}, overwrite=False)
+    (path.parent / "weights").touch()
+    assert not manifest.claim_folder(path, {**facts, "seed": 2}, overwrite=True)
+    assert [file.name for file in path.parent.iterdir()] == ["run.json"]
+
+
+def test_what_may_grow_does_and_nothing_else_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "out" / "sweep.json"
+    path.parent.mkdir()
+    (path.parent / "thesis.txt").touch()
+    with pytest.raises(DistilError, match=r"out holds something else; name another --out$"):
+        manifest.claim_folder(path, {"seeds": 2}, what="sweep", error=DistilError)
+    (path.parent / "thesis.txt").unlink()
+
+    def claim(**facts: int) -> bool:
+        return manifest.claim_folder(
+            path, facts, what="sweep", may_grow=lambda name, old, new: name == "seeds" and old < new
+        )
+
+    assert not claim(seeds=2, folds=5)
+    assert claim(seeds=3, folds=5)
+    with pytest.raises(BundleError, match=r"holds a sweep with other seeds and folds; name"):
+        claim(seeds=2, folds=4)
+    assert json.loads(path.read_text()) == {"seeds": 3, "folds": 5}
+    path.write_text("[1]")
+    with pytest.raises(BundleError, match="not readable JSON"):
+        claim(seeds=3, folds=5)

@@ -150,7 +150,7 @@ def test_each_resample_has_the_metrics_of_its_rows_repeated(
     probabilities, truth = rows(num_labels, num_rows, tied, seed)
     positive = 1 if num_labels == 2 else None
     threshold = 0.4 if num_labels == 2 else None
-    weights = intervals.draw_weights(num_rows, 4, np.random.default_rng(seed))
+    weights = intervals.draw_resamples(num_rows, 4, seed)
     decided = metrics.decide_labels(probabilities, positive=positive, threshold=threshold)
     found = metrics.measure_resamples(
         probabilities, truth, weights, positive=positive, decided=decided
@@ -165,7 +165,7 @@ def test_each_resample_has_the_metrics_of_its_rows_repeated(
 
 def test_resamples_worked_on_in_parts_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     probabilities, truth = rows(2, 50, False, 0)
-    weights = intervals.draw_weights(50, 31, np.random.default_rng(0))
+    weights = intervals.draw_resamples(50, 31, 0)
     whole = metrics.measure_resamples(probabilities, truth, weights, positive=1)
     monkeypatch.setattr(metrics, "_CELLS", 200)
     np.testing.assert_array_equal(
@@ -174,7 +174,7 @@ def test_resamples_worked_on_in_parts_are_the_same(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_resample_is_as_large_as_the_rows() -> None:
-    weights = intervals.draw_weights(30, 100, np.random.default_rng(0))
+    weights = intervals.draw_resamples(30, 100, 0)
     assert (weights.sum(1) == 30).all()
     assert weights.mean() == 1
 

@@ -20,15 +20,15 @@ from miko_clf.data.demo.world import DEMO_CLASSES, write_world
 from miko_clf.data.labels import TrueLabels, encode_labels
 from miko_clf.data.readers import read_posts
 from miko_clf.errors import BundleError, MikoError, PostError, RecipeError
-from miko_clf.evaluate.evaluator import compare
+from miko_clf.evaluate.evaluator import evaluate_bundles
 from miko_clf.evaluate.predictions import Predictor
 from miko_clf.evaluate.report import Report, print_report, write_report
 from miko_clf.export.onnx_export import export_bundle
-from miko_clf.pipeline import FitOptions, fit
+from miko_clf.pipeline import fit
 from miko_clf.recipe.schema import Recipe
 from miko_clf.serve.app import make_app
 from miko_clf.serve.engine import Engine
-from miko_clf.serve.offline import score_file
+from miko_clf.serve.offline import load
 from miko_clf.serve.postprocess import Score
 from tests.support.worded_posts import HARMS, RECIPE, TONES, make_words_recipe, write_worded_folder
 
@@ -50,8 +50,8 @@ def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     home = tmp_path_factory.mktemp(request.param)
     folder, out = write_worded_folder(home / "data", request.param), home / request.param
     data = open_folder(folder)
-    fit(make_words_recipe(), data, FitOptions(out=out))
-    report = compare([out], data, "test", cache=None, num_resamples=20, command="test")
+    fit(make_words_recipe(), data, out)
+    report = evaluate_bundles([out], data, "test", cache=None, num_resamples=20, command="test")
     jaxtyping.config.update("jaxtyping_disable", True)  # shapes are symbols while exporting
     try:
         export_bundle(out)
@@ -84,7 +84,7 @@ def test_what_the_words_tell_is_learned_for_every_question(system: System) -> No
 
 
 def test_each_question_has_a_table_of_the_posts_that_answer_it(system: System) -> None:
-    parts = _truth(system).parts()
+    parts = _truth(system).split_by_question()
     assert [report.question for report in _reports(system)] == [p.question.name for p in parts]
     for report, part in zip(_reports(system), parts, strict=True):
         assert {row.rows for row in report.rows} == {len(part.rows)}
@@ -196,7 +196,7 @@ def test_most_posts_are_decided_for_what_their_words_tell(system: System) -> Non
 
 def test_a_file_of_scores_has_the_answers_of_the_engine(system: System, tmp_path: Path) -> None:
     out = tmp_path / "scores.jsonl"
-    score_file(system.bundle, system.folder / "test.jsonl", out)
+    load(system.bundle).score_file(system.folder / "test.jsonl", out)
     posts = list(read_posts(system.folder / "test.jsonl"))
     wanted = Engine.open(system.bundle, threads=1).score(posts)
     rows = [json.loads(line) for line in out.read_text().splitlines()]
@@ -209,7 +209,7 @@ def test_a_file_of_scores_has_the_answers_of_the_engine(system: System, tmp_path
 
 @pytest.fixture
 def client(system: System) -> Iterator[TestClient]:
-    with TestClient(make_app(system.bundle, threads=1)) as found:
+    with TestClient(make_app(Engine.open(system.bundle, threads=1))) as found:
         end = time.monotonic() + 20
         while found.get("/health/ready").status_code != 200:
             assert time.monotonic() < end
@@ -258,7 +258,7 @@ def test_two_systems_compare_question_by_question(system: System, tmp_path: Path
     again = Path(shutil.copytree(system.bundle, tmp_path / "again"))
     data = open_folder(system.folder)
     both = [system.bundle, again]
-    report = compare(both, data, "test", cache=None, num_resamples=5, command="test")
+    report = evaluate_bundles(both, data, "test", cache=None, num_resamples=5, command="test")
     for each in (report, *report.others):
         found = {(one.a, one.b, one.metric): one.interval.value for one in each.differences}
         name = f"{_kind(system)}/without"
@@ -270,9 +270,9 @@ def test_systems_that_answer_other_questions_do_not_compare(
 ) -> None:
     data = open_folder(world / "both")
     with pytest.raises(MikoError, match="only systems with the same labels compare"):
-        compare([bundle, system.bundle], data, "test", cache=None, num_resamples=5, command="test")
+        evaluate_bundles([bundle, system.bundle], data, "test", cache=None, num_resamples=5, command="test")
     with pytest.raises(PostError, match="has a label for 'sarcasm'; the bundles know"):
-        compare([bundle], data, "test", cache=None, num_resamples=5, command="test")
+        evaluate_bundles([bundle], data, "test", cache=None, num_resamples=5, command="test")
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_what_learns_one_question_alone_refuses_several_before_training(
     folder = write_worded_folder(tmp_path / "data", "tasks")
     recipe = make_words_recipe(**changed)
     with pytest.raises(RecipeError, match=rf"{key} learns one question .*harm: any of"):
-        fit(recipe, open_folder(folder), FitOptions(out=tmp_path / "out"))
+        fit(recipe, open_folder(folder), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -306,7 +306,7 @@ def test_val_must_answer_every_question_of_train(tmp_path: Path) -> None:
     kept = [json.dumps(row) for row in rows if row["label"]]
     (folder / "val.jsonl").write_text("\n".join(kept))
     with pytest.raises(PostError, match="no post of val has a label for tone"):
-        fit(make_words_recipe(), open_folder(folder), FitOptions(out=tmp_path / "out"))
+        fit(make_words_recipe(), open_folder(folder), tmp_path / "out")
 
 
 def test_val_must_have_more_than_one_class(tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ def test_val_must_have_more_than_one_class(tmp_path: Path) -> None:
         file.parent.mkdir(exist_ok=True)
         file.write_text("\n".join(map(json.dumps, kept)))
     with pytest.raises(PostError, match="every post of val is labelled 'a'"):
-        fit(make_words_recipe(), open_folder(tmp_path / "data"), FitOptions(out=tmp_path / "out"))
+        fit(make_words_recipe(), open_folder(tmp_path / "data"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -350,7 +350,7 @@ def test_training_never_opens_the_test_split(
         "miko_clf.pipeline.train_stage", lambda *_: (_ for _ in ()).throw(_Enough())
     )
     with pytest.raises(_Enough):
-        fit(small, opened, FitOptions(out=tmp_path / "out"))
+        fit(small, opened, tmp_path / "out")
     assert splits == ["train", "val"]
     assert (world / "sarcasm" / "test.jsonl").exists()
 
@@ -364,7 +364,7 @@ def test_an_existing_bundle_is_not_overwritten_unless_told(
 ) -> None:
     before = manifest.hash_file(bundle / "manifest.json")
     with pytest.raises(BundleError, match="exists; name another --out, or add --overwrite"):
-        fit(small, open_folder(world / "sarcasm"), FitOptions(out=bundle))
+        fit(small, open_folder(world / "sarcasm"), bundle)
     assert manifest.hash_file(bundle / "manifest.json") == before
 
 
@@ -372,7 +372,6 @@ def test_overwrite_leaves_a_folder_that_is_no_bundle_alone(
     world: Path, small: Recipe, tmp_path: Path
 ) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    plan = FitOptions(out=tmp_path, overwrite=True)
     with pytest.raises(BundleError, match="is not a bundle"):
-        fit(small, open_folder(world / "sarcasm"), plan)
+        fit(small, open_folder(world / "sarcasm"), tmp_path, overwrite=True)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"

@@ -14,7 +14,7 @@ from miko_clf.evaluate.calibration import calibrate_logits, fit_temperature
 from miko_clf.evaluate.thresholds import fit_label_thresholds
 from miko_clf.questions import Question, Questions, make_single_choice
 from miko_clf.serve.postprocess import make_decision
-from miko_clf.train.losses import compute_positive_weights, compute_question_loss
+from miko_clf.train.stages import compute_positive_weights, compute_question_loss
 
 TONE = Question(name="tone", labels=("sincere", "sarcastic"))
 KIND = Question(name="kind", labels=("a", "b", "c"))

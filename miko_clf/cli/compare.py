@@ -1,6 +1,10 @@
-"""The commands that measure systems: their options and what they call."""
+"""The commands that measure systems, and search for one: their options and what they call."""
 
-from collections.abc import Callable, Mapping
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +15,19 @@ from miko_clf.cli.parser import (
     Command,
     Parser,
     UsageError,
+    add_cache_options,
     add_data_options,
+    add_resamples_option,
+    add_training_options,
     choose_cache,
-    find_cache_folder,
     open_data,
     parse_label_map,
     require_options,
     write_skipped_posts,
 )
+from miko_clf.cli.tables import add_json_option, make_table, print_json, print_table
 
+SWEEP_METRICS = ("macro_f1", "auroc", "accuracy", "average_precision", "loss")
 # options of `evaluate` for bundles, which a comparison of recipes has no use for or has settled
 _BUNDLE_OPTIONS = (
     "images",
@@ -36,7 +44,6 @@ def _add_compare_options(parser: Parser) -> None:
     add = parser.add_argument
     say = "YAML files or names of shipped recipes; RECIPE,key=value,... changes keys"
     add("recipes", type=str, nargs="+", metavar="RECIPE", help=say)
-    add_data_options(parser)
     say = (
         "folder of trials and report; a comparison that was stopped there goes on, and one that "
         "is done takes further recipes and seeds"
@@ -52,18 +59,57 @@ def _add_compare_options(parser: Parser) -> None:
     add("--folds", type=PositiveInt, metavar="K", help=say)
     say = "trials at a time (default: one a core, one on a GPU)"
     add("--jobs", type=PositiveInt, metavar="N", help=say)
-    say = "positive class of two (default: the rarer)"
-    add("--positive", type=str, metavar="NAME", help=say)
-    say = "read a description, intentions or a rationale that give the label away all the same"
-    add("--i-know-it-leaks", action="store_true", help=say)
-    _add_resamples_option(parser)
+    add_training_options(parser)
+    add_resamples_option(parser)
+    add_json_option(parser)
+    add_data_options(parser)
+
+
+def _run_compare(args: Namespace, line: str) -> None:
+    """Train recipes, their arms and controls from several seeds, and test every difference.
+
+    Trains on train and compares on val, so that test is left for one look: miko-clf evaluate DIR
+    --data D. Prints a table of every arm and what the differences show.
+    """
+    require_options(args, "data", "out")
+    if args.folds == 1:
+        raise UsageError("--folds 1 leaves nothing to learn from; give 2 or more")
+    from miko_clf.experiment.compare import compare
+    from miko_clf.experiment.design import PostSource
+
+    source = PostSource(
+        path=str(args.data),
+        label_map=tuple(sorted(parse_label_map(args.label_map).items())),
+        split_seed=args.split_seed,
+        task=args.task,
+        skip_bad=args.skip_bad,
+    )
+    report = compare(
+        args.recipes,
+        source,
+        args.out,
+        seeds=args.seeds,
+        arms=args.arms.split(",") if args.arms else None,
+        folds=args.folds,
+        jobs=args.jobs,
+        cache=choose_cache(args),
+        positive=args.positive,
+        leaks=args.i_know_it_leaks,
+        num_resamples=args.resamples,
+        command=line,
+    )
+    _show_report(report, args.out / "report", as_json=args.json)
+    if args.skip_bad:
+        from miko_clf.experiment.folds import OUT_OF_FOLD, list_skipped_posts
+
+        splits = ("train", "val") if args.folds is None else (OUT_OF_FOLD,)
+        write_skipped_posts(list_skipped_posts(source, splits), args.out / "skipped.json")
 
 
 def _add_evaluate_options(parser: Parser) -> None:
     add = parser.add_argument
     say = "bundles that fit has written, or one folder that compare has"
     add("bundles", type=Path, nargs="+", metavar="BUNDLE", help=say)
-    add_data_options(parser)
     say = "rows; opening test is counted (default: %(default)s)"
     add("--split", type=str, default="test", metavar="S", help=say)
     say = "folder of the report (default: the first bundle's path + .report)"
@@ -79,144 +125,93 @@ def _add_evaluate_options(parser: Parser) -> None:
     add("--groups", type=Path, metavar="FILE", help=say)
     say = "trials of a comparison at a time (default: one a core, one on a GPU)"
     add("--jobs", type=PositiveInt, metavar="N", help=say)
-    _add_resamples_option(parser)
+    add_resamples_option(parser)
+    add_json_option(parser)
+    add_data_options(parser)
 
 
-def _add_resamples_option(parser: Parser) -> None:
-    say = "bootstrap resamples behind each interval (default: %(default)s)"
-    parser.add_argument("--resamples", type=PositiveInt, default=1000, metavar="N", help=say)
+def _run_evaluate(args: Namespace, line: str) -> None:
+    """Evaluate bundles, or a comparison, on a split: table, curves, slices, explanations.
 
+    Prints a table of systems, arms and baselines, each figure with its interval, and writes
+    report.html, report.md and report.json. Every opening of test is counted in the bundles.
+    """
+    require_options(args, "data")
+    from miko_clf.experiment.design import is_experiment
 
-def _run_compare(given: Namespace, line: str) -> None:
-    require_options(given, "data", "out")
-    if given.folds == 1:
-        raise UsageError("--folds 1 leaves nothing to learn from; give 2 or more")
-    from miko_clf.experiment import compare
-    from miko_clf.experiment.design import Experiment, PostSource
-
-    source = PostSource(
-        path=str(given.data),
-        label_map=tuple(sorted(parse_label_map(given.label_map).items())),
-        split_seed=given.split_seed,
-        task=given.task,
-        skip_bad=given.skip_bad,
-    )
-    experiment = Experiment(
-        recipes=tuple(given.recipes),
-        source=source,
-        seeds=given.seeds,
-        arms=tuple(given.arms.split(",")) if given.arms else (),
-        folds=given.folds,
-        positive=given.positive,
-        leaks=given.i_know_it_leaks,
-    )
-    found = compare.run_comparison(
-        given.out,
-        experiment,
-        cache=choose_cache(given),
-        jobs=given.jobs,
-        num_resamples=given.resamples,
-        command=line,
-    )
-    _show_report(found, given.out / "report")
-    if given.skip_bad:
-        from miko_clf.experiment.folds import OUT_OF_FOLD, list_skipped_posts
-
-        read = ("train", "val") if given.folds is None else (OUT_OF_FOLD,)
-        write_skipped_posts(list_skipped_posts(source, read), given.out / "skipped.json")
-
-
-def _run_evaluate(given: Namespace, line: str) -> None:
-    require_options(given, "data")
-    from miko_clf.experiment import compare, design
-
-    if any(map(design.is_experiment, given.bundles)):
-        if len(given.bundles) > 1:
-            raise UsageError("a comparison is evaluated alone; name one folder")
-        _run_evaluate_comparison(given, line, compare.evaluate_comparison)
+    if any(map(is_experiment, args.bundles)):
+        _run_evaluate_comparison(args, line)
         return
     from miko_clf.data.splits import is_test_split
     from miko_clf.evaluate.analysis.slices import read_target_groups
-    from miko_clf.evaluate.evaluator import AnalysisOptions
-    from miko_clf.evaluate.evaluator import compare as compared
+    from miko_clf.evaluate.evaluator import AnalysisOptions, evaluate_bundles
     from miko_clf.evaluate.model_card import add_test_results
+    from miko_clf.evaluate.report import write_report
 
-    data, skipped = open_data(given)
-    wanted = AnalysisOptions(
-        few=given.quick,
-        images=given.images,
-        robustness=given.robustness,
-        attribution=given.attribution,
-        groups=None if given.groups is None else read_target_groups(given.groups),
+    data, skipped = open_data(args)
+    analyses = AnalysisOptions(
+        images=args.images,
+        robustness=args.robustness,
+        attribution=args.attribution,
+        groups=None if args.groups is None else read_target_groups(args.groups),
     )
-    found = compared(
-        given.bundles,
+    report = evaluate_bundles(
+        args.bundles,
         data,
-        given.split,
-        cache=choose_cache(given),
-        num_resamples=given.resamples,
+        args.split,
+        cache=choose_cache(args),
+        num_resamples=args.resamples,
         command=line,
-        wanted=wanted,
+        analyses=None if args.quick else analyses,
     )
-    out = _choose_report_folder(given)
-    _show_report(found, out)
-    if is_test_split(given.split):
-        for path in given.bundles:
-            add_test_results(path, found)
+    out = _choose_report_folder(args)
+    write_report(report, out)
+    _show_report(report, out, as_json=args.json)
+    if is_test_split(args.split):
+        for path in args.bundles:
+            add_test_results(path, report)
     write_skipped_posts(skipped, out / "skipped.json")
 
 
-def _run_evaluate_comparison(given: Namespace, line: str, evaluate: Callable[..., Any]) -> None:
-    given_too = [name for name in _BUNDLE_OPTIONS if getattr(given, name)]
-    if given_too:
-        options = " and ".join(f"--{name.replace('_', '-')}" for name in given_too)
-        raise UsageError(f"{options} is not for a comparison; its bundles lie in its trials/")
-    found = evaluate(
-        given.bundles[0],
-        given.data,
-        given.split,
-        cache=choose_cache(given),
-        jobs=given.jobs,
-        num_resamples=given.resamples,
+def _run_evaluate_comparison(args: Namespace, line: str) -> None:
+    from miko_clf.evaluate.report import write_report
+    from miko_clf.experiment.compare import evaluate_comparison
+
+    if len(args.bundles) > 1:
+        raise UsageError("a comparison is evaluated alone; name one folder")
+    if refused := [name for name in _BUNDLE_OPTIONS if args[name]]:
+        names = " and ".join(f"--{name.replace('_', '-')}" for name in refused)
+        raise UsageError(f"{names} is not for a comparison; its bundles lie in its trials/")
+    report = evaluate_comparison(
+        args.bundles[0],
+        args.data,
+        args.split,
+        cache=choose_cache(args),
+        jobs=args.jobs,
+        num_resamples=args.resamples,
         command=line,
     )
-    _show_report(found, _choose_report_folder(given))
-
-
-def _choose_report_folder(given: Namespace) -> Path:
-    first: Path = given.bundles[0]
-    first = first if first.name else first.resolve()
-    return given.out or first.with_name(f"{first.name}.report")
-
-
-def _show_report(report: Any, out: Path) -> None:
-    from miko_clf.evaluate.report import print_report, write_report
-
-    print_report(report)
+    out = _choose_report_folder(args)
     write_report(report, out)
-    print(f"report: {out / 'report.html'}, {out / 'report.md'} and {out / 'report.json'}")
+    _show_report(report, out, as_json=args.json)
 
 
-COMPARE_COMMANDS: Mapping[str, Command] = {
-    "compare": Command(
-        "Train recipes, their arms and controls from several seeds, and test every difference",
-        "RECIPE... --data D --out DIR [--seeds N] [options]",
-        "mobilenet-minilm-with --data posts --out runs/does-it-help",
-        _add_compare_options,
-        "train",
-    ),
-    "evaluate": Command(
-        "Evaluate bundles, or a comparison, on a split: table, curves, slices, explanations",
-        "BUNDLE... --data D [--split S] [options]",
-        "runs/demo --data runs/world/sarcasm --split test",
-        _add_evaluate_options,
-        "train",
-    ),
-}
-COMPARE_ACTS: Mapping[str, Callable[[Namespace, str], None]] = {
-    "compare": _run_compare,
-    "evaluate": _run_evaluate,
-}
+def _choose_report_folder(args: Namespace) -> Path:
+    first: Path = args.bundles[0]
+    first = first if first.name else first.resolve()
+    return args.out or first.with_name(f"{first.name}.report")
+
+
+def _show_report(report: Any, folder: Path, *, as_json: bool) -> None:
+    """Print a report that is written in the folder."""
+    from miko_clf.evaluate.report import print_report
+
+    if as_json:
+        print((folder / "report.json").read_text(encoding="utf-8"), end="")
+    else:
+        print_report(report)
+    html, page, fields = (folder / f"report.{kind}" for kind in ("html", "md", "json"))
+    print(f"report: {html}, {page} and {fields}", file=sys.stderr if as_json else sys.stdout)
 
 
 def _add_cross_options(parser: Parser) -> None:
@@ -232,71 +227,193 @@ def _add_cross_options(parser: Parser) -> None:
     add("--out", type=Path, metavar="DIR", help=say)
     say = "rename or merge labels as posts are read"
     add("--label-map", type=str, metavar="A=B,C=B", help=say)
-    say = "bootstrap resamples behind each interval (default: %(default)s)"
-    add("--resamples", type=PositiveInt, default=1000, metavar="N", help=say)
-    say = "folder for features of frozen towers (default: $MIKO_CACHE, here %(default)s)"
-    add("--cache", type=Path, default=find_cache_folder(), metavar="DIR", help=say)
-    add("--no-cache", action="store_true", help="run frozen towers again for every bundle")
+    add_resamples_option(parser)
+    add_json_option(parser)
+    add_cache_options(parser)
 
 
-def _run_cross(given: Namespace, line: str) -> None:
-    if not given.data:
-        raise UsageError("the following arguments are required: --data")
+def _run_cross(args: Namespace, line: str) -> None:
+    """Try bundles on data that they were not trained on, each figure with its interval."""
+    require_options(args, "data")
     from miko_clf import manifest
     from miko_clf.data.dataset import open_folder
 
-    renamed = parse_label_map(given.label_map)
-    folders = [open_folder(Path(path), label_map=renamed) for path in given.data]
+    label_map = parse_label_map(args.label_map)
+    folders = [open_folder(Path(path), label_map=label_map) for path in args.data]
     from miko_clf.evaluate.analysis.transfer import measure_transfer
 
-    found = measure_transfer(
-        given.bundles,
+    matrix = measure_transfer(
+        args.bundles,
         folders,
-        given.split,
-        None if given.no_cache else given.cache,
-        metric=given.metric,
-        num_resamples=given.resamples,
+        args.split,
+        choose_cache(args),
+        metric=args.metric,
+        num_resamples=args.resamples,
         command=line,
     )
-    _show_matrix(found)
-    first = given.bundles[0]
-    out = given.out or first.with_name(f"{first.name}.cross")
-    manifest.write_json(out / "matrix.json", {**found.as_json(), "command": line})
-    print(f"matrix: {out / 'matrix.json'}")
+    first = args.bundles[0]
+    path = (args.out or first.with_name(f"{first.name}.cross")) / "matrix.json"
+    manifest.write_json(path, {**matrix.as_json(), "command": line})
+    if args.json:
+        print(path.read_text(encoding="utf-8"), end="")
+    else:
+        _print_matrix(matrix)
+    print(f"matrix: {path}", file=sys.stderr if args.json else sys.stdout)
 
 
-def _show_matrix(found: Any) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    columns = {cell.test: cell.posts for cell in found.cells}
-    table = Table(box=box.SIMPLE_HEAD, title=f"{found.metric}, split {found.split}")
-    table.add_column("trained as")
-    for name, posts in columns.items():
-        table.add_column(f"{escape(name)}\n{posts:,} posts", justify="right")
-    for system in dict.fromkeys(cell.train for cell in found.cells):
-        cells = [cell for cell in found.cells if cell.train == system]
-        table.add_row(escape(system), *(escape(_format_matrix_cell(cell)) for cell in cells))
-    console = Console()
-    console.print(table)
-    say = "* the data that the system was trained on. In brackets the 95 % interval over posts."
-    console.print(say, highlight=False)
+def _print_matrix(matrix: Any) -> None:
+    sets = {cell.test: f"{cell.test}\n{cell.posts:,} posts" for cell in matrix.cells}
+    systems = dict.fromkeys(cell.train for cell in matrix.cells)
+    rows = [
+        [system, *(_format_cell(cell) for cell in matrix.cells if cell.train == system)]
+        for system in systems
+    ]
+    title = f"{matrix.metric}, split {matrix.split}"
+    print_table(make_table(title, ("trained as", *sets.values()), rows))
+    print("* the data that the system was trained on. In brackets the 95 % interval over posts.")
 
 
-def _format_matrix_cell(cell: Any) -> str:
+def _format_cell(cell: Any) -> str:
     value, low, high = cell.value
     return f"{value:.3f}{'*' if cell.home else ''} [{low:.3f}, {high:.3f}]"
 
 
-CROSS_COMMANDS: Mapping[str, Command] = {
+def _add_sweep_options(parser: Parser) -> None:
+    add = parser.add_argument
+    say = "YAML file or name of a shipped recipe; RECIPE,key=value,... changes keys"
+    add("recipe", type=str, metavar="RECIPE", help=say)
+    say = (
+        "a key and what it may be: fusion.layers=1..4, fusion.dropout=0.0..0.5, "
+        "task.optimiser.rate=log:1e-4..1e-2 or task.optimiser.decay=linear,cosine; "
+        "give it once for each key"
+    )
+    add("--range", type=str, action="append", default=[], metavar="KEY=...", help=say)
+    say = "folder of trials, logs and the best; a sweep that was stopped there goes on"
+    add("--out", type=Path, metavar="DIR", help=say)
+    say = "trials in all, those among them that are done already (default: %(default)s)"
+    add("--trials", type=PositiveInt, default=20, metavar="N", help=say)
+    say = (
+        "what validation measures in the kept epoch (default: %(default)s); the best value is "
+        "flattered, because validation chose it"
+    )
+    add("--metric", choices=SWEEP_METRICS, default="macro_f1", help=say)
+    say = "seeds that a trial is trained from and its value is the mean of (default: %(default)s)"
+    add("--seeds", type=PositiveInt, default=1, metavar="N", help=say)
+    add_training_options(parser)
+    add_json_option(parser)
+    add_data_options(parser)
+
+
+def _run_sweep(args: Namespace, line: str) -> None:
+    """Search values of a recipe's keys by validation, which flatters the best it finds.
+
+    Prints the trials, best first, and how much each key mattered; --out holds the best recipe as
+    best.yaml and its bundle as best.
+    """
+    require_options(args, "data", "out", "range")
+    from miko_clf import manifest
+    from miko_clf.experiment.search_space import parse_ranges
+    from miko_clf.experiment.sweep import Sweep, measure_importances, tune_recipe
+
+    plan = Sweep(
+        out=args.out,
+        recipe=args.recipe,
+        ranges=parse_ranges(args.range),
+        trials=args.trials,
+        metric=args.metric,
+        seeds=args.seeds,
+        positive=args.positive,
+        leaks=args.i_know_it_leaks,
+    )
+    plan.check_ranges()  # before posts are read
+    data, skipped = open_data(args)
+    trials = tune_recipe(plan, data, choose_cache(args))
+    shares = measure_importances(plan, trials)
+    manifest.write_json(plan.out / "importance.json", shares)
+    if args.json:
+        best = {"recipe": str(plan.out / "best.yaml"), "bundle": str(plan.out / "best")}
+        best |= {"trial": plan.find_best(trials).number}
+        rows = [asdict(trial) for trial in trials]
+        print_json({"metric": plan.metric, "trials": rows, "importance": shares, "best": best})
+    else:
+        _print_trials(plan, trials, shares)
+        _print_best(plan, trials, args.data)
+    write_skipped_posts(skipped, plan.out / "skipped.json")
+
+
+def _print_trials(plan: Any, trials: Sequence[Any], shares: Mapping[str, float]) -> None:
+    keys = [key_range.key for key_range in plan.ranges]
+    done = [trial for trial in trials if trial.value is not None]
+    rows = [
+        (
+            str(trial.number),
+            _format_value(trial),
+            *(_format_param(trial.params[key]) for key in keys),
+            f"{trial.seconds:.1f}" if trial.repeats is None else f"as {trial.repeats}",
+        )
+        for trial in sorted(done, key=lambda trial: -plan.sign * trial.value)
+    ]
+    columns = ("trial", plan.metric, *keys, "seconds")
+    print_table(make_table(f"{plan.metric} on val, best first", columns, rows))
+    for trial in trials:
+        if trial.state == "failed":
+            print(f"trial {trial.number} failed: {trial.error}")
+    if shares:
+        said = ", ".join(f"{key} {share:.0%}" for key, share in shares.items())
+        print(f"importance (PED-ANOVA, rough): {said}")
+
+
+def _format_value(trial: Any) -> str:
+    values = trial.by_seed
+    spread = f" [{min(values):.4f}, {max(values):.4f}]" if len(values) > 1 else ""
+    return f"{trial.value:.4f}{spread}"
+
+
+def _format_param(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _print_best(plan: Any, trials: Sequence[Any], data: Path) -> None:
+    best, count = plan.find_best(trials), sum(trial.value is not None for trial in trials)
+    which = " (of its first seed)" if plan.seeds > 1 else ""
+    print(f"best:   {plan.out / 'best.yaml'}, bundle {plan.out / 'best'}{which}")
+    print(
+        f"its {plan.metric} of {best.value:.4f} is flattered: validation chose it among {count} "
+        "trials; only posts that no choice was made on can say how good it is"
+    )
+    bundle, where = shlex.quote(str(plan.out / "best")), shlex.quote(str(data))
+    print(f"next:   miko-clf evaluate {bundle} --data {where} --split test")
+
+
+COMPARE_COMMANDS: Mapping[str, Command] = {
+    "sweep": Command(
+        "RECIPE --data D --out DIR --range KEY=... [--range KEY=... ...] [options]",
+        "tiny --data posts --out runs/sweep --range fusion.layers=1..4 --trials 20",
+        _add_sweep_options,
+        _run_sweep,
+        "train,sweep",
+    ),
+    "compare": Command(
+        "RECIPE... --data D --out DIR [--seeds N] [options]",
+        "mobilenet-minilm-with --data posts --out runs/does-it-help",
+        _add_compare_options,
+        _run_compare,
+        "train",
+    ),
+    "evaluate": Command(
+        "BUNDLE... --data D [--split S] [options]",
+        "runs/demo --data runs/world/sarcasm --split test",
+        _add_evaluate_options,
+        _run_evaluate,
+        "train",
+    ),
     "cross": Command(
-        "Try bundles on data that they were not trained on, each figure with its interval",
         "BUNDLE... --data D1 [--data D2 ...] [--split S] [options]",
         "runs/a runs/b --data data/a --data data/b",
         _add_cross_options,
+        _run_cross,
         "train",
-    )
+    ),
 }
-CROSS_ACTS: Mapping[str, Callable[[Namespace, str], None]] = {"cross": _run_cross}

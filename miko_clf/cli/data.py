@@ -1,13 +1,39 @@
 """The commands that look at data before training: their options and what they call."""
 
+import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from textwrap import fill
+from typing import Any
 
 from jsonargparse import Namespace
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from miko_clf.cli.parser import Command, Parser, parse_label_map
+from miko_clf.cli.tables import add_json_option, print_json
+
+
+def _add_world_options(parser: Parser) -> None:
+    add = parser.add_argument
+    add("out", type=Path, metavar="OUT", help="folder for images/, sarcasm/, harm/ and both/")
+    add("--seed", type=NonNegativeInt, default=0, metavar="N", help="(default: %(default)s)")
+    say = "posts, a multiple of four (default: %(default)s)"
+    add("--posts", type=PositiveInt, default=3000, metavar="N", help=say)
+
+
+def _run_world(args: Namespace, line: str) -> None:
+    """Write the demo world: posts whose label is in neither the words nor the picture alone."""
+    from miko_clf.data.demo.world import write_world
+    from miko_clf.progress import show_progress
+
+    watch = partial(show_progress, what="drawing")
+    folder = write_world(args.out, seed=args.seed, num_posts=args.posts, progress=watch)
+    print(f"demo world: {folder}")
+    where = shlex.quote(str(folder / "sarcasm"))
+    print(f"next:       miko-clf fit tiny --data {where} --out runs/demo")
 
 
 def _add_data_options(parser: Parser) -> None:
@@ -15,56 +41,79 @@ def _add_data_options(parser: Parser) -> None:
     parser.add_argument("data", type=Path, nargs="?", metavar="DATA", help=say)
     say = "which of the tasks that a published data set has"
     parser.add_argument("--task", type=str, metavar="NAME", help=say)
+    add_json_option(parser)
 
 
-def _run_data(given: Namespace, line: str) -> None:
-    if given.data is None:
-        _list_published_sets()
-    else:
-        _describe_folder(given.data, given.task)
+def _run_data(args: Namespace, line: str) -> None:
+    """List the published data sets that are read as they are, or say what is in a folder.
 
-
-def _list_published_sets() -> None:
+    Opens every split of DATA, decodes every picture, and counts posts, classes, images and
+    intentions; rows that cannot be used are counted, and do not end it.
+    """
     from miko_clf.data.dataset import PUBLISHED_SETS
 
-    for each in PUBLISHED_SETS:
-        print(f"{each.name}: {each.what}")
-        print(f"  tasks   {', '.join(each.tasks)}")
-        for split, count in each.splits.items():
-            print(f"  {split:<12}  {count.line() if count else 'counts unknown'}")
-        print(f"  known by  {each.files}")
-        print(f"  tried on  {each.checked_on}")
+    if args.data is not None:
+        facts = _describe_folder(args.data, args.task)
+        print_json(facts) if args.json else _print_folder(facts)
+    elif args.json:
+        print_json([_list_set_facts(published) for published in PUBLISHED_SETS])
+    else:
+        for published in PUBLISHED_SETS:
+            _print_set(published)
 
 
-def _describe_folder(path: Path, task: str | None) -> None:
+def _list_set_facts(published: Any) -> dict[str, Any]:
+    splits = {name: count and count._asdict() for name, count in published.splits.items()}
+    return {**published._asdict(), "splits": splits}
+
+
+def _print_set(published: Any) -> None:
+    splits = {
+        name: count.line() if count else "counts unknown"
+        for name, count in published.splits.items()
+    }
+    facts = {"known by": published.files, "tried on": published.checked_on}
+    print(_wrap(f"{published.name}: ", published.what))
+    for name, text in {"tasks": ", ".join(published.tasks), **splits, **facts}.items():
+        print(_wrap(f"  {name:<12}  ", text))
+
+
+def _wrap(lead: str, text: str) -> str:
+    indent = " " * (len(lead) if lead.startswith(" ") else 2)
+    return fill(lead + text, 79, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def _describe_folder(path: Path, task: str | None) -> dict[str, Any]:
     from miko_clf.data.dataset import open_folder
     from miko_clf.data.labels import flatten_label
     from miko_clf.data.readers import SkipReport
 
     report = SkipReport()
     data = open_folder(path, report=report, task=task)
-    print(f"{path}: {data.kind}")
+    splits = {}
     for split in data.splits:
         posts = data.read(split)
         classes = Counter(name for post in posts for name in flatten_label(post.label))
-        shown = ", ".join(f"{name} {count:,}" for name, count in sorted(classes.items()))
-        images = sum(post.image is not None for post in posts)
-        intended = sum(bool(post.intentions) for post in posts)
-        print(f"  {split:<12}  {len(posts):,} posts: {shown or 'no labels'}")
-        print(f"  {'':<12}  {images:,} with an image, {intended:,} with intentions")
-    if len(report):
-        print(f"  {len(report):,} rows cannot be used; the first: {': '.join(next(iter(report)))}")
+        splits[split] = {
+            "posts": len(posts),
+            "classes": dict(sorted(classes.items())),
+            "with_image": sum(post.image is not None for post in posts),
+            "with_intentions": sum(bool(post.intentions) for post in posts),
+        }
+    unusable = [{"where": where, "reason": reason} for where, reason in report]
+    return {"path": str(path), "kind": data.kind, "splits": splits, "unusable": unusable}
 
 
-DATA_COMMANDS: Mapping[str, Command] = {
-    "data": Command(
-        "List the published data sets that are read as they are, or say what is in a folder",
-        "[DATA] [--task NAME]",
-        "../data/harm-c",
-        _add_data_options,
-    ),
-}
-DATA_ACTS: Mapping[str, Callable[[Namespace, str], None]] = {"data": _run_data}
+def _print_folder(facts: Mapping[str, Any]) -> None:
+    print(f"{facts['path']}: {facts['kind']}")
+    for split, counts in facts["splits"].items():
+        classes = ", ".join(f"{name} {count:,}" for name, count in counts["classes"].items())
+        print(_wrap(f"  {split:<12}  ", f"{counts['posts']:,} posts: {classes or 'no labels'}"))
+        images, intentions = counts["with_image"], counts["with_intentions"]
+        print(f"  {'':<12}  {images:,} with an image, {intentions:,} with intentions")
+    if unusable := facts["unusable"]:
+        first = f"{unusable[0]['where']}: {unusable[0]['reason']}"
+        print(f"  {len(unusable):,} rows cannot be used; the first: {first}")
 
 
 def _add_audit_options(parser: Parser) -> None:
@@ -76,7 +125,8 @@ def _add_audit_options(parser: Parser) -> None:
     add("--split-seed", type=int, metavar="N", help=say)
     say = "folder of report.json and report.html (default: DATA's name + .audit, in this folder)"
     add("--out", type=Path, metavar="DIR", help=say)
-    add("--json", type=Path, metavar="FILE", help="write the JSON here instead")
+    say = "print the JSON on stdout and nothing else there; with FILE, write it to FILE instead"
+    add("--json", type=str, nargs="?", const="-", metavar="FILE", help=say)
     add("--html", type=Path, metavar="FILE", help="write the page here instead")
     say = (
         "new folder for a copy without the leak: a post that stands on two sides of a split "
@@ -88,7 +138,13 @@ def _add_audit_options(parser: Parser) -> None:
     add("--write-clean", type=Path, metavar="DIR", help=say)
 
 
-def _run_audit(given: Namespace, line: str) -> None:
+def _run_audit(args: Namespace, line: str) -> None:
+    """Look for leaks, shortcuts and faults in a folder of posts, and exit 1 on a leak.
+
+    A leak makes results void, as a test post that stands in train does. A shortcut is a number
+    that tells the label and should not, such as the size of a picture's file. Prints tables and
+    writes the whole audit as a page and as JSON.
+    """
     from rich.console import Console
 
     from miko_clf import manifest
@@ -97,31 +153,40 @@ def _run_audit(given: Namespace, line: str) -> None:
     from miko_clf.data.audit.overlaps import read_compared_posts
     from miko_clf.data.audit.report import print_audit, render_audit_page
 
-    if given.write_clean is not None:
-        check_new_folder(given.write_clean)
-    seen = read_compared_posts(
-        given.data, label_map=parse_label_map(given.label_map), split_seed=given.split_seed
+    if args.write_clean is not None:
+        check_new_folder(args.write_clean)
+    posts = read_compared_posts(
+        args.data, label_map=parse_label_map(args.label_map), split_seed=args.split_seed
     )
-    found = audit_posts(seen)
-    out = given.out or Path(f"{found.data}.audit")
-    as_json, as_html = given.json or out / "report.json", given.html or out / "report.html"
-    manifest.write_json(as_json, found.model_dump(mode="json"))
-    manifest.write_text(as_html, render_audit_page(found))
-    print_audit(found, Console(soft_wrap=not sys.stdout.isatty()))
-    print(f"report: {as_html} and {as_json}")
-    if given.write_clean is not None:
-        left_out = write_clean_copy(seen, given.write_clean)
-        print(f"clean:  {given.write_clean}, {len(left_out):,} posts left out")
-    sys.exit(bool(found.leaks))
+    audit = audit_posts(posts)
+    out = args.out or Path(f"{audit.data}.audit")
+    on_stdout = args.json == "-"
+    json_file = out / "report.json" if args.json in (None, "-") else Path(args.json)
+    page = args.html or out / "report.html"
+    manifest.write_json(json_file, audit.model_dump(mode="json"))
+    manifest.write_text(page, render_audit_page(audit))
+    if on_stdout:
+        print(json_file.read_text(encoding="utf-8"), end="")
+    else:
+        print_audit(audit, Console(soft_wrap=not sys.stdout.isatty()))
+    notes = sys.stderr if on_stdout else sys.stdout
+    print(f"report: {page} and {json_file}", file=notes)
+    if args.write_clean is not None:
+        dropped = write_clean_copy(posts, args.write_clean)
+        print(f"clean:  {args.write_clean}, {len(dropped):,} posts left out", file=notes)
+    sys.exit(bool(audit.leaks))
 
 
-AUDIT_COMMANDS: Mapping[str, Command] = {
+DATA_COMMANDS: Mapping[str, Command] = {
+    "world": Command("OUT [--seed N] [--posts N]", "runs/world", _add_world_options, _run_world),
+    "data": Command(
+        "[DATA] [--task NAME] [--json]", "../data/harm-c", _add_data_options, _run_data
+    ),
     "audit": Command(
-        "Look for leaks, shortcuts and faults in a folder of posts, and exit 1 on a leak",
         "DATA [--out DIR] [--write-clean DIR] [options]",
         "runs/world/sarcasm",
         _add_audit_options,
+        _run_audit,
         "train",
-    )
+    ),
 }
-AUDIT_ACTS: Mapping[str, Callable[[Namespace, str], None]] = {"audit": _run_audit}

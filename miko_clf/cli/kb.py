@@ -1,139 +1,74 @@
 """The commands on a knowledge base: their options and what they call."""
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 
-from miko_clf.cli import distil
-from miko_clf.cli.distil import add_server_options
-from miko_clf.cli.parser import Command, Parser
+from miko_clf.cli.distil import (
+    add_server_options,
+    open_client,
+    print_tally,
+    read_plan,
+    read_run_terms,
+    resolve_model,
+)
+from miko_clf.cli.parser import Command, Parser, write_skipped_posts
+from miko_clf.cli.tables import add_json_option, make_table, print_json, print_table
 from miko_clf.errors import MikoError
 
-_ROW_KINDS = ("posts", "intentions")
+
+def _add_kb_argument(parser: Parser) -> None:
+    parser.add_argument("kb", type=Path, metavar="KB", help="knowledge base that distil wrote")
 
 
-def _add_import_options(parser: Parser) -> None:
-    """Add what `kb import` takes."""
+def _add_stats_options(parser: Parser) -> None:
     _add_kb_argument(parser)
-    add = parser.add_argument
-    say = "released file of MIKO: the benchmark, intentions with key information, or descriptions"
-    add("files", type=Path, nargs="+", metavar="FILE", help=say)
-    say = "MMSD2.0 file, or folder of its splits, whose labels the posts are given"
-    add("--labels", type=Path, metavar="PATH", help=say)
-    add("--images", type=Path, metavar="DIR", help="where the pictures of the posts lie")
+    add_json_option(parser)
+
+
+def _run_stats(args: Namespace, line: str) -> None:
+    """Say what a knowledge base holds, by relation, task, label and model.
+
+    `refused` and `missing` are per cent of the asked, `valid %` is of those that were judged,
+    `distinct-1` and `-2` are the shares of different words and word pairs among all.
+    """
+    from miko_clf.distil.kb.stats import compute_knowledge_stats, make_stats_tables
+    from miko_clf.distil.kb.store import open_for_reading
+
+    stats = compute_knowledge_stats(open_for_reading(args.kb))
+    if args.json:
+        print_json(stats)
+        return
+    for table in make_stats_tables(stats):
+        print_table(table)
+
+
+def _add_show_options(parser: Parser) -> None:
+    _add_kb_argument(parser)
+    parser.add_argument("id", type=str, metavar="ID", help="id of a post")
+    parser.add_argument("--raw", action="store_true", help="show the answers as they came")
+
+
+def _run_show(args: Namespace, line: str) -> None:
+    """Show all that is known of one post."""
+    from miko_clf.distil.kb.show import show_known_post
+    from miko_clf.distil.kb.store import open_for_reading
+
+    print(show_known_post(open_for_reading(args.kb), args.id, raw=args.raw))
 
 
 def _add_export_options(parser: Parser) -> None:
-    """Add what `kb export` takes."""
     _add_kb_argument(parser)
     add = parser.add_argument
     add("out", type=Path, metavar="OUT", help=".jsonl or .parquet file to write")
     say = "file whose posts are filled in, with all the columns that it has"
     add("--posts", type=Path, metavar="POSTS", help=say)
     say = "a row is a post, or an intention with its provenance (default: %(default)s)"
-    add("--rows", choices=_ROW_KINDS, default="posts", help=say)
-    _add_choice_options(parser)
-    add("--skip-bad", action="store_true", help="pass over bad posts and list them in a file")
-
-
-def _add_show_options(parser: Parser) -> None:
-    """Add what `kb show` takes."""
-    _add_kb_argument(parser)
-    parser.add_argument("id", type=str, metavar="ID", help="id of a post")
-    parser.add_argument("--raw", action="store_true", help="show the answers as they came")
-
-
-def _add_stats_options(parser: Parser) -> None:
-    """Add what `kb stats` takes."""
-    _add_kb_argument(parser)
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-
-
-def _add_judge_options(parser: Parser) -> None:
-    """Add what `kb judge` takes."""
-    _add_kb_argument(parser)
-    add_server_options(parser)
-    say = "share of the posts that are judged twice, to see how far the judge agrees with itself"
-    add = parser.add_argument
-    add("--repeat", type=ClosedUnitInterval, default=0.05, metavar="X", help=f"{say} (%(default)s)")
-    add("--no-pictures", action="store_true", help="judge by the words and the description")
-    say = "keep @names, addresses and telephone numbers (default: masked unless the server is near)"
-    add("--keep-names", action="store_true", help=say)
-
-
-def _add_critic_options(parser: Parser) -> None:
-    """Add what `kb critic` takes."""
-    _add_kb_argument(parser)
-    add = parser.add_argument
-    add("--text", type=str, required=True, metavar="NAME", help="text tower: a folder or a name")
-    add("--out", type=Path, required=True, metavar="DIR", help="folder of the critic")
-    add("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
-
-
-def _add_weigh_options(parser: Parser) -> None:
-    """Add what `kb weigh` takes."""
-    _add_kb_argument(parser)
-    say = "folder that kb critic has written"
-    parser.add_argument("--critic", type=Path, required=True, metavar="DIR", help=say)
-
-
-def _add_agree_options(parser: Parser) -> None:
-    """Add what `kb agree` takes."""
-    _add_kb_argument(parser)
-
-
-def _add_annotate_options(parser: Parser) -> None:
-    """Add what `kb annotate` takes."""
-    _add_kb_argument(parser)
-    add = parser.add_argument
-    add("out", type=Path, metavar="OUT.json", help="tasks to write; the interface goes beside them")
-    say = "folder of pictures that Label Studio serves (default: that of the knowledge base)"
-    add("--images", type=Path, metavar="DIR", help=say)
-    add("--count", type=PositiveInt, metavar="N", help="posts, drawn by their ids (default: all)")
-    say = "show annotators what judges said; they will lean to it"
-    add("--prefill", action="store_true", help=say)
-
-
-def _add_annotated_options(parser: Parser) -> None:
-    """Add what `kb annotated` takes."""
-    _add_kb_argument(parser)
-    say = "JSON export of Label Studio"
-    parser.add_argument("file", type=Path, metavar="FILE.json", help=say)
-
-
-def _add_leak_options(parser: Parser) -> None:
-    """Add what `kb leak` takes."""
-    add = parser.add_argument
-    add("posts", type=Path, metavar="POSTS", help="file of labelled posts, or a data folder")
-    say = "split of a data folder, may be repeated (default: train, else all)"
-    add("--split", action="append", default=[], metavar="S", help=say)
-
-
-def _add_bench_options(parser: Parser) -> None:
-    """Add what `kb bench` takes."""
-    add = parser.add_argument
-    add("reference", type=Path, metavar="REFERENCE", help="knowledge base of the reference")
-    add("others", type=Path, nargs="+", metavar="KB", help="knowledge bases to compare with it")
-    say = "folder of a text encoder for BERTScore (default: BERTScore is left out)"
-    add("--encoder", type=str, metavar="NAME", help=say)
-    add("--by-model", action="store_true", help="a row for each model of a knowledge base")
-    say = "posts that are compared at most (default: %(default)s)"
-    add("--limit", type=PositiveInt, default=1000, metavar="N", help=say)
-    add("--out", type=Path, metavar="OUT.json", help="write the table here, and as .md beside it")
-
-
-def _add_kb_argument(parser: Parser) -> None:
-    parser.add_argument(
-        "kb", type=Path, metavar="KB", help="knowledge base that distil has written"
-    )
-
-
-def _add_choice_options(parser: Parser) -> None:
-    add = parser.add_argument
+    add("--rows", choices=("posts", "intentions"), default="posts", help=say)
     say = "set of answers (default: the newest that ended well)"
     add("--sample", type=NonNegativeInt, metavar="N", help=say)
     say = "leave out intentions that judges find less plausible, from 0 to 1, and unjudged ones"
@@ -141,120 +76,36 @@ def _add_choice_options(parser: Parser) -> None:
     add("--without", action="append", default=[], metavar="REL", help="leave out a relation")
     say = "which to export where there are both"
     add("--rationale", choices=("rationale", "debate"), help=say)
+    add("--skip-bad", action="store_true", help="pass over bad posts and list them in a file")
 
 
-_JUDGE_USAGE = "KB --server URL --model NAME [options]"
-_JUDGE_EXAMPLE = "kb.sqlite --server http://127.0.0.1:8000/v1 --model another-model"
-KB_COMMANDS: Mapping[str, Command] = {
-    "kb stats": Command(
-        "Say what a knowledge base holds, by relation, task, label and model",
-        "KB [--json]",
-        "kb.sqlite",
-        _add_stats_options,
-        "distil",
-    ),
-    "kb show": Command(
-        "Show all that is known of one post", "KB ID [--raw]", "kb.sqlite a1", _add_show_options, "distil"
-    ),
-    "kb export": Command(
-        "Write posts with what is known of them, as JSONL or Parquet",
-        "KB OUT [--posts POSTS] [options]",
-        "kb.sqlite with-intentions.jsonl --posts posts.jsonl",
-        _add_export_options,
-        "distil",
-    ),
-    "kb import": Command(
-        "Take MIKO's released files into a knowledge base",
-        "KB FILE... [--labels PATH] [--images DIR]",
-        "miko.sqlite MIKO_benchmark.json",
-        _add_import_options,
-        "distil",
-    ),
-    "kb judge": Command(
-        "Ask an LLM how plausible and how typical each intention is",
-        _JUDGE_USAGE,
-        _JUDGE_EXAMPLE,
-        _add_judge_options,
-        "distil",
-    ),
-    "kb critic": Command(
-        "Train a critic on what people said of intentions",
-        "KB --text NAME --out DIR",
-        "miko.sqlite --text all-MiniLM-L6-v2 --out critic",
-        _add_critic_options,
-        "train,distil",
-    ),
-    "kb weigh": Command(
-        "Put a critic's probability on every intention",
-        "KB --critic DIR",
-        "kb.sqlite --critic critic",
-        _add_weigh_options,
-        "train,distil",
-    ),
-    "kb agree": Command(
-        "Say how far judges, critics and people agree", "KB", "kb.sqlite", _add_agree_options, "distil"
-    ),
-    "kb annotate": Command(
-        "Write intentions as tasks of Label Studio",
-        "KB OUT.json [options]",
-        "kb.sqlite tasks.json --count 300",
-        _add_annotate_options,
-        "distil",
-    ),
-    "kb annotated": Command(
-        "Read what annotators said back in", "KB FILE.json", "kb.sqlite export.json", _add_annotated_options,
-        "distil",
-    ),
-    "kb leak": Command(
-        "Say which texts of posts give their labels away",
-        "POSTS [--split S]",
-        "with-rationales.jsonl",
-        _add_leak_options,
-        "distil",
-    ),
-    "kb bench": Command(
-        "Compare what several models wrote with a reference",
-        "REFERENCE KB... [--encoder NAME] [options]",
-        "teacher.sqlite student.sqlite --encoder all-MiniLM-L6-v2",
-        _add_bench_options,
-        "train,distil",
-    ),
-}  # fmt: skip
+def _run_export(args: Namespace, line: str) -> None:
+    """Write posts with what is known of them, as JSONL or Parquet.
 
-
-def _run_import(given: Namespace, line: str) -> None:
-    from miko_clf.distil.kb.import_miko import import_release
-
-    made = import_release(given.kb, given.files, labels=given.labels, images=given.images)
-    print(made.line())
-    for name, fault in made.odd[:10]:
-        print(f"  {name}: {fault}")
-    print(f"next: miko-clf kb stats {shlex.quote(str(given.kb))}")
-
-
-def _run_export(given: Namespace, line: str) -> None:
+    The file is what fit, score and the other commands read as posts.
+    """
     from miko_clf.data.readers import SkipReport
     from miko_clf.distil.kb.export import export_knowledge
     from miko_clf.distil.kb.query import KnowledgeChoice
     from miko_clf.distil.kb.store import open_for_reading
 
-    report = SkipReport() if given.skip_bad else None
+    report = SkipReport() if args.skip_bad else None
     choice = KnowledgeChoice(
-        sample=given.sample,
-        min_plausibility=given.min_plausibility,
-        without=_check_relations(given.without),
-        rationale=given.rationale,
+        sample=args.sample,
+        min_plausibility=args.min_plausibility,
+        without=_check_relations(args.without),
+        rationale=args.rationale,
     )
-    made = export_knowledge(
-        open_for_reading(given.kb),
-        given.out,
-        posts=given.posts,
-        rows=given.rows,
+    tally = export_knowledge(
+        open_for_reading(args.kb),
+        args.out,
+        posts=args.posts,
+        rows=args.rows,
         choice=choice,
         report=report,
     )
-    print(made.line())
-    distil.write_skipped_beside(report, given.out)
+    print(tally.line())
+    write_skipped_posts(report, args.out.with_name(f"{args.out.name}.skipped.json"))
 
 
 def _check_relations(names: list[str]) -> Any:
@@ -266,173 +117,274 @@ def _check_relations(names: list[str]) -> Any:
     return tuple(names)
 
 
-def _run_show(given: Namespace, line: str) -> None:
-    from miko_clf.distil.kb.show import show_known_post
-    from miko_clf.distil.kb.store import open_for_reading
-
-    print(show_known_post(open_for_reading(given.kb), given.id, raw=given.raw))
-
-
-def _run_stats(given: Namespace, line: str) -> None:
-    from rich.console import Console
-
-    from miko_clf.distil.kb.stats import compute_knowledge_stats, make_stats_tables
-    from miko_clf.distil.kb.store import open_for_reading
-
-    found = compute_knowledge_stats(open_for_reading(given.kb))
-    if given.json:
-        print(found.model_dump_json(indent=2))
-        return
-    for table in make_stats_tables(found):
-        Console().print(table)
+def _add_import_options(parser: Parser) -> None:
+    _add_kb_argument(parser)
+    add = parser.add_argument
+    say = "released file of MIKO: the benchmark, intentions with key information, or descriptions"
+    add("files", type=Path, nargs="+", metavar="FILE", help=say)
+    say = "MMSD2.0 file, or folder of its splits, whose labels the posts are given"
+    add("--labels", type=Path, metavar="PATH", help=say)
+    add("--images", type=Path, metavar="DIR", help="where the pictures of the posts lie")
 
 
-def _run_judge(given: Namespace, line: str) -> None:
-    from miko_clf.distil.agreement import describe_agreements
-    from miko_clf.distil.jobs import JobPlan
+def _run_import(args: Namespace, line: str) -> None:
+    """Take MIKO's released files into a knowledge base."""
+    from miko_clf.distil.kb.import_miko import import_release
+
+    tally = import_release(args.kb, args.files, labels=args.labels, images=args.images)
+    print(tally.line())
+    for name, fault in tally.odd[:10]:
+        print(f"  {name}: {fault}")
+    print(f"next: miko-clf kb stats {shlex.quote(str(args.kb))}")
+
+
+def _add_judge_options(parser: Parser) -> None:
+    _add_kb_argument(parser)
+    say = "share of the posts that are judged twice, to see how far the judge agrees with itself"
+    add = parser.add_argument
+    add("--repeat", type=ClosedUnitInterval, default=0.05, metavar="X", help=f"{say} (%(default)s)")
+    add_server_options(parser)
+
+
+def _run_judge(args: Namespace, line: str) -> None:
+    """Ask an LLM how plausible and how typical each intention is.
+
+    What it says is kept in KB as scores of llm:NAME. A model favours what it wrote itself, so ask
+    another.
+    """
+    from miko_clf.distil.agreement import measure_agreements
     from miko_clf.distil.judge import judge_knowledge_base
     from miko_clf.distil.kb.store import open_for_reading
 
-    is_near, model = distil.resolve_model(given)
-    plan = JobPlan(
-        "judge",
-        model,
-        fallbacks=tuple(given.fallback),
-        pictures=not given.no_pictures,
-        masked=not (is_near or given.keep_names),
-        temperature=given.temperature,
-        top_p=given.top_p,
-        seed=given.seed,
-        max_tokens=given.max_tokens,
-    )
-    sender = distil.open_client(given)
+    is_near, model = resolve_model(args)
+    plan = read_plan(args, "judge", model, is_near=is_near)
     tally = judge_knowledge_base(
-        given.kb, plan, sender, distil.read_run_terms(given), repeat=given.repeat
+        args.kb, plan, open_client(args), read_run_terms(args), repeat=args.repeat
     )
-    distil.print_tally(tally)
-    for agreed in describe_agreements(open_for_reading(given.kb)):
-        print(agreed)
+    print_tally(tally)
+    for match in measure_agreements(open_for_reading(args.kb)):
+        print(match.line())
 
 
-def _run_critic(given: Namespace, line: str) -> None:
+def _run_agreement(args: Namespace, line: str) -> None:
+    """Say how far judges, critics and people agree.
+
+    Raw agreement, Krippendorff's alpha and Gwet's AC1 of each two that judged the same intentions;
+    again:NAME is what a judge said when it was asked a second time.
+    """
+    from miko_clf.distil.agreement import measure_agreements
+    from miko_clf.distil.kb.store import open_for_reading
+
+    matches = measure_agreements(open_for_reading(args.kb))
+    if args.json:
+        print_json([match._asdict() for match in matches])
+        return
+    if not matches:
+        print("no two judges share an intention")
+        return
+    rows = [
+        (
+            f"{match.one} and {match.other}",
+            name,
+            f"{figure.units:,}",
+            f"{figure.raw:.3f}",
+            "undefined" if figure.alpha is None else f"{figure.alpha:.3f}",
+            f"{figure.ac1:.3f}",
+        )
+        for match in matches
+        for name, figure in (("plausibility", match.plausibility), ("typicality", match.typicality))
+        if figure
+    ]
+    print_table(make_table("", ("judges", "of", "intentions", "raw", "alpha", "AC1"), rows))
+
+
+def _add_export_annotation_options(parser: Parser) -> None:
+    _add_kb_argument(parser)
+    add = parser.add_argument
+    add("out", type=Path, metavar="OUT.json", help="tasks to write; the interface goes beside them")
+    say = "folder of pictures that Label Studio serves (default: that of the knowledge base)"
+    add("--images", type=Path, metavar="DIR", help=say)
+    add("--count", type=PositiveInt, metavar="N", help="posts, drawn by their ids (default: all)")
+    say = "show annotators what judges said; they will lean to it"
+    add("--prefill", action="store_true", help=say)
+
+
+def _run_export_annotation(args: Namespace, line: str) -> None:
+    """Write intentions as tasks of Label Studio."""
+    from miko_clf.distil.annotation import draw_judged_posts, write_annotations
+    from miko_clf.distil.kb.store import open_for_reading
+
+    posts = [judged.post for judged in draw_judged_posts(open_for_reading(args.kb), args.count)]
+    folders = {post.image.parent for post in posts if isinstance(post.image, Path)}
+    root = args.images or (min(folders) if len(folders) == 1 else args.kb.absolute().parent)
+    count = write_annotations(args.out, posts, root, prefill=args.prefill)
+    print(f"{count:,} tasks: {args.out}; labelling interface: {args.out.with_suffix('.xml')}")
+
+
+def _add_import_annotation_options(parser: Parser) -> None:
+    _add_kb_argument(parser)
+    say = "JSON export of Label Studio"
+    parser.add_argument("file", type=Path, metavar="FILE.json", help=say)
+
+
+def _run_import_annotation(args: Namespace, line: str) -> None:
+    """Read what annotators said back in."""
+    from miko_clf.distil.agreement import measure_agreement
+    from miko_clf.distil.annotation import read_annotations, store_annotations, tabulate_ratings
+    from miko_clf.distil.kb.store import KnowledgeBase
+
+    answers = read_annotations(args.file)
+    with KnowledgeBase(args.kb) as kb:
+        print(f"{store_annotations(kb, answers):,} answers kept")
+    ratings = tabulate_ratings(answers, "plausible")
+    if len(ratings) > 1:
+        figures = measure_agreement(ratings)
+        print(
+            f"plausibility, {len(ratings)} annotators: raw {figures.raw:.3f}, "
+            f"alpha {figures.alpha}, AC1 {figures.ac1:.3f}"
+        )
+
+
+def _add_train_critic_options(parser: Parser) -> None:
+    _add_kb_argument(parser)
+    add = parser.add_argument
+    add("--text", type=str, required=True, metavar="NAME", help="text tower: a folder or a name")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of the critic")
+    add("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
+
+
+def _run_train_critic(args: Namespace, line: str) -> None:
+    """Train a critic on what people said of intentions."""
     from miko_clf.distil.annotation import load_judged_posts
     from miko_clf.distil.kb.store import open_for_reading
     from miko_clf.encode.build import build_text_tower
     from miko_clf.recipe import sections
     from miko_clf.train.critic import build_critic_examples, fit_critic
 
-    found = build_critic_examples(load_judged_posts(open_for_reading(given.kb)))
-    tower = build_text_tower(sections.TextTowerSection(source="transformers", name=given.text), [])
-    fit_critic(found, tower, seed=given.seed).write(given.out)
-    known = sum(example.valid is not None for example in found)
-    print(f"critic: {given.out}, trained on {known:,} intentions that people judged")
+    examples = build_critic_examples(load_judged_posts(open_for_reading(args.kb)))
+    tower = build_text_tower(sections.TextTowerSection(source="transformers", name=args.text), [])
+    fit_critic(examples, tower, seed=args.seed).write(args.out)
+    known = sum(example.valid is not None for example in examples)
+    print(f"critic: {args.out}, trained on {known:,} intentions that people judged")
+    kb, critic = shlex.quote(str(args.kb)), shlex.quote(str(args.out))
+    print(f"next:   miko-clf kb apply-critic {kb} --critic {critic}")
 
 
-def _run_weigh(given: Namespace, line: str) -> None:
+def _add_apply_critic_options(parser: Parser) -> None:
+    _add_kb_argument(parser)
+    say = "folder that kb train-critic has written"
+    parser.add_argument("--critic", type=Path, required=True, metavar="DIR", help=say)
+
+
+def _run_apply_critic(args: Namespace, line: str) -> None:
+    """Put a critic's probability on every intention."""
     from miko_clf.distil.annotation import store_critic_scores
     from miko_clf.distil.kb.store import KnowledgeBase
-    from miko_clf.train.critic import Critic, make_critic_scorer
+    from miko_clf.train.critic import Critic
 
-    critic = Critic.read(given.critic)
-    with KnowledgeBase(given.kb) as shelf:
-        count = store_critic_scores(
-            shelf, f"critic:{given.critic.name}", make_critic_scorer(critic)
-        )
-    print(f"{count:,} intentions weighed by critic:{given.critic.name}")
+    critic = Critic.read(args.critic)
+    with KnowledgeBase(args.kb) as kb:
+        count = store_critic_scores(kb, f"critic:{args.critic.name}", critic.score_posts)
+    print(f"{count:,} intentions weighed by critic:{args.critic.name}")
 
 
-def _run_agree(given: Namespace, line: str) -> None:
-    from miko_clf.distil.agreement import describe_agreements
-    from miko_clf.distil.kb.store import open_for_reading
-
-    found = describe_agreements(open_for_reading(given.kb))
-    print("\n".join(found) or "no two judges share an intention")
-
-
-def _run_annotate(given: Namespace, line: str) -> None:
-    from pathlib import Path
-
-    from miko_clf.distil.annotation import draw_judged_posts, write_annotations
-    from miko_clf.distil.kb.store import open_for_reading
-
-    posts = [one.post for one in draw_judged_posts(open_for_reading(given.kb), given.count)]
-    folders = {post.image.parent for post in posts if isinstance(post.image, Path)}
-    root = given.images or (min(folders) if len(folders) == 1 else given.kb.absolute().parent)
-    count = write_annotations(given.out, posts, root, prefill=given.prefill)
-    print(f"{count:,} tasks: {given.out}; labelling interface: {given.out.with_suffix('.xml')}")
+def _add_leak_options(parser: Parser) -> None:
+    add = parser.add_argument
+    add("posts", type=Path, metavar="POSTS", help="file of labelled posts, or a data folder")
+    say = "split of a data folder, may be repeated (default: train, else all)"
+    add("--split", action="append", default=[], metavar="S", help=say)
+    add_json_option(parser)
 
 
-def _run_annotated(given: Namespace, line: str) -> None:
-    from miko_clf.distil.agreement import measure_agreement
-    from miko_clf.distil.annotation import read_annotations, store_annotations, tabulate_ratings
-    from miko_clf.distil.kb.store import KnowledgeBase
+def _run_leak(args: Namespace, line: str) -> None:
+    """Say which texts of posts give their labels away.
 
-    answers = read_annotations(given.file)
-    with KnowledgeBase(given.kb) as shelf:
-        print(f"{store_annotations(shelf, answers):,} answers kept")
-    table = tabulate_ratings(answers, "plausible")
-    if len(table) > 1:
-        found = measure_agreement(table)
-        print(
-            f"plausibility, {len(table)} annotators: raw {found.raw:.3f}, alpha {found.alpha}, "
-            f"AC1 {found.ac1:.3f}"
-        )
-
-
-def _run_leak(given: Namespace, line: str) -> None:
+    Reads the label off a description, intentions or a rationale with simple words, and off the
+    post itself: a text that tells much more than its post knew the label.
+    """
     from miko_clf.data.audit.label_leakage import check_input_leakage
     from miko_clf.distil.run import open_post_stream
 
-    splits = tuple(given.split) or (("train",) if given.posts.is_dir() else ())
-    posts = [post for _, post in open_post_stream(given.posts, splits).found]
-    found = check_input_leakage(posts, ("description", "intention", "rationale"), allow=True)
-    for leak in found:
-        print(leak.line())
-    if not found:
+    splits = tuple(args.split) or (("train",) if args.posts.is_dir() else ())
+    posts = [post for _, post in open_post_stream(args.posts, splits).found]
+    leaks = check_input_leakage(posts, ("description", "intention", "rationale"), allow=True)
+    if not leaks:
         raise MikoError(
-            f"{given.posts}: nothing to probe; 20 posts of two labels with a description, "
+            f"{args.posts}: nothing to probe; 20 posts of two labels with a description, "
             "intentions or a rationale are needed"
         )
+    if args.json:
+        print_json(leaks)
+        return
+    columns = ("text", "verdict", "F1", "names masked", "off the post", "naming a class")
+    rows = [
+        (leak.name, leak.verdict, f"{leak.text_f1:.3f}", f"{leak.masked_f1:.3f}",
+         f"{leak.post_f1:.3f}", f"{leak.explicit:.1%} of {leak.rows:,}")
+        for leak in leaks
+    ]  # fmt: skip
+    print_table(make_table("macro-F1 of the label, read off a text", columns, rows))
 
 
-def _run_bench(given: Namespace, line: str) -> None:
-    from miko_clf.distil.kb.query import iterate_knowledge
-    from miko_clf.distil.kb.store import open_for_reading
-    from miko_clf.evaluate.bert_score import BertScore
-    from miko_clf.evaluate.generator_benchmark import (
-        benchmark_generators,
-        list_writers,
-        print_benchmark,
-        write_benchmark,
-    )
-
-    def read(kb: Any, by_model: bool) -> Any:
-        posts = (known.filled() for known in iterate_knowledge(open_for_reading(kb)))
-        return list_writers(kb.stem, posts, by_model=by_model)
-
-    (reference,) = read(given.reference, False)
-    others = [writer for kb in given.others for writer in read(kb, given.by_model)]
-    likeness = BertScore(given.encoder) if given.encoder else None
-    found = benchmark_generators(
-        reference, others, likeness, tower=given.encoder, limit=given.limit
-    )
-    print_benchmark(found)
-    if given.out:
-        write_benchmark(found, given.out, command=line)
-        print(f"table: {given.out} and {given.out.with_suffix('.md')}")
-
-
-KB_ACTS: Mapping[str, Callable[[Namespace, str], None]] = {
-    "kb stats": _run_stats,
-    "kb show": _run_show,
-    "kb export": _run_export,
-    "kb import": _run_import,
-    "kb judge": _run_judge,
-    "kb critic": _run_critic,
-    "kb weigh": _run_weigh,
-    "kb agree": _run_agree,
-    "kb annotate": _run_annotate,
-    "kb annotated": _run_annotated,
-    "kb leak": _run_leak,
-    "kb bench": _run_bench,
+KB_COMMANDS: Mapping[str, Command] = {
+    "kb stats": Command("KB [--json]", "kb.sqlite", _add_stats_options, _run_stats, "distil"),
+    "kb show": Command("KB ID [--raw]", "kb.sqlite a1", _add_show_options, _run_show, "distil"),
+    "kb export": Command(
+        "KB OUT [--posts POSTS] [options]",
+        "kb.sqlite with-intentions.jsonl --posts posts.jsonl",
+        _add_export_options,
+        _run_export,
+        "distil",
+    ),
+    "kb import": Command(
+        "KB FILE... [--labels PATH] [--images DIR]",
+        "miko.sqlite MIKO_benchmark.json",
+        _add_import_options,
+        _run_import,
+        "distil",
+    ),
+    "kb leak": Command(
+        "POSTS [--split S] [--json]",
+        "with-rationales.jsonl",
+        _add_leak_options,
+        _run_leak,
+        "distil",
+    ),
+    "kb judge": Command(
+        "KB --server URL --model NAME [options]",
+        "kb.sqlite --server http://127.0.0.1:8000/v1 --model another-model",
+        _add_judge_options,
+        _run_judge,
+        "distil",
+    ),
+    "kb export-annotation": Command(
+        "KB OUT.json [options]",
+        "kb.sqlite tasks.json --count 300",
+        _add_export_annotation_options,
+        _run_export_annotation,
+        "distil",
+    ),
+    "kb import-annotation": Command(
+        "KB FILE.json",
+        "kb.sqlite export.json",
+        _add_import_annotation_options,
+        _run_import_annotation,
+        "distil",
+    ),
+    "kb train-critic": Command(
+        "KB --text NAME --out DIR",
+        "miko.sqlite --text all-MiniLM-L6-v2 --out critic",
+        _add_train_critic_options,
+        _run_train_critic,
+        "train,distil",
+    ),
+    "kb apply-critic": Command(
+        "KB --critic DIR",
+        "kb.sqlite --critic critic",
+        _add_apply_critic_options,
+        _run_apply_critic,
+        "train,distil",
+    ),
+    "kb agreement": Command(
+        "KB [--json]", "kb.sqlite", _add_stats_options, _run_agreement, "distil"
+    ),
 }

@@ -4,10 +4,12 @@ import os
 import sys
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt
 
 from miko_clf.errors import suggest_nearest
 
@@ -38,13 +40,61 @@ class Parser(ArgumentParser):
 
 
 class Command(NamedTuple):
-    """What a command is for; `extra` names what to install where a library of it is missing."""
+    """How a command is called, and the function that is given its words and the typed line.
 
-    line: str
+    What `--help` says of it is the docstring of `act`. `extra` names what to install where a
+    library of it is missing.
+    """
+
     usage: str
     example: str
     add: Callable[[Parser], None]
+    act: Callable[[Namespace, str], None]
     extra: str = ""
+
+    @property
+    def line(self) -> str:
+        """What it is for, in one line."""
+        return cleandoc(self.act.__doc__ or "").partition("\n")[0].rstrip(".")
+
+    @property
+    def about(self) -> str:
+        """What there is to know besides."""
+        return cleandoc(self.act.__doc__ or "").partition("\n")[2].strip()
+
+
+def add_data_options(parser: Parser) -> None:
+    """Add which posts are read, and how."""
+    add = parser.add_argument_group("posts").add_argument
+    add("--data", type=Path, metavar="D", help="folder or file of posts")
+    say = "which task of a published data set that has several (see miko-clf data)"
+    add("--task", type=str, metavar="NAME", help=say)
+    say = "rename or merge labels as posts are read"
+    add("--label-map", type=str, metavar="A=B,C=B", help=say)
+    say = "make train, val and test (80/10/10, by group) of posts that stand unsplit"
+    add("--split-seed", type=int, metavar="N", help=say)
+    add("--skip-bad", action="store_true", help="pass over bad posts and list them in a file")
+    add_cache_options(parser)
+
+
+def add_cache_options(parser: Parser) -> None:
+    add = parser.add_argument_group("features of frozen towers").add_argument
+    say = "folder that keeps them (default: $MIKO_CACHE, here %(default)s)"
+    add("--cache", type=Path, default=find_cache_folder(), metavar="DIR", help=say)
+    add("--no-cache", action="store_true", help="compute them again each time")
+
+
+def add_training_options(parser: Parser) -> None:
+    """Add what every command that trains a classifier takes."""
+    say = "positive class of two, TASK=NAME,... where there are tasks (default: the rarer)"
+    parser.add_argument("--positive", type=str, metavar="NAME", help=say)
+    say = "read a description, intentions or a rationale that give the label away all the same"
+    parser.add_argument("--i-know-it-leaks", action="store_true", help=say)
+
+
+def add_resamples_option(parser: Parser) -> None:
+    say = "bootstrap resamples behind each interval (default: %(default)s)"
+    parser.add_argument("--resamples", type=PositiveInt, default=1000, metavar="N", help=say)
 
 
 def find_cache_folder() -> Path:
@@ -52,6 +102,10 @@ def find_cache_folder() -> Path:
     chosen = os.environ.get("MIKO_CACHE")
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(chosen) if chosen else Path(home, "miko_clf", "features")
+
+
+def choose_cache(args: Namespace) -> Path | None:
+    return None if args.no_cache else args.cache
 
 
 def parse_label_map(text: str | None) -> dict[str, str]:
@@ -62,49 +116,31 @@ def parse_label_map(text: str | None) -> dict[str, str]:
     return dict(pairs)
 
 
-def require_options(given: Namespace, *names: str) -> None:
+def require_options(args: Namespace, *names: str) -> None:
     """Raise `UsageError` unless every one of these options was given."""
-    missing = [f"--{name}" for name in names if given[name] is None]
+    missing = [f"--{name}" for name in names if args[name] in (None, [])]
     if missing:
         raise UsageError(f"the following arguments are required: {', '.join(missing)}")
 
 
-def add_data_options(parser: Parser) -> None:
-    add = parser.add_argument
-    add("--data", type=Path, metavar="D", help="folder or file of posts")
-    say = "which task of a published data set that has several (see miko-clf data)"
-    add("--task", type=str, metavar="NAME", help=say)
-    say = "rename or merge labels as posts are read"
-    add("--label-map", type=str, metavar="A=B,C=B", help=say)
-    say = "make train, val and test (80/10/10, by group) of posts that stand unsplit"
-    add("--split-seed", type=int, metavar="N", help=say)
-    add("--skip-bad", action="store_true", help="pass over bad posts and list them in a file")
-    say = "folder for features of frozen towers (default: $MIKO_CACHE, here %(default)s)"
-    add("--cache", type=Path, default=find_cache_folder(), metavar="DIR", help=say)
-    add("--no-cache", action="store_true", help="run frozen towers again in every epoch")
-
-
-def choose_cache(given: Namespace) -> Path | None:
-    return None if given.no_cache else given.cache
-
-
-def open_data(given: Namespace) -> tuple[Any, Any]:
+def open_data(args: Namespace) -> tuple[Any, Any]:
     """Return the data folder and the report of skipped posts, none where a bad post raises."""
     from miko_clf.data.dataset import open_folder
     from miko_clf.data.readers import SkipReport
 
-    report = SkipReport() if given.skip_bad else None
+    report = SkipReport() if args.skip_bad else None
     data = open_folder(
-        given.data,
-        label_map=parse_label_map(given.label_map),
-        split_seed=given.split_seed,
+        args.data,
+        label_map=parse_label_map(args.label_map),
+        split_seed=args.split_seed,
         report=report,
-        task=given.task,
+        task=args.task,
     )
     return data, report
 
 
 def write_skipped_posts(report: Any, path: Path) -> None:
+    """Write which posts were passed over, if any were, and say so on stderr."""
     if report is not None and len(report):
         report.write(path)
         print(f"{len(report)} bad posts were passed over, see {path}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """Posts to arrays under the names that the model and the exported graphs take."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from miko_clf.data import tokenizer
 from miko_clf.data.post import RELATIONS, Post, Record
 from miko_clf.data.preprocess import Preprocessing, preprocess_image
-from miko_clf.data.tokenizer import TextTokenizer, pad_ids
+from miko_clf.data.tokenizer import LongMode, TextTokenizer, join_bare, join_separated, pad_ids
 from miko_clf.errors import PostError
 
 Arrays = dict[str, NDArray[Any]]
@@ -29,7 +28,7 @@ class Preparation(Record):
 
     inputs: tuple[str, ...]
     joined: Literal["no", "separated", "bare"] = "no"
-    long: Literal["cut", "ends", "chunk"] = "cut"
+    long: LongMode = "cut"
     window: int | None = None
     image: Preprocessing | None
     pad_id: int
@@ -41,8 +40,8 @@ class Preparation(Record):
     @property
     def texts(self) -> tuple[str, ...]:
         """Texts that the model sees as content; joined ones are one, called text."""
-        given = tuple(name for name in _TEXT_INPUTS if name in self.inputs)
-        return given if self.joined == "no" else ("text",)
+        names = tuple(name for name in _TEXT_INPUTS if name in self.inputs)
+        return names if self.joined == "no" else ("text",)
 
     @property
     def reads_intentions(self) -> bool:
@@ -83,13 +82,13 @@ def encode_texts(
     """Return the ids of each text that the model sees as content, none where a post lacks it."""
     longest = preparation.max_length
     if preparation.joined == "no":
-        how: dict[str, Any] = {"long": preparation.long, "window": preparation.window}
+        long, window = preparation.long, preparation.window
         return {
-            name: words.encode(_select_texts(posts, name), longest, **how)
+            name: words.encode(_select_texts(posts, name), longest, long=long, window=window)
             for name in preparation.texts
         }
     parts = [_list_parts(post, preparation.inputs) for post in posts]
-    join = tokenizer.join_bare if preparation.joined == "bare" else tokenizer.join_separated
+    join = join_bare if preparation.joined == "bare" else join_separated
     return {"text": join(parts, words, longest)}
 
 
@@ -97,7 +96,7 @@ def _list_parts(post: Post, inputs: Sequence[str]) -> list[str]:
     """Return the texts of a post that are inputs, in the order in which they are joined."""
     texts = [_select_texts([post], name)[0] for name in _TEXT_INPUTS if name in inputs]
     if "intention" in inputs:
-        texts += [one.text for one in post.intentions]
+        texts += [intention.text for intention in post.intentions]
     return [text for text in texts if text]
 
 
@@ -132,7 +131,8 @@ def get_input_rationale(post: Post) -> str | None:
 def _encode_intentions(posts: Sequence[Post], max_length: int, words: TextTokenizer) -> Arrays:
     """Return intention_ids, intention_mask and relation; one absent one where none is given."""
     counts = [len(post.intentions) for post in posts]
-    rows = words.encode([one.text for post in posts for one in post.intentions], max_length)
+    texts = [intention.text for post in posts for intention in post.intentions]
+    rows = words.encode(texts, max_length)
     flat_ids, flat_mask = pad_ids(rows, words.pad_id)
     shape = (len(posts), max([1, *counts]))
     ids = np.full((*shape, flat_ids.shape[1]), words.pad_id, dtype=np.int64)
@@ -142,17 +142,6 @@ def _encode_intentions(posts: Sequence[Post], max_length: int, words: TextTokeni
     for place, (post, count) in enumerate(zip(posts, counts, strict=True)):
         ids[place, :count] = flat_ids[start : start + count]
         mask[place, :count] = flat_mask[start : start + count]
-        relation[place, :count] = [RELATIONS.index(one.relation) for one in post.intentions]
+        relation[place, :count] = [RELATIONS.index(each.relation) for each in post.intentions]
         start += count
     return {"intention_ids": ids, "intention_mask": mask, "relation": relation}
-
-
-def _mask_inputs(arrays: Arrays, gone: Mapping[str, NDArray[np.bool_]]) -> Arrays:
-    """Return the arrays with an input masked for the posts that `gone[input]` marks."""
-    changed = dict(arrays)
-    for name, posts in gone.items():
-        key = "image_present" if name == "image" else f"{name}_mask"
-        if key in changed:
-            keep = ~posts.reshape(-1, *[1] * (changed[key].ndim - 1))
-            changed[key] = changed[key] & keep
-    return changed

@@ -31,19 +31,19 @@ def apply_control(
     """
     random = np.random.default_rng([seed, CONTROLS.index(control), len(posts)])
     rows = [row for row, post in enumerate(posts) if post.intentions]
-    found = list(posts)
-    given = _CONTROL_FUNCTIONS[control]([posts[row] for row in rows], train, random) if rows else []
-    for row, intentions in zip(rows, given, strict=True):
-        found[row] = posts[row].model_copy(update={"intentions": intentions})
-    return found
+    changed = list(posts)
+    sets = _CONTROL_FUNCTIONS[control]([posts[row] for row in rows], train, random) if rows else []
+    for row, intentions in zip(rows, sets, strict=True):
+        changed[row] = posts[row].model_copy(update={"intentions": intentions})
+    return changed
 
 
-_GivenIntentions = list[tuple[Intention, ...]]
+_IntentionSets = list[tuple[Intention, ...]]
 
 
 def _shuffle_intentions(
     posts: list[Post], train: Sequence[Post], random: np.random.Generator
-) -> _GivenIntentions:
+) -> _IntentionSets:
     """Return everybody's intentions, moved along one random circle."""
     order = random.permutation(len(posts))
     donors = np.empty_like(order)
@@ -53,40 +53,40 @@ def _shuffle_intentions(
 
 def _draw_from_train(
     posts: list[Post], train: Sequence[Post], random: np.random.Generator
-) -> _GivenIntentions:
+) -> _IntentionSets:
     by_class: dict[str, list[Post]] = defaultdict(list)
     for post in train:
         if post.intentions:
             by_class[str(post.label)].append(post)
-    labels = [str(post.label) for post in posts]
-    known = [label for label in labels if label in by_class]
-    found = []
+    known = [str(post.label) for post in posts if str(post.label) in by_class]
+    drawn = []
     for post in posts:
         donors = by_class[str(random.choice(known))] if known else []
         others = [donor for donor in donors if donor.id != post.id] or [post]
-        found.append(others[int(random.integers(len(others)))].intentions)
-    return found
+        drawn.append(others[int(random.integers(len(others)))].intentions)
+    return drawn
 
 
 def _remove_intentions(
     posts: list[Post], train: Sequence[Post], random: np.random.Generator
-) -> _GivenIntentions:
+) -> _IntentionSets:
     return [() for _ in posts]
 
 
 def _scramble_words(
     posts: list[Post], train: Sequence[Post], random: np.random.Generator
-) -> _GivenIntentions:
-    words = [word for post in train for one in post.intentions for word in one.text.split()]
-    words = words or [
-        word for post in posts for one in post.intentions for word in one.text.split()
-    ]
+) -> _IntentionSets:
+    words: list[str] = []
+    for source in (train, posts):  # the posts' own where no training post has an intention
+        texts = [intention.text for post in source for intention in post.intentions]
+        words = words or " ".join(texts).split()
 
-    def scrambled(one: Intention) -> Intention:
-        drawn = random.integers(len(words), size=len(one.text.split()))
-        return Intention(relation=one.relation, text=" ".join(words[place] for place in drawn))
+    def scramble(intention: Intention) -> Intention:
+        drawn = random.integers(len(words), size=len(intention.text.split()))
+        text = " ".join(words[place] for place in drawn)
+        return Intention(relation=intention.relation, text=text)
 
-    return [tuple(scrambled(one) for one in post.intentions) for post in posts]
+    return [tuple(map(scramble, post.intentions)) for post in posts]
 
 
 _CONTROL_FUNCTIONS = {

@@ -2,19 +2,15 @@
 
 import importlib
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress
-
 from miko_clf.data.imagefolder import recognise_image_folder
-from miko_clf.data.labels import rename_label
+from miko_clf.data.labels import list_answers, list_names, rename_label
 from miko_clf.data.post import Post
 from miko_clf.data.preprocess import check_image
 from miko_clf.data.readers import (
@@ -28,24 +24,24 @@ from miko_clf.data.readers import (
     read_rows,
     refuse_post,
 )
-from miko_clf.data.sets.hateful_memes import HATEFUL_MEMES, recognise_hateful_memes
+from miko_clf.data.sets.base import CountCheck, FolderOptions, PublishedFolder
 from miko_clf.data.sets.harmeme import HARMEME, recognise_harmeme
-from miko_clf.data.sets.mmsd import MMSD, recognise_mmsd
+from miko_clf.data.sets.hateful_memes import HATEFUL_MEMES, recognise_hateful_memes
 from miko_clf.data.sets.mami import MAMI, recognise_mami
+from miko_clf.data.sets.mmsd import MMSD, recognise_mmsd
 from miko_clf.data.sets.multioff import MULTIOFF, recognise_multioff
-from miko_clf.data.sets.pridemm import PRIDEMM, recognise_pridemm
 from miko_clf.data.sets.mustard import MUSTARD, recognise_mustard
-from miko_clf.data.sets.base import CountCheck, FolderOptions, PublishedFolder, PublishedSet
+from miko_clf.data.sets.pridemm import PRIDEMM, recognise_pridemm
 from miko_clf.data.splits import (
     SPLIT_NAMES,
     UNSPLIT,
     FolderLayout,
     divide_table,
     fingerprint_posts,
-    make_split_source,
-    order_splits,
+    make_split_sources,
 )
 from miko_clf.errors import PostError, suggest_nearest
+from miko_clf.progress import show_progress
 
 # Hateful Memes stands before HarMeme: both may keep `annotations/train.jsonl` beside `images/`.
 _RECOGNISERS = (
@@ -58,56 +54,12 @@ _RECOGNISERS = (
     recognise_mustard,
 )
 PUBLISHED_SETS = (*HATEFUL_MEMES, *HARMEME, *MMSD, *MAMI, *MULTIOFF, *PRIDEMM, *MUSTARD)
-
-
-_THREADS = 2  # Pillow lets go of the interpreter while it decodes
-_PATIENCE = 2.0  # seconds before a progress bar appears
-
-
-def keep_decodable(found: Sequence[PostEntry], report: SkipReport | None) -> list[PostEntry]:
-    """Return the entries whose image decodes to its last byte; the rest raise or are reported."""
-    kept = []
-    pool = ThreadPoolExecutor(_THREADS)
-    try:
-        faults = pool.map(_find_image_fault, found)
-        for entry, fault in zip(found, _show_progress(faults, len(found)), strict=True):
-            if fault:
-                refuse_post(entry.where, fault, report)
-            else:
-                kept.append(entry)
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return kept
-
-
-def _find_image_fault(entry: PostEntry) -> str:
-    try:
-        if entry.post.image is not None:
-            check_image(entry.post.image)
-    except PostError as error:
-        return str(error)
-    return ""
-
-
-def _show_progress(faults: Iterable[str], total: int) -> Iterator[str]:
-    """Yield the faults and, on a terminal that has waited long enough, show how far they are."""
-    start = time.monotonic()
-    with ExitStack() as stack:
-        bar: Progress | None = None
-        for done, fault in enumerate(faults, 1):
-            if bar is None and sys.stderr.isatty() and time.monotonic() - start > _PATIENCE:
-                bar = stack.enter_context(Progress(console=Console(stderr=True), transient=True))
-                task = bar.add_task("checking images", total=total)
-            if bar is not None:
-                bar.update(task, completed=done)
-            yield fault
-
-
 _KNOWN_FOLDERS = (
     "train, val and test files (.jsonl, .csv or .parquet), one such file, a folder saved by "
     "datasets, pictures in class folders or beside a metadata file, or a published layout "
-    f"({', '.join(each.name for each in PUBLISHED_SETS)})"
+    f"({', '.join(known.name for known in PUBLISHED_SETS)})"
 )
+_THREADS = 2  # Pillow lets go of the interpreter while it decodes
 
 
 class DataFolder:
@@ -115,33 +67,33 @@ class DataFolder:
 
     `notes` holds what there is to say of a published data set, and is told on stderr as it
     grows: counts that are not the published ones, and rows that were left out. `left` holds
-    those rows one by one.
+    those rows one by one. `options` and `report` are what it was opened with.
     """
 
     def __init__(
         self,
         path: Path,
         layout: FolderLayout,
-        label_map: Mapping[str, str],
+        options: FolderOptions,
         report: SkipReport | None,
     ) -> None:
         self.path = path
+        self.options = options
+        self.report = report
         self.kind = layout.kind
         self.splits = tuple(layout.sources)
         self._sources = layout.sources
-        self._label_map = label_map
-        self._report = report
         self._places: dict[str, dict[str, str]] = {}
         self._fingerprints: dict[str, str] = {}
         self.notes: list[str] = []
         self._published = layout.published or PublishedFolder(layout.kind, SkipReport())
-        self._census = CountCheck(self._published)
+        self._check = CountCheck(self._published)
         self.left = self._published.left
-        self._tell(self._published.notes)
+        self._print_notes(self._published.notes)
 
     def has(self, split: str) -> bool:
         """Say whether a split can be read by this name, its own or an alias."""
-        return self._own(split) in self._sources
+        return self._resolve_alias(split) in self._sources
 
     def read(self, split: str) -> list[Post]:
         """Return the posts of a split, every image decoded once to see that it can be.
@@ -149,36 +101,35 @@ class DataFolder:
         Raises PostError for a split that is not there, a bad post (unless reports are kept), and
         an id that stands in another split read before.
         """
-        split = self._known(split)
+        split = self._resolve_split(split)
         self._places.pop(split, None)
-        found = list(self._apart(split, self._sources[split](self._report)))
-        found = keep_decodable(found, self._report)
-        if not found:
+        entries = list(self._refuse_known_ids(split, self._sources[split](self.report)))
+        entries = keep_decodable(entries, self.report)
+        if not entries:
             raise PostError(f"{self.path}: split {split!r} holds no post that can be used")
-        self._tell(self._census.take(split, (entry.post for entry in found), self.splits))
-        self._places[split] = {entry.post.id: entry.where for entry in found}
-        if split == "train":
-            _check_label_map(self._label_map, (entry.post for entry in found), self.path)
-        posts = [_relabel(entry.post, self._label_map) for entry in found]
+        posts = [entry.post for entry in entries]
+        self._print_notes(self._check.check_split(split, posts, self.splits))
+        self._places[split] = {entry.post.id: entry.where for entry in entries}
+        if self.options.label_map:
+            if split == "train":
+                _check_label_map(self.options.label_map, posts, self.path)
+            posts = [_relabel(post, self.options.label_map) for post in posts]
         self._fingerprints[split] = fingerprint_posts(posts)
         return posts
 
     def fingerprint(self, split: str) -> str:
-        """Return the SHA-256 of what the posts of a split say, in order, reading it if need be.
-
-        An image counts by its file name and size, or by its bytes where a file embeds them.
-        """
-        split = self._known(split)
+        """Return the SHA-256 of what the posts of a split say, in order, reading it if need be."""
+        split = self._resolve_split(split)
         if split not in self._fingerprints:
             self.read(split)
         return self._fingerprints[split]
 
-    def _own(self, split: str) -> str:
+    def _resolve_alias(self, split: str) -> str:
         name = SPLIT_NAMES.get(split, split)
         return self._published.aliases.get(name, name)
 
-    def _known(self, split: str) -> str:
-        name = self._own(split)
+    def _resolve_split(self, split: str) -> str:
+        name = self._resolve_alias(split)
         if name in self._sources:
             return name
         line = f"{self.path}: there is no split {split!r}; there is {', '.join(self.splits)}"
@@ -188,23 +139,23 @@ class DataFolder:
             line += f"; {self._published.instead[name]}"
         raise PostError(line + suggest_nearest(split, self.splits))
 
-    def _tell(self, lines: Iterable[str]) -> None:
+    def _print_notes(self, lines: Iterable[str]) -> None:
         for line in lines:
             if line not in self.notes:
                 self.notes.append(line)
                 print(f"{self.path}: {line}", file=sys.stderr)
 
-    def _apart(self, split: str, found: Iterable[PostEntry]) -> Iterator[PostEntry]:
+    def _refuse_known_ids(self, split: str, entries: Iterable[PostEntry]) -> Iterator[PostEntry]:
         """Refuse the posts whose id another split holds, unless the two were published so."""
         others = [s for s in self._places if not {s, split} <= self._published.shared]
-        for entry in found:
+        for entry in entries:
             other = next((s for s in others if entry.post.id in self._places[s]), None)
             if other is None:
                 yield entry
                 continue
             place = self._places[other][entry.post.id]
             line = f"id {entry.post.id!r} stands in {other} too, at {place}"
-            refuse_post(entry.where, line, self._report)
+            refuse_post(entry.where, line, self.report)
 
 
 def open_folder(
@@ -222,21 +173,48 @@ def open_folder(
     predicted where a published data set has labels for several things, else the first of them.
     Raises PostError.
     """
-    renamed = dict(label_map or {})
+    options = FolderOptions(dict(label_map or {}), split_seed, task)
     try:
-        layout = _recognise_folder(path, FolderOptions(renamed, split_seed, task))
+        layout = _recognise_folder(path, options)
     except OSError as error:
         raise PostError(f"{path}: cannot be read: {error.strerror}") from error
-    return DataFolder(path, layout, renamed, report)
+    return DataFolder(path, layout, options, report)
 
 
-def _recognise_folder(path: Path, wish: FolderOptions) -> FolderLayout:
-    recognised = (recognise(path, wish) for recognise in _RECOGNISERS) if path.is_dir() else ()
-    published = next((layout for layout in recognised if layout is not None), None)
-    layout = published or _recognise_own_layout(path, wish.split_seed)
-    if wish.task is not None and layout.published is None:
+def keep_decodable(entries: Sequence[PostEntry], report: SkipReport | None) -> list[PostEntry]:
+    """Return the entries whose image decodes to its last byte; the rest raise or are reported."""
+    decodable = []
+    pool = ThreadPoolExecutor(_THREADS)
+    try:
+        faults = pool.map(_find_image_fault, entries)
+        watched = show_progress(faults, "checking images", len(entries))
+        for entry, fault in zip(entries, watched, strict=True):
+            if fault:
+                refuse_post(entry.where, fault, report)
+            else:
+                decodable.append(entry)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return decodable
+
+
+def _find_image_fault(entry: PostEntry) -> str:
+    try:
+        if entry.post.image is not None:
+            check_image(entry.post.image)
+    except PostError as error:
+        return str(error)
+    return ""
+
+
+def _recognise_folder(path: Path, options: FolderOptions) -> FolderLayout:
+    layouts = (recognise(path, options) for recognise in _RECOGNISERS) if path.is_dir() else ()
+    published = next((layout for layout in layouts if layout is not None), None)
+    layout = published or _recognise_own_layout(path, options.split_seed)
+    task = options.task
+    if task is not None and layout.published is None:
         raise PostError(
-            f"{path}: has labels for one thing alone, so there is no task {wish.task!r} to choose"
+            f"{path}: has labels for one thing alone, so there is no task {task!r} to choose"
         )
     return layout
 
@@ -258,23 +236,22 @@ def _recognise_own_layout(path: Path, split_seed: int | None) -> FolderLayout:
 
 def _recognise_split_files(path: Path) -> FolderLayout | None:
     """Return the layout if the folder holds files named by split, all of one kind."""
-    found: dict[str, Path] = {}
-    for name, split in SPLIT_NAMES.items():
-        for suffix in TABLE_SUFFIXES:
-            file = path / f"{name}{suffix}"
-            if not file.is_file():
-                continue
-            if split in found:
-                raise PostError(f"{path}: holds {found[split].name} and {file.name}; keep one")
-            found[split] = file
-    kinds = {file.suffix: file.name for file in found.values()}
+    files: dict[str, Path] = {}
+    for name, suffix in product(SPLIT_NAMES, TABLE_SUFFIXES):
+        split, file = SPLIT_NAMES[name], path / f"{name}{suffix}"
+        if not file.is_file():
+            continue
+        if split in files:
+            raise PostError(f"{path}: holds {files[split].name} and {file.name}; keep one")
+        files[split] = file
+    kinds = {file.suffix: file.name for file in files.values()}
     if len(kinds) > 1:
         raise PostError(f"{path}: holds {' and '.join(kinds.values())}; splits must be of one kind")
-    sources = {
-        split: make_split_source(partial(read_rows, file), partial(parse_post, folder=path))
-        for split, file in found.items()
-    }
-    return FolderLayout(next(iter(kinds))[1:], order_splits(sources)) if kinds else None
+    if not kinds:
+        return None
+    tables = {split: partial(read_rows, file) for split, file in files.items()}
+    sources = make_split_sources(tables, partial(parse_post, folder=path))
+    return FolderLayout(next(iter(kinds))[1:], sources)
 
 
 def _recognise_only_file(path: Path, split_seed: int | None) -> FolderLayout | None:
@@ -291,6 +268,7 @@ def _open_one_file(file: Path, split_seed: int | None) -> FolderLayout:
 
 def _recognise_saved(path: Path, split_seed: int | None) -> FolderLayout | None:
     """Return the layout if `datasets` saved this folder, as one dataset or as one for a split."""
+    build = partial(parse_post, folder=path)
     if (path / "dataset_dict.json").is_file():
         names = [str(name) for name in _read_dataset_names(path / "dataset_dict.json")]
         parts = {SPLIT_NAMES[name]: name for name in names if name in SPLIT_NAMES}
@@ -298,15 +276,12 @@ def _recognise_saved(path: Path, split_seed: int | None) -> FolderLayout | None:
             raise PostError(
                 f"{path}: its datasets are {str(names)[:200]}; train, val or test is needed"
             )
-        build = partial(parse_post, folder=path)
         tables = {
             split: partial(_read_saved_folder, path / name, name) for split, name in parts.items()
         }
-        sources = {split: make_split_source(table, build) for split, table in tables.items()}
-        return FolderLayout("datasets", order_splits(sources))
+        return FolderLayout("datasets", make_split_sources(tables, build))
     if (path / "state.json").is_file() and (path / "dataset_info.json").is_file():
         table = partial(_read_saved_folder, path, "row")
-        build = partial(parse_post, folder=path)
         return FolderLayout("datasets", divide_table(str(path), table, build, split_seed))
     return None
 
@@ -336,26 +311,16 @@ def _read_saved_folder(path: Path, prefix: str) -> Iterator[TableRow]:
 
 def _check_label_map(label_map: Mapping[str, str], posts: Iterable[Post], path: Path) -> None:
     """Raise `PostError` where a label that is to be renamed is that of no training post."""
-    if not label_map:
-        return
-    seen: dict[str, None] = {}
-
-    def note(name: str) -> str:
-        seen[name] = None
-        return name
-
-    for post in posts:
-        rename_label(post.label, note)
+    answers = (answer for post in posts for answer in list_answers(post.label).values())
+    known = dict.fromkeys(name for answer in answers for name in list_names(answer))
     for name in label_map:
-        if name not in seen:
+        if name not in known:
             raise PostError(
                 f"{path}: no post of train is labelled {name!r}, which is to be renamed; "
-                f"labels are {', '.join(sorted(seen))}{suggest_nearest(name, list(seen))}"
+                f"labels are {', '.join(sorted(known))}{suggest_nearest(name, list(known))}"
             )
 
 
 def _relabel(post: Post, label_map: Mapping[str, str]) -> Post:
-    if post.label is None or not label_map:
-        return post
     label = rename_label(post.label, lambda name: label_map.get(name, name))
     return post.model_copy(update={"label": label})

@@ -37,9 +37,7 @@ def read_saved_rows(path: Path, prefix: str) -> Iterator[TableRow]:
 def _load(path: Path) -> datasets.Dataset:
     try:
         table = datasets.load_from_disk(str(path))
-    except (
-        Exception
-    ) as error:  # pyarrow's, json's and the library's own errors for a damaged folder
+    except Exception as error:  # pyarrow's, json's and the library's own for a damaged folder
         raise PostError(f"{path}: is not a readable folder of the datasets library") from error
     if not isinstance(table, datasets.Dataset):
         raise PostError(f"{path}: is a dictionary of datasets where one dataset is expected")
@@ -53,7 +51,7 @@ def _choose_reading(feature: Any) -> Callable[[Any], Any]:
     if isinstance(feature, datasets.ClassLabel):
         return lambda value: _name_class(feature, value)
     if isinstance(feature, dict):
-        readings = {name: _choose_reading(each) for name, each in feature.items()}
+        readings = {name: _choose_reading(inner) for name, inner in feature.items()}
         return lambda values: values and {n: readings[n](value) for n, value in values.items()}
     inner = getattr(feature, "feature", None)
     if isinstance(inner, datasets.ClassLabel):

@@ -4,59 +4,49 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from miko_clf.data.readers import TABLE_SUFFIXES, TableRow, parse_post, read_rows
-from miko_clf.data.splits import (
-    SPLIT_NAMES,
-    FolderLayout,
-    divide_table,
-    make_split_source,
-    order_splits,
-)
+from miko_clf.data.readers import IMAGE_SUFFIXES, TABLE_SUFFIXES, TableRow, parse_post, read_rows
+from miko_clf.data.splits import SPLIT_NAMES, FolderLayout, divide_table, make_split_sources
 from miko_clf.errors import PostError
-
-_PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
 
 
 def recognise_image_folder(path: Path, split_seed: int | None) -> FolderLayout | None:
     """Return the layout if pictures stand in class folders or beside a metadata file."""
     build = partial(parse_post, folder=path)
-    table = partial(_read_part, path, path)
     if _find_metadata(path) is None:
         parts = _find_split_folders(path)
         if parts:
             tables = {split: partial(_read_part, part, path) for split, part in parts.items()}
-            sources = {split: make_split_source(table, build) for split, table in tables.items()}
-            return FolderLayout("imagefolder", order_splits(sources))
+            return FolderLayout("imagefolder", make_split_sources(tables, build))
         if not _has_classes(path):
             return None
+    table = partial(_read_part, path, path)
     return FolderLayout("imagefolder", divide_table(str(path), table, build, split_seed))
 
 
 def _find_split_folders(path: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for folder in _list_folders(path):
         split = SPLIT_NAMES.get(folder.name)
         if split is None or not (_find_metadata(folder) or _has_classes(folder)):
             continue
-        if split in found:
-            raise PostError(
-                f"{path}: {found[split].name} and {folder.name} are one split; keep one"
-            )
-        found[split] = folder
-    return found
+        if split in folders:
+            names = f"{folders[split].name} and {folder.name}"
+            raise PostError(f"{path}: {names} are one split; keep one")
+        folders[split] = folder
+    return folders
 
 
 def _find_metadata(path: Path) -> Path | None:
-    found = [path / f"metadata{suffix}" for suffix in TABLE_SUFFIXES]
-    found = [file for file in found if file.is_file()]
-    if len(found) > 1:
-        raise PostError(f"{path}: holds {found[0].name} and {found[1].name}; keep one of them")
-    return found[0] if found else None
+    files = [path / f"metadata{suffix}" for suffix in TABLE_SUFFIXES]
+    files = [file for file in files if file.is_file()]
+    if len(files) > 1:
+        raise PostError(f"{path}: holds {files[0].name} and {files[1].name}; keep one of them")
+    return files[0] if files else None
 
 
 def _has_classes(path: Path) -> bool:
     return any(
-        file.suffix.lower() in _PICTURE_SUFFIXES
+        file.suffix.lower() in IMAGE_SUFFIXES
         for folder in _list_folders(path)
         for file in folder.iterdir()
     )
@@ -71,11 +61,9 @@ def _list_folders(path: Path) -> list[Path]:
 def _read_part(part: Path, root: Path) -> Iterator[TableRow]:
     """Yield rows whose ids and image paths start at the root, so that no two splits share one."""
     metadata = _find_metadata(part)
-    return (
-        _read_classes(part, root)
-        if metadata is None
-        else _read_metadata(metadata, part.relative_to(root))
-    )
+    if metadata is None:
+        return _read_classes(part, root)
+    return _read_metadata(metadata, part.relative_to(root))
 
 
 def _read_classes(part: Path, root: Path) -> Iterator[TableRow]:
@@ -97,5 +85,5 @@ def _read_metadata(metadata: Path, part: Path) -> Iterator[TableRow]:
         else:
             image = str(part / name)
             split = SPLIT_NAMES.get(Path(name).parts[0])
-            found = {"id": image, "image": image} | ({"split": split} if split else {})
-            yield TableRow(row.where, found | {key: cells[key] for key in cells if key != "image"})
+            known = {"id": image, "image": image} | ({"split": split} if split else {})
+            yield TableRow(row.where, known | {key: cells[key] for key in cells if key != "image"})

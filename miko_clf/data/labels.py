@@ -42,18 +42,17 @@ class TrueLabels(NamedTuple):
     given: NDArray[np.bool_]
     known: NDArray[np.bool_]
 
-    def parts(self) -> list[TaskLabels]:
+    def split_by_question(self) -> list[TaskLabels]:
         """Return the answers question by question, of the posts that answer it."""
-        found = []
+        answers = []
         for place, (question, span) in enumerate(self.questions.spans()):
             rows = np.flatnonzero(self.known[:, place])
-            held = self.given[rows, span].astype(np.int64)
-            found.append(
-                TaskLabels(question, span, rows, held.argmax(1) if question.kind == "one" else held)
-            )
-        return found
+            flags = self.given[rows, span].astype(np.int64)
+            truth = flags.argmax(1) if question.kind == "one" else flags
+            answers.append(TaskLabels(question, span, rows, truth))
+        return answers
 
-    def choices(self) -> list[int]:
+    def list_choices(self) -> list[int]:
         """Return the index of each post's label where one is asked for, -1 where it has none."""
         assert self.questions.plain
         return np.where(self.known[:, 0], self.given.argmax(1), -1).tolist()
@@ -66,12 +65,17 @@ def list_answers(label: Label | None) -> dict[str, ClassNames]:
     return dict(label) if isinstance(label, Mapping) else {"": label}
 
 
+def list_names(answer: ClassNames) -> tuple[str, ...]:
+    """Return the classes of an answer, one or several."""
+    return (answer,) if isinstance(answer, str) else answer
+
+
 def flatten_label(label: Label | None) -> tuple[str, ...]:
     """Return every class of a post by a name of its own: `harmful`, or `harm: harmful`."""
     return tuple(
         f"{task}: {name}" if task else name
-        for task, given in list_answers(label).items()
-        for name in _list_names(given)
+        for task, answer in list_answers(label).items()
+        for name in list_names(answer)
     )
 
 
@@ -81,12 +85,12 @@ def rename_label(label: Label | None, change: Callable[[str], str]) -> Label | N
         return label and change(label)
     if not isinstance(label, Mapping):
         return tuple(dict.fromkeys(map(change, label)))
-    found: dict[str, ClassNames] = {}
-    for task, given in label.items():
-        names = rename_label(given, change)
+    renamed: dict[str, ClassNames] = {}
+    for task, answer in label.items():
+        names = rename_label(answer, change)
         assert isinstance(names, str | tuple)
-        found[task] = names
-    return found
+        renamed[task] = names
+    return renamed
 
 
 def find_questions(posts: Iterable[Post], positive: str | None = None) -> Questions:
@@ -100,20 +104,17 @@ def find_questions(posts: Iterable[Post], positive: str | None = None) -> Questi
     counts: dict[str, Counter[str]] = {}
     first: dict[tuple[str, str], str] = {}
     for post in posts:
-        for task, given in list_answers(post.label).items():
-            kind = "one" if isinstance(given, str) else "many"
-            first.setdefault((task, kind), post.id)
-            counts.setdefault(task, Counter()).update(_list_names(given))
+        for task, answer in list_answers(post.label).items():
+            key = task, "one" if isinstance(answer, str) else "many"
+            first.setdefault(key, post.id)
+            counts.setdefault(task, Counter()).update(list_names(answer))
     _check_label_kinds(counts, first)
     chosen = _choose_positive(positive, counts)
-    return Questions(
-        tuple(
-            _make_question(
-                task, "one" if (task, "one") in first else "many", found, chosen.get(task)
-            )
-            for task, found in sorted(counts.items())
-        )
-    )
+    questions = []
+    for task, sizes in sorted(counts.items()):
+        kind: Literal["one", "many"] = "one" if (task, "one") in first else "many"
+        questions.append(_make_question(task, kind, sizes, chosen.get(task)))
+    return Questions(tuple(questions))
 
 
 def encode_labels(
@@ -124,34 +125,37 @@ def encode_labels(
     Raises `PostError` for an answer that is none of the question's labels or of another kind;
     it begins with `where` and says `known` before the labels that there are.
     """
-    given = np.zeros((len(posts), len(questions.names)), dtype=bool)
-    here = np.zeros((len(posts), len(questions)), dtype=bool)
-    spans = {one.name: (place, one, span) for place, (one, span) in enumerate(questions.spans())}
+    flags = np.zeros((len(posts), len(questions.names)), dtype=bool)
+    answered = np.zeros((len(posts), len(questions)), dtype=bool)
+    places = {
+        question.name: (place, question, span)
+        for place, (question, span) in enumerate(questions.spans())
+    }
     for row, post in enumerate(posts):
         for task, answer in list_answers(post.label).items():
-            say = f"{where}: post {post.id!r}"
-            if task not in spans:
-                raise PostError(
-                    f"{say} {_describe_unasked(task)}; {known} {_describe_questions(questions)}"
-                )
-            place, question, span = spans[task]
-            here[row, place] = True
-            given[row, span] = _encode_answer(answer, question, say, known)
-    return TrueLabels(questions, given, here)
+            subject = f"{where}: post {post.id!r}"
+            if task not in places:
+                fault = f"a label for {task!r}" if task else "a label that names no task"
+                asked = "; ".join(question.line() for question in questions)
+                raise PostError(f"{subject} has {fault}; {known} {asked}")
+            place, question, span = places[task]
+            answered[row, place] = True
+            flags[row, span] = _encode_answer(answer, question, subject, known)
+    return TrueLabels(questions, flags, answered)
 
 
-def _encode_answer(answer: ClassNames, question: Question, say: str, known: str) -> list[bool]:
-    names = ", ".join(question.labels)
+def _encode_answer(answer: ClassNames, question: Question, subject: str, known: str) -> list[bool]:
+    task = _name_task(question.name)
     if isinstance(answer, str) != (question.kind == "one"):
         what = "one name" if isinstance(answer, str) else "a list of labels"
-        raise PostError(f"{say} has {what}{_name_task(question.name)}; {known} {question.line()}")
-    for name in _list_names(answer):
+        raise PostError(f"{subject} has {what}{task}; {known} {question.line()}")
+    for name in list_names(answer):
         if name not in question.labels:
             raise PostError(
-                f"{say} is labelled {name!r}{_name_task(question.name)}; {known} {names} "
+                f"{subject} is labelled {name!r}{task}; {known} {', '.join(question.labels)} "
                 "(--label-map renames labels)"
             )
-    return [name in _list_names(answer) for name in question.labels]
+    return [name in list_names(answer) for name in question.labels]
 
 
 def _check_label_kinds(
@@ -182,8 +186,8 @@ def _make_question(
             )
         return Question(name=task, kind=kind, labels=tuple(names))
     if len(names) < 2:
-        one = f"one label{_name_task(task)}, {names[0]!r}"
-        raise PostError(f"the training posts have {one}; two are needed")
+        label = f"one label{_name_task(task)}, {names[0]!r}"
+        raise PostError(f"the training posts have {label}; two are needed")
     if len(names) == 2:
         last = positive or min(names, key=lambda name: (counts[name], name))
         names.sort(key=lambda name: name == last)
@@ -194,10 +198,10 @@ def _choose_positive(positive: str | None, counts: Mapping[str, Counter[str]]) -
     """Return the positive class that was chosen for each task."""
     if positive is None:
         return {}
-    found = {"": positive}
+    chosen = {"": positive}
     if "" not in counts:
-        found = {task: name for task, _, name in (w.partition("=") for w in positive.split(","))}
-    for task, name in found.items():
+        chosen = {task: name for task, _, name in (w.partition("=") for w in positive.split(","))}
+    for task, name in chosen.items():
         if task not in counts:
             raise PostError(
                 f"positive class {positive!r}: {task!r} is no task of the training posts; "
@@ -208,20 +212,8 @@ def _choose_positive(positive: str | None, counts: Mapping[str, Counter[str]]) -
             raise PostError(
                 f"no training post is labelled {name!r}{_name_task(task)}; labels: {known}"
             )
-    return found
-
-
-def _list_names(names: ClassNames) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else names
+    return chosen
 
 
 def _name_task(task: str) -> str:
     return f" for {task}" if task else ""
-
-
-def _describe_unasked(task: str) -> str:
-    return f"has a label for {task!r}" if task else "has a label that names no task"
-
-
-def _describe_questions(questions: Questions) -> str:
-    return "; ".join(one.line() for one in questions)

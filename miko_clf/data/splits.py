@@ -3,7 +3,8 @@
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -16,89 +17,27 @@ from miko_clf.data.readers import PostEntry, SkipReport, TableRow, build_entries
 from miko_clf.data.sets.base import PublishedFolder
 from miko_clf.errors import PostError
 
-
-class DisjointSets:
-    """So many things, at first each alone; joining two joins their groups (Tarjan, 1975)."""
-
-    def __init__(self, num_things: int) -> None:
-        self._parents = list(range(num_things))
-
-    def join(self, one: int, other: int) -> None:
-        """Put two things, and all that was joined with either, in one group."""
-        roots = sorted((self.group(one), self.group(other)))
-        self._parents[roots[1]] = roots[0]
-
-    def group(self, thing: int) -> int:
-        """Return the lowest thing in the same group."""
-        parents = self._parents
-        while parents[thing] != thing:
-            parents[thing] = parents[parents[thing]]
-            thing = parents[thing]
-        return thing
-
-    def groups(self) -> NDArray[np.int64]:
-        """Return the group of every thing."""
-        return np.array([self.group(thing) for thing in range(len(self._parents))], dtype=np.int64)
-
-
 SPLITS = ("train", "val", "test")
+SPLIT_NAMES = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+}
+UNSPLIT = "all"
 _SPLIT_SHARES = (0.8, 0.1, 0.1)
-_EVERY_POST = ""  # counted for each post beside its labels, so that sizes come out right too
+_ALLOWED_SPLITS = "write train, val or test"
+
+SplitSource = Callable[[SkipReport | None], Iterator[PostEntry]]
+_Table = Callable[[], Iterable[TableRow]]
+_Build = Callable[[Mapping[str, Any]], Post]
 
 
 def is_test_split(split: str) -> bool:
     """Say whether a split is a test, of which a data set may have several: `test_seen`."""
     return split == "test" or split.startswith("test_")
-
-
-def split_by_group(posts: Sequence[Post], seed: int) -> list[str]:
-    """Return for each post the split its group falls in, 80/10/10 and stratified by every label.
-
-    A post without a group is a group of its own. Large groups are placed first, each where
-    the counts of its labels come nearest to their share; the seed decides the order of equals.
-    """
-    groups: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    for post in posts:
-        groups[_name_group(post)].update(_list_strata(post))
-    wanted = sum(groups.values(), Counter())
-    held: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
-    place: dict[tuple[str, str], str] = {}
-    for group in sorted(
-        groups, key=lambda group: (-groups[group][_EVERY_POST], _draw_order(seed, group))
-    ):
-        costs = [
-            _measure_cost(groups[group], held[split], wanted, share)
-            for split, share in zip(SPLITS, _SPLIT_SHARES, strict=True)
-        ]
-        place[group] = SPLITS[costs.index(min(costs))]
-        held[place[group]].update(groups[group])
-    if not all(held.values()):
-        raise PostError(
-            f"{len(groups)} groups of posts are too few to make train, val and test of; give more"
-        )
-    return [place[_name_group(post)] for post in posts]
-
-
-def _measure_cost(
-    group: Counter[str], held: Counter[str], wanted: Counter[str], share: float
-) -> float:
-    """Return how far the chi-square distance from the wanted counts moves, less is better."""
-    return sum(
-        count * (2 * (held[name] - share * wanted[name]) + count) / (share * wanted[name])
-        for name, count in group.items()
-    )
-
-
-def _name_group(post: Post) -> tuple[str, str]:
-    return ("id", post.id) if post.group is None else ("group", post.group)
-
-
-def _list_strata(post: Post) -> tuple[str, ...]:
-    return (_EVERY_POST, *flatten_label(post.label))
-
-
-def _draw_order(seed: int, group: tuple[str, str]) -> bytes:
-    return hashlib.sha256(f"{seed}:{group}".encode()).digest()
 
 
 class PostSplits(Protocol):
@@ -123,7 +62,7 @@ class PostsInMemory:
     def __init__(self, path: Path, posts: Mapping[str, Sequence[Post]]) -> None:
         self.path = path
         self.splits = tuple(posts)
-        self._posts = {split: list(each) for split, each in posts.items()}
+        self._posts = {split: list(rows) for split, rows in posts.items()}
 
     def has(self, split: str) -> bool:
         """Say whether a split can be read by this name."""
@@ -157,21 +96,6 @@ def fingerprint_posts(posts: Iterable[Post]) -> str:
     return content.hexdigest()
 
 
-SPLIT_NAMES = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-}
-UNSPLIT = "all"
-
-SplitSource = Callable[[SkipReport | None], Iterator[PostEntry]]
-_Table = Callable[[], Iterator[TableRow]]
-_Build = Callable[[Mapping[str, Any]], Post]
-
-
 class FolderLayout(NamedTuple):
     """A kind of data folder, for each split it has what reads that split, and what is known of it.
 
@@ -183,14 +107,10 @@ class FolderLayout(NamedTuple):
     published: PublishedFolder | None = None
 
 
-def make_split_source(table: _Table, build: _Build) -> SplitSource:
-    """Return a source of every post in the table."""
-    return lambda report: build_entries(table(), build, report)
-
-
-def order_splits(sources: Mapping[str, SplitSource]) -> dict[str, SplitSource]:
-    """Return the sources as train, val, test."""
-    return {split: sources[split] for split in SPLITS if split in sources}
+def make_split_sources(tables: Mapping[str, _Table], build: _Build) -> dict[str, SplitSource]:
+    """Return what reads the posts of each table; train, val and test come first, in that order."""
+    ours = [split for split in SPLITS if split in tables]
+    return {split: _make_source(tables[split], build) for split in dict.fromkeys([*ours, *tables])}
 
 
 def divide_table(
@@ -200,37 +120,113 @@ def divide_table(
 
     `place` is named where no value of the column is a split.
     """
-    given = {str(row.cells["split"]) for row in table() if row.cells.get("split") is not None}
-    if given:
-        found = {SPLIT_NAMES[name] for name in given if name in SPLIT_NAMES}
-        if not found:
-            raise PostError(f"{place}: split {min(given)!r} is unknown; {_ALLOWED_SPLITS}")
-        return {split: _select_by_column(table, build, split) for split in SPLITS if split in found}
-    everything = make_split_source(table, build)
+    names = {str(row.cells["split"]) for row in table() if row.cells.get("split") is not None}
+    if names:
+        present = {SPLIT_NAMES[name] for name in names if name in SPLIT_NAMES}
+        if not present:
+            raise PostError(f"{place}: split {min(names)!r} is unknown; {_ALLOWED_SPLITS}")
+        tables = {split: partial(_select_by_column, table, split) for split in present}
+        return make_split_sources(tables, build)
+    everything = _make_source(table, build)
     if seed is None:
         return {UNSPLIT: everything}
-    return {split: _select_by_seed(everything, split, seed) for split in SPLITS}
+    return {split: partial(_select_by_seed, everything, split, seed) for split in SPLITS}
 
 
-_ALLOWED_SPLITS = "write train, val or test"
+def _make_source(table: _Table, build: _Build) -> SplitSource:
+    return lambda report: build_entries(table(), build, report)
 
 
-def _select_by_column(table: _Table, build: _Build, split: str) -> SplitSource:
-    def kept() -> Iterator[TableRow]:
-        for row in table():
-            name = row.cells.get("split")
-            if not row.fault and (not isinstance(name, str) or name not in SPLIT_NAMES):
-                yield TableRow(row.where, {}, f"split {name!r} is unknown; {_ALLOWED_SPLITS}")
-            elif row.fault or SPLIT_NAMES[str(name)] == split:
-                yield row
-
-    return make_split_source(kept, build)
+def _select_by_column(table: _Table, split: str) -> Iterator[TableRow]:
+    for row in table():
+        name = row.cells.get("split")
+        if not row.fault and (not isinstance(name, str) or name not in SPLIT_NAMES):
+            yield TableRow(row.where, {}, f"split {name!r} is unknown; {_ALLOWED_SPLITS}")
+        elif row.fault or SPLIT_NAMES[str(name)] == split:
+            yield row
 
 
-def _select_by_seed(everything: SplitSource, split: str, seed: int) -> SplitSource:
-    def source(report: SkipReport | None) -> Iterator[PostEntry]:
-        found = list(everything(report))
-        splits = split_by_group([entry.post for entry in found], seed)
-        return (entry for entry, place in zip(found, splits, strict=True) if place == split)
+def _select_by_seed(
+    everything: SplitSource, split: str, seed: int, report: SkipReport | None
+) -> Iterator[PostEntry]:
+    entries = list(everything(report))
+    splits = split_by_group([entry.post for entry in entries], seed)
+    return (entry for entry, place in zip(entries, splits, strict=True) if place == split)
 
-    return source
+
+_EVERY_POST = ""  # counted for each post beside its labels, so that sizes come out right too
+
+
+def split_by_group(posts: Sequence[Post], seed: int) -> list[str]:
+    """Return for each post the split its group falls in, 80/10/10 and stratified by every label.
+
+    A post without a group is a group of its own. Large groups are placed first, each where
+    the counts of its labels come nearest to their share; the seed decides the order of equals.
+    """
+    groups: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for post in posts:
+        groups[_name_group(post)].update((_EVERY_POST, *flatten_label(post.label)))
+    wanted = sum(groups.values(), Counter())
+    counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+    place: dict[tuple[str, str], str] = {}
+    for group in sorted(groups, key=lambda group: _rank_group(seed, group, groups[group])):
+        costs = [
+            _measure_cost(groups[group], counts[split], wanted, share)
+            for split, share in zip(SPLITS, _SPLIT_SHARES, strict=True)
+        ]
+        place[group] = SPLITS[costs.index(min(costs))]
+        counts[place[group]].update(groups[group])
+    if not all(counts.values()):
+        raise PostError(
+            f"{len(groups)} groups of posts are too few to make train, val and test of; give more"
+        )
+    return [place[_name_group(post)] for post in posts]
+
+
+def _name_group(post: Post) -> tuple[str, str]:
+    return ("id", post.id) if post.group is None else ("group", post.group)
+
+
+def _rank_group(seed: int, group: tuple[str, str], counts: Counter[str]) -> tuple[int, bytes]:
+    return -counts[_EVERY_POST], hashlib.sha256(f"{seed}:{group}".encode()).digest()
+
+
+def _measure_cost(
+    group: Counter[str], placed: Counter[str], wanted: Counter[str], share: float
+) -> float:
+    """Return how far the chi-square distance from the wanted counts moves, less is better."""
+    return sum(
+        count * (2 * (placed[name] - share * wanted[name]) + count) / (share * wanted[name])
+        for name, count in group.items()
+    )
+
+
+class DisjointSets:
+    """Things in groups; a union of two things unites their groups (Tarjan, 1975).
+
+    `marks` are those of each thing: at first all that share one, over any chain, are one group.
+    """
+
+    def __init__(self, marks: Sequence[Iterable[Hashable]]) -> None:
+        self._parents = list(range(len(marks)))
+        first: dict[Hashable, int] = {}
+        for thing, own in enumerate(marks):
+            for mark in own:
+                self.union(first.setdefault(mark, thing), thing)
+
+    def union(self, first: int, second: int) -> None:
+        """Put two things, and all that is grouped with either, in one group."""
+        low, high = sorted((self.find(first), self.find(second)))
+        self._parents[high] = low
+
+    def find(self, thing: int) -> int:
+        """Return the lowest thing in the same group."""
+        parents = self._parents
+        while parents[thing] != thing:
+            parents[thing] = parents[parents[thing]]
+            thing = parents[thing]
+        return thing
+
+    def find_all(self) -> NDArray[np.int64]:
+        """Return the lowest thing in the group of every thing."""
+        return np.array([self.find(thing) for thing in range(len(self._parents))], dtype=np.int64)

@@ -4,7 +4,6 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 
-"""AUROC from which a mark, a missing part or a class named in a text is a shortcut."""
 # Published texts write placeholders where a mark stood, and blanks within one.
 TEXT_MARKS: Mapping[str, re.Pattern[str]] = {
     "hashtag": re.compile(r"#\s?\w|<hashtag>", re.IGNORECASE),
@@ -62,13 +61,10 @@ def compile_label_pattern(labels: Iterable[str]) -> re.Pattern[str]:
         for label in labels
         for word in re.findall(r"[A-Z]?[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label))
     }
-    forms = sorted(
-        {_derive_forms(word) for word in words if len(word) > 2 and word not in _PLAIN_WORDS}
-    )
-    if not forms:
-        return re.compile(_LABEL_TALK, re.IGNORECASE)
-    named = rf"{_NEGATION}\b(?:un|in|non-?)?(?:{'|'.join(forms)})\b"
-    return re.compile(f"{named}|{_LABEL_TALK}", re.IGNORECASE)
+    telling = [word for word in words if len(word) > 2 and word not in _PLAIN_WORDS]
+    forms = "|".join(sorted({_derive_forms(word) for word in telling}))
+    named = rf"{_NEGATION}\b(?:un|in|non-?)?(?:{forms})\b|" if forms else ""
+    return re.compile(f"{named}{_LABEL_TALK}", re.IGNORECASE)
 
 
 def _derive_forms(word: str) -> str:

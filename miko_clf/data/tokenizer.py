@@ -56,38 +56,39 @@ class TextTokenizer:
         windows of `window` ids end to end, each with special tokens of its own and all but the
         last full, as many as `max_length` holds. An absent or blank text has no ids at all.
         """
-        present = [collapse_whitespace(text) if text else "" for text in texts]
-        given = [text for text in present if text]
+        plain = [collapse_whitespace(text or "") for text in texts]
+        present = [text for text in plain if text]
         window = min(window or max_length, max_length)
         if window <= self.num_special:
             raise EncoderError(f"max_length {window} leaves no room for a word")
-        rows = iter(self._cut(given, window) if long == "cut" else self._whole(given))
-        whole = [next(rows) if text else [] for text in present]
-        self.num_texts += len(given)
-        if long == "cut":
-            return whole
+        cut = long == "cut"
+        encoded = iter(self._encode_cut(present, window) if cut else self._encode_whole(present))
+        rows = [next(encoded) if text else [] for text in plain]
+        self.num_texts += len(present)
         if long == "ends":
-            return [self._ends(row, window) for row in whole]
-        return [self._windows(row, window, max_length // window) for row in whole]
+            return [self._keep_ends(row, window) for row in rows]
+        if long == "chunk":
+            return [self._lay_windows(row, window, max_length // window) for row in rows]
+        return rows
 
-    def _cut(self, texts: list[str], max_length: int) -> list[list[int]]:
+    def _encode_cut(self, texts: list[str], max_length: int) -> list[list[int]]:
         self.tokenizer.enable_truncation(max_length)
         encodings = self.tokenizer.encode_batch_fast(texts)
         self.num_cut += sum(bool(row.overflowing) for row in encodings)
         return [row.ids for row in encodings]
 
-    def _whole(self, texts: list[str]) -> list[list[int]]:
+    def _encode_whole(self, texts: list[str]) -> list[list[int]]:
         self.tokenizer.no_truncation()
         return [row.ids for row in self.tokenizer.encode_batch_fast(texts)]
 
-    def _ends(self, row: list[int], max_length: int) -> list[int]:
+    def _keep_ends(self, row: list[int], max_length: int) -> list[int]:
         if len(row) <= max_length:
             return row
         self.num_cut += 1
         head = (max_length - self.num_special + 1) // 2 + self._num_before
         return row[:head] + row[len(row) - (max_length - head) :]
 
-    def _windows(self, row: list[int], window: int, most: int) -> list[int]:
+    def _lay_windows(self, row: list[int], window: int, most: int) -> list[int]:
         if len(row) <= window:
             return row
         first, last = self._num_before, len(row) - (self.num_special - self._num_before)
@@ -143,24 +144,17 @@ def join_separated(
     encodings = words.tokenizer.encode_batch_fast(
         [text for text in flat if text], add_special_tokens=False
     )
-    pieces = iter(encoding.ids for encoding in encodings)
-    return [
-        _join_pieces(
-            [next(pieces) for text in texts if collapse_whitespace(text)],
-            head,
-            tail,
-            words,
-            max_length,
-        )
-        for texts in parts
-    ]
+    ids = iter(encoding.ids for encoding in encodings)
+    rows = []
+    for texts in parts:
+        pieces = [next(ids) for text in texts if collapse_whitespace(text)]
+        rows.append(_join_pieces(pieces, head, tail, words, max_length) if pieces else [])
+    return rows
 
 
 def _join_pieces(
     pieces: list[_Ids], head: _Ids, tail: _Ids, words: TextTokenizer, max_length: int
 ) -> _Ids:
-    if not pieces:
-        return []
     room = max_length - len(head) - len(tail) * len(pieces)
     if room < len(pieces):
         raise EncoderError(

@@ -17,9 +17,9 @@ def name_second_opinion(judge: str) -> str:
     return f"again:{judge}"
 
 
-def describe_agreements(db: sqlite3.Connection) -> list[str]:
-    """Return how far judges agree with themselves and with people, a line each."""
-    return [match.line() for match in (*measure_self_agreement(db), *measure_human_agreement(db))]
+def measure_agreements(db: sqlite3.Connection) -> "list[JudgeMatch]":
+    """Return how far judges agree with themselves and with people."""
+    return [*measure_self_agreement(db), *measure_human_agreement(db)]
 
 
 _Level = Literal["nominal", "ordinal", "interval", "ratio"]

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -13,14 +12,13 @@ from uuid import uuid4
 import openai
 from openai import AsyncOpenAI
 from openai.types import Batch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from miko_clf.distil.batch_files import BATCH_URL, read_part_entries, read_part_model
 from miko_clf.distil.budget import BudgetError, BudgetLedger
 from miko_clf.distil.response import classify_error
 from miko_clf.errors import DistilError
 from miko_clf.manifest import hash_file, lock_folder, write_atomically, write_json, write_text
+from miko_clf.progress import ProgressBar, print_notice
 
 _ABREAST = 16  # batches under way at a time: the tokens that wait at a server are limited
 _EVERY = 30.0  # seconds between two looks at a batch
@@ -108,7 +106,8 @@ class _PartUpload:
         for attempt in range(_TRIES):
             found = await self._asked(lambda: self._adopted(mark))
             if found is not None:
-                _say(f"{self.part.name}: taking up batch {found.id}, which was begun before")
+                name = self.part.name
+                print_notice(f"{name}: taking up batch {found.id}, which was begun before")
                 return found
             uploaded = uploaded or await self._asked(self._upload)
             try:
@@ -150,7 +149,7 @@ class _PartUpload:
                 await self._asked(lambda file=file, path=path: self._download(file, path))  # type: ignore[misc]
         rest = await asyncio.to_thread(self._rest, batch)
         more = f", {rest:,} calls are not answered" if rest else ""
-        _say(f"{self.part.name}: {batch.status}{more}")
+        print_notice(f"{self.part.name}: {batch.status}{more}")
 
     async def _download(self, file: str, path: Path) -> None:
         with write_atomically(path) as beside:
@@ -230,14 +229,10 @@ async def _send_all(sending: Sequence[_PartUpload], abreast: int) -> None:
 
 
 async def _show_bar(sending: Sequence[_PartUpload]) -> None:
-    columns = (TextColumn("batches"), BarColumn(20), MofNCompleteColumn())
-    console = Console(stderr=True)
-    hidden = not sys.stderr.isatty()
-    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
-        bar = progress.add_task("", total=None)
+    with ProgressBar("batches") as bar:
         while True:
             total = sum(each.total for each in sending)
-            progress.update(bar, total=total or None, completed=sum(each.done for each in sending))
+            bar.update(sum(each.done for each in sending), total=total or None)
             await asyncio.sleep(0.5)
 
 
@@ -253,7 +248,3 @@ def _read_run(folder: Path) -> dict[str, Any]:
 def _explain_refusal(batch: Batch) -> str:
     errors = batch.errors.data if batch.errors and batch.errors.data else []
     return "; ".join(str(each.message or each.code) for each in errors[:3]) or "it gave no reason"
-
-
-def _say(line: str) -> None:
-    Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)

@@ -19,7 +19,7 @@ from miko_clf.distil.response import (
 )
 from miko_clf.errors import DistilError
 from miko_clf.manifest import write_atomically
-from miko_clf.progress import show_bar
+from miko_clf.progress import show_progress
 
 MAX_PART_LINES = 50_000  # requests a file, and bytes, that the Batch API takes at most
 MAX_PART_BYTES = 200_000_000
@@ -158,7 +158,7 @@ class BatchOutputs:
         self.unreadable = ""
         self.num_unreadable = 0
         db.execute(_LINES_TABLE)
-        rows = show_bar(self._rows(), None, "reading answers")
+        rows = show_progress(self._rows(), "reading answers")
         db.executemany("INSERT INTO lines VALUES (?, ?, ?, ?, ?)", rows)
         db.execute("CREATE INDEX by_key ON lines (key)")
 

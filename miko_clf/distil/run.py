@@ -12,15 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from miko_clf.data.dataset import open_folder
 from miko_clf.data.labels import flatten_label
@@ -48,7 +39,7 @@ from miko_clf.distil.scheduler import (
     peek_posts,
 )
 from miko_clf.errors import DistilError, PostError
-from miko_clf.progress import print_notice
+from miko_clf.progress import ProgressBar, print_notice
 
 # A rationale that knows the label is made for the posts one learns from, and for no others.
 _LEARNED_SPLITS = ("train", "val")
@@ -160,18 +151,9 @@ def describe_run(tally: RunTally, ledger: BudgetLedger, gate: RequestGate | None
 async def _show_bar(
     title: str, total: int | None, tally: RunTally, ledger: BudgetLedger, gate: RequestGate | None
 ) -> None:
-    columns = (
-        SpinnerColumn(),
-        TextColumn(title),
-        BarColumn(20),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[state]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task(title, total=total, state="")
+    with ProgressBar(title, total) as bar:
         while True:
-            progress.update(bar, completed=tally.done, state=describe_run(tally, ledger, gate))
+            bar.update(tally.done, note=describe_run(tally, ledger, gate))
             await asyncio.sleep(_EVERY)
 
 

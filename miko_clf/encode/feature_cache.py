@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import track
 
 from miko_clf.data.post import Post
 from miko_clf.data.preprocess import digest_image, preprocess_image
 from miko_clf.data.tokenizer import pad_ids
 from miko_clf.encode.tower import ImageTower, TextTower, mean_pool
 from miko_clf.errors import EncoderError
+from miko_clf.progress import show_progress
 
 _Half = NDArray[np.float16]
 _CHUNK = 32  # items encoded, written and indexed at a time
@@ -126,10 +126,7 @@ def fill_store(
         size = sum(num_tokens(items[key]) for key in missing) * store.width * 2
         _announce_size(store.folder, what, len(missing), size)
         chunks = [missing[start : start + _CHUNK] for start in range(0, len(missing), _CHUNK)]
-        console = Console(stderr=True)
-        for keys in track(
-            chunks, f"Encoding {what}", console=console, disable=not console.is_terminal
-        ):
+        for keys in show_progress(chunks, f"encoding {what}"):
             rows = encode([items[key] for key in keys])
             store.append(dict(zip(keys, rows, strict=True)))
 

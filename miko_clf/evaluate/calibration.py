@@ -1,12 +1,12 @@
 """Calibration of probabilities on validation: temperature, Platt, isotonic, conformal."""
 
-import importlib
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from numpy.typing import NDArray
 from rich.console import Console
 from scipy.optimize import brentq, minimize, minimize_scalar
 from scipy.special import expit, log_softmax, logit, softmax
@@ -26,6 +26,7 @@ from miko_clf.bundle import (
 from miko_clf.data.labels import TaskLabels
 from miko_clf.errors import MikoError, RecipeError
 from miko_clf.evaluate.thresholds import (
+    FEWEST_FIT_ROWS,
     fit_label_thresholds,
     fit_threshold,
     get_label_aim,
@@ -42,26 +43,233 @@ from miko_clf.train.predict import list_arms, list_serving_arms, predict_logits
 TEMPERATURE_BOUNDS = (0.05, 20.0)
 _SCALES = (1 / TEMPERATURE_BOUNDS[1], 1 / TEMPERATURE_BOUNDS[0])
 _FARTHEST = 40.0  # a shift in logits past which a float64 probability no longer moves
+_NUM_FOLDS = 10  # in which each validation row is calibrated by others
 
+_Rows = Float[np.ndarray, "row label"]
 _Truth = Int[np.ndarray, " row"] | Int[np.ndarray, "row label"]
+_Reached = ThresholdFit | Mapping[str, ThresholdFit]
+
+
+def check_decision(decision: DecisionSection, questions: Questions) -> None:
+    """Raise `RecipeError` where no decision of this kind is to be had, before anything is trained.
+
+    Isotonic calibration and every aim but macro-F1 need labels that are decided one by one.
+    """
+    for question in questions:
+        if question.kind != "one" or question.positive is not None:
+            continue
+        for key, refused, choices in (
+            ("calibration", decision.calibration == "isotonic", "temperature or platt"),
+            ("aim", decision.aim != "macro_f1", "macro_f1"),
+        ):
+            if refused:
+                raise RecipeError(
+                    f"decision.{key}: {getattr(decision, key)} decides between two labels, "
+                    f"and posts are labelled for {question.line()}; choose {choices}"
+                )
+    if decision.conformal is not None and find_spec("mapie") is None:
+        raise RecipeError("decision.conformal needs MAPIE; pip install mapie")
+
+
+def fit_calibrations(recipe: Recipe, model: Model, val: EncodedDataset) -> tuple[Calibration, ...]:
+    """Return what each question needs, fitted on validation alone.
+
+    The calibration is fitted in the usual arm, and in each arm the threshold of the positive
+    class, or of every label where any may hold. An aim that validation does not reach is a line
+    on stderr. Raises `MikoError` for posts that were not opened as the validation split.
+    """
+    if val.split != "val":
+        raise MikoError(
+            f"calibration and thresholds are fitted on split val alone, and these posts are of "
+            f"{val.split or 'no split that was named'}"
+        )
+    usual = list_serving_arms(recipe)[0]
+    logits = {arm: predict_logits(model, val, arm) for arm in list_arms(recipe)}
+    return tuple(
+        _fit_question(part, logits, usual, recipe.decision)
+        for part in val.truth.split_by_question()
+    )
+
+
+def _fit_question(
+    part: TaskLabels, logits: Mapping[str, _Rows], usual: str, decision: DecisionSection
+) -> Calibration:
+    question = part.question
+    own = {arm: values[part.rows, part.span] for arm, values in logits.items()}
+    fitted = _fit_calibrator(own[usual], part, usual, decision)
+    probabilities = {arm: calibrate_question(rows, question, fitted) for arm, rows in own.items()}
+    thresholds, reached = _fit_thresholds(probabilities, part, fitted.aim)
+    _warn_of_missed_aims(question, reached, fitted.aim)
+    prior = conformal = None
+    if question.positive is not None:
+        positive = probabilities[usual][:, question.positive]
+        prior = fit_prior(positive, part.truth == question.positive)
+    if decision.conformal is not None and question.kind == "one":
+        if fitted.isotonic is not None:
+            probabilities = _calibrate_out_of_fold(own, part, usual, decision)
+        conformal = _fit_conformal(probabilities, part, decision.conformal)
+    return fitted.model_copy(
+        update={
+            "thresholds": thresholds,
+            "reached": reached,
+            "prior": prior,
+            "conformal": conformal,
+        }
+    )
+
+
+def _fit_calibrator(
+    logits: _Rows, part: TaskLabels, usual: str, decision: DecisionSection
+) -> Calibration:
+    question = part.question
+    fitted = Calibration(
+        temperature=fit_temperature(logits, part.truth),
+        positive=None if question.positive is None else question.labels[question.positive],
+        arm=usual,
+        thresholds={},
+        aim=ThresholdAim(name=decision.aim, value=decision.value),
+    )
+    if decision.calibration == "platt":
+        return fitted.model_copy(update={"platt": fit_platt(logits, part.truth)})
+    if decision.calibration == "isotonic":
+        truth = part.truth if question.kind == "many" else part.truth[:, None]
+        columns = zip(compute_margins(logits, question).T, truth.T, strict=True)
+        knots = tuple(fit_isotonic(margins, labels) for margins, labels in columns)
+        return fitted.model_copy(update={"isotonic": knots if all(knots) else None})
+    return fitted
+
+
+def _fit_thresholds(
+    probabilities: Mapping[str, _Rows], part: TaskLabels, aim: ThresholdAim
+) -> tuple[dict[str, Threshold], dict[str, _Reached]]:
+    """Return for each arm the threshold, or that of every label, and what it gives."""
+    question, label_aim = part.question, get_label_aim(aim)
+    thresholds: dict[str, Threshold] = {}
+    reached: dict[str, _Reached] = {}
+    for arm, rows in probabilities.items():
+        if question.kind == "many":
+            limits = fit_label_thresholds(rows, part.truth, question.labels, aim)
+            columns = zip(question.labels, rows.T, part.truth.T, strict=True)
+            reached[arm] = {
+                name: measure_threshold(stated, truth, limits[name], label_aim)
+                for name, stated, truth in columns
+            }
+            thresholds[arm] = limits
+        elif question.positive is not None:
+            positive, truth = rows[:, question.positive], part.truth == question.positive
+            limit = fit_threshold(positive, truth, aim)
+            reached[arm] = measure_threshold(positive, truth, limit, aim)
+            thresholds[arm] = limit
+    return thresholds, reached
+
+
+def _warn_of_missed_aims(
+    question: Question, reached: Mapping[str, _Reached], aim: ThresholdAim
+) -> None:
+    """Say on stderr which thresholds do not keep to the aim, even on validation."""
+    for arm, fit in reached.items():
+        by_label = {question.labels[-1]: fit} if isinstance(fit, ThresholdFit) else fit
+        for label in (label for label, fit in by_label.items() if not fit.met):
+            _print_remark(
+                f"arm {arm}: no threshold for {label!r} serves {aim.line()} on validation; "
+                "the most cautious one stands in, which decides for it on none of those posts"
+            )
+
+
+def _print_remark(line: str) -> None:
+    Console(stderr=True).print(f"calibration: {line}", highlight=False, soft_wrap=True)
+
+
+def _calibrate_out_of_fold(
+    logits: Mapping[str, _Rows], part: TaskLabels, usual: str, decision: DecisionSection
+) -> dict[str, _Rows]:
+    """Return each row's probabilities by a calibration that was fitted on other rows.
+
+    An isotonic line knows the labels of its own rows, and conformal sets whose quantile is taken
+    from those hold the true label in less than their level.
+    """
+    probabilities = {arm: np.empty_like(values) for arm, values in logits.items()}
+    folds = KFold(min(_NUM_FOLDS, len(part.truth)), shuffle=True, random_state=0)
+    for others, fold in folds.split(part.truth):
+        rest = part._replace(rows=part.rows[others], truth=part.truth[others])
+        fitted = _fit_calibrator(logits[usual][others], rest, usual, decision)
+        for arm, values in logits.items():
+            probabilities[arm][fold] = calibrate_question(values[fold], part.question, fitted)
+    return probabilities
+
+
+def _fit_conformal(
+    probabilities: Mapping[str, _Rows], part: TaskLabels, level: float
+) -> ConformalQuantiles | None:
+    quantiles = {
+        arm: fit_conformal_quantile(rows, part.truth, level) for arm, rows in probabilities.items()
+    }
+    if None in quantiles.values():
+        _print_remark(
+            f"{part.question.line()}: too few validation posts for conformal sets of {level:g}"
+        )
+        return None
+    return ConformalQuantiles(level=level, quantiles=quantiles)
+
+
+def calibrate_logits(logits: _Rows, questions: Questions, fitted: Sequence[Calibration]) -> _Rows:
+    """Return the calibrated probabilities of logits (post, label), question by question.
+
+    A softmax over the labels of which one holds, a sigmoid for each that may hold.
+    """
+    probabilities = np.empty_like(logits)
+    for (question, span), own in zip(questions.spans(), fitted, strict=True):
+        probabilities[:, span] = calibrate_question(logits[:, span], question, own)
+    return probabilities
+
+
+def calibrate_question(logits: _Rows, question: Question, fitted: Calibration) -> _Rows:
+    """Return the calibrated probabilities of the logits of one question."""
+    if fitted.isotonic is not None:
+        columns = zip(compute_margins(logits, question).T, fitted.isotonic, strict=True)
+        stated = np.stack([np.interp(m, k.margins, k.probabilities) for m, k in columns], axis=1)
+        return stated if question.kind == "many" else np.concatenate([1 - stated, stated], axis=1)
+    if fitted.platt is not None:
+        scaled = logits * np.array(fitted.platt.scale) + np.array(fitted.platt.shift)
+    else:
+        scaled = logits / fitted.temperature
+    probabilities: _Rows = softmax(scaled, axis=1) if question.kind == "one" else expit(scaled)
+    return probabilities
+
+
+def compute_margins(logits: _Rows, question: Question) -> _Rows:
+    """Return what each decision is made of: the second logit above the first, or each logit.
+
+    Rounded to float32, as a graph's are: where isotonic lines are steep the rest would be seen.
+    """
+    if question.kind == "one":
+        assert logits.shape[1] == 2, "one of more than two labels has no margin"
+        logits = logits[:, 1:] - logits[:, :1]
+    return logits.astype(np.float32).astype(np.float64)
+
+
+def select_conformal_labels(probabilities: _Rows, quantile: float) -> Bool[np.ndarray, "row label"]:
+    """Return which labels are in the conformal set of each row; a tie is inside."""
+    in_set: Bool[np.ndarray, "row label"] = probabilities >= bound_conformal_set(quantile)
+    return in_set
 
 
 def fit_temperature(logits: Float[np.ndarray, "row label"], truth: _Truth) -> float:
-    """Return the T in `TEMPERATURES` that minimises the NLL of softmax(logits / T).
+    """Return the T in `TEMPERATURE_BOUNDS` that minimises the NLL of softmax(logits / T).
 
     Where `truth` is 1 for each label that holds, that of sigmoid(logits / T) over all labels.
 
-    Guo et al., ICML 2017. Rows that say nothing of confidence give 1, which changes nothing: fewer
-    than `FEWEST_ROWS`, one class only, equal logits, or every row right (the best T would be 0).
+    Guo et al., ICML 2017. Rows that say nothing of confidence give 1, which changes nothing: too
+    few of them, one class only, equal logits, or every row right (the best T would be 0).
     Raises ValueError for logits that are not finite.
     """
     assert logits.ndim == 2
-    if truth.ndim == 2:  # a sigmoid is the softmax over the logit and 0
-        flat = logits.ravel()
-        logits, truth = np.stack([np.zeros_like(flat), flat], axis=1), truth.ravel()
+    if truth.ndim == 2:
+        logits, truth = _set_beside_zero(logits.ravel()), truth.ravel()
     assert truth.shape == logits.shape[:1]
     _check_finite(logits)
-    if lacks_evidence(truth) or not np.ptp(logits, axis=1).any() or _all_right(logits, truth):
+    all_right = bool((logits.argmax(1) == truth).all())
+    if lacks_evidence(truth) or not np.ptp(logits, axis=1).any() or all_right:
         return 1.0
     logits = logits.astype(np.float64)
 
@@ -70,8 +278,8 @@ def fit_temperature(logits: Float[np.ndarray, "row label"], truth: _Truth) -> fl
         return -float(scores[np.arange(len(truth)), truth].mean())
 
     # convex in 1/T (Boyd & Vandenberghe, 3.1.5), hence one minimum in log T
-    found = minimize_scalar(nll, bounds=tuple(np.log(TEMPERATURE_BOUNDS)), method="bounded")
-    return float(np.exp(found.x).clip(*TEMPERATURE_BOUNDS))
+    best = minimize_scalar(nll, bounds=tuple(np.log(TEMPERATURE_BOUNDS)), method="bounded")
+    return float(np.exp(best.x).clip(*TEMPERATURE_BOUNDS))
 
 
 def fit_platt(logits: Float[np.ndarray, "row label"], truth: _Truth) -> PlattScaling | None:
@@ -79,20 +287,21 @@ def fit_platt(logits: Float[np.ndarray, "row label"], truth: _Truth) -> PlattSca
 
     Of two labels it is Platt's sigmoid of the margin (1999), of more vector scaling (Guo et al.,
     ICML 2017); where `truth` is 1 for each label that holds, Platt's sigmoid for each. Factors
-    stay within those of `TEMPERATURES`, so that rows which can be told apart have a best one.
-    None where the rows say too little: fewer than `FEWEST_ROWS`, or a label that never, or
+    stay within those of `TEMPERATURE_BOUNDS`, so that rows which can be told apart have a best one.
+    None where the rows say too little: fewer than `FEWEST_FIT_ROWS`, or a label that never, or
     always, holds. Raises ValueError for logits that are not finite.
     """
     _check_finite(logits)
     num_labels = logits.shape[1]
-    held = truth if truth.ndim == 2 else np.eye(num_labels, dtype=np.int64)[truth]
-    if any(lacks_evidence(column) for column in held.T):
+    one_hot = truth if truth.ndim == 2 else np.eye(num_labels, dtype=np.int64)[truth]
+    if any(lacks_evidence(column) for column in one_hot.T):
         return None
     if truth.ndim == 2:
-        fits = [_fit_scales(_beside_zero(m), t) for m, t in zip(logits.T, truth.T, strict=True)]
+        columns = zip(logits.T, truth.T, strict=True)
+        fits = [_fit_scales(_set_beside_zero(own), labels) for own, labels in columns]
         scale, shift = zip(*((a[1], b[1]) for a, b in fits), strict=True)
     elif num_labels == 2:
-        a, b = _fit_scales(_beside_zero(logits[:, 1] - logits[:, 0]), truth)
+        a, b = _fit_scales(_set_beside_zero(logits[:, 1] - logits[:, 0]), truth)
         scale, shift = (a[1], a[1]), tuple(b)
     else:
         scale, shift = map(tuple, _fit_scales(logits, truth))
@@ -110,8 +319,8 @@ def fit_isotonic(
     _check_finite(margins)
     if lacks_evidence(truth):
         return None
-    seen = margins.astype(np.float32).astype(np.float64)
-    line = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(seen, truth)
+    rounded = margins.astype(np.float32).astype(np.float64)
+    line = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(rounded, truth)
     return IsotonicKnots(
         margins=tuple(line.X_thresholds_.tolist()),
         probabilities=tuple(line.y_thresholds_.clip(0, 1).tolist()),
@@ -139,8 +348,8 @@ def fit_prior(
 
     if gap(-_FARTHEST) >= 0 or gap(_FARTHEST) <= 0:
         return share
-    found = float(expit(logit(share) - brentq(gap, -_FARTHEST, _FARTHEST)))
-    return found if 0 < found < 1 else share
+    prior = float(expit(logit(share) - brentq(gap, -_FARTHEST, _FARTHEST)))
+    return prior if 0 < prior < 1 else share
 
 
 def _fit_scales(
@@ -149,13 +358,13 @@ def _fit_scales(
     """Return the factors and shifts of the least NLL; the first shift is 0, as one is free."""
     logits = logits.astype(np.float64)
     num_rows, num_labels = logits.shape
-    held = np.eye(num_labels)[truth]
+    one_hot = np.eye(num_labels)[truth]
 
-    def nll(found: Float[np.ndarray, " both"]) -> tuple[float, Float[np.ndarray, " both"]]:
-        scores = log_softmax(logits * found[:num_labels] + found[num_labels:], axis=1)
-        off = (np.exp(scores) - held) / num_rows
-        slopes = np.append((off * logits).sum(0), off.sum(0))
-        return -float((scores * held).sum()) / num_rows, slopes
+    def nll(both: Float[np.ndarray, " both"]) -> tuple[float, Float[np.ndarray, " both"]]:
+        scores = log_softmax(logits * both[:num_labels] + both[num_labels:], axis=1)
+        errors = (np.exp(scores) - one_hot) / num_rows
+        slopes = np.append((errors * logits).sum(0), errors.sum(0))
+        return -float((scores * one_hot).sum()) / num_rows, slopes
 
     start = np.append(np.ones(num_labels), np.zeros(num_labels))
     bounds = [_SCALES] * num_labels + [(0, 0)] + [(None, None)] * (num_labels - 1)
@@ -164,7 +373,7 @@ def _fit_scales(
     return best[:num_labels], best[num_labels:]
 
 
-def _beside_zero(margin: Float[np.ndarray, " row"]) -> Float[np.ndarray, "row 2"]:
+def _set_beside_zero(margin: Float[np.ndarray, " row"]) -> Float[np.ndarray, "row 2"]:
     """Return logits of two labels with this margin; a sigmoid is the softmax over it and 0."""
     return np.stack([np.zeros_like(margin), margin], axis=1)
 
@@ -174,210 +383,47 @@ def _check_finite(values: Float[np.ndarray, "..."]) -> None:
         raise ValueError("logits hold NaN or infinity")
 
 
-def _all_right(logits: Float[np.ndarray, "row label"], truth: Int[np.ndarray, " row"]) -> bool:
-    return bool((logits.argmax(1) == truth).all())
+def fit_conformal_quantile(
+    probabilities: _Rows, truth: Int[np.ndarray, " row"], level: float
+) -> float | None:
+    """Return the quantile q such that labels of probability 1 - q or more make the conformal set.
 
-
-_Rows = Float[np.ndarray, "row label"]
-
-
-def calibrate_logits(scores: _Rows, questions: Questions, fitted: Sequence[Calibration]) -> _Rows:
-    """Return the calibrated probabilities of logits (post, label), question by question.
-
-    A softmax over the labels of which one holds, a sigmoid for each that may hold.
+    Sadinle, Lei & Wasserman, JASA 2019 (the least ambiguous sets), by MAPIE. On rows that are
+    exchangeable with these the set holds the true label in a share of `level` or more. None where
+    the rows are too few for the level, or lack a label.
     """
-    found = np.empty_like(scores)
-    for (question, span), each in zip(questions.spans(), fitted, strict=True):
-        found[:, span] = calibrate_question(scores[:, span], question, each)
-    return found
-
-
-def calibrate_question(scores: _Rows, question: Question, fitted: Calibration) -> _Rows:
-    """Return the calibrated probabilities of the logits of one question."""
-    if fitted.isotonic is not None:
-        columns = zip(compute_margins(scores, question).T, fitted.isotonic, strict=True)
-        found = np.stack([np.interp(m, k.margins, k.probabilities) for m, k in columns], axis=1)
-        return found if question.kind == "many" else np.concatenate([1 - found, found], axis=1)
-    if fitted.platt is not None:
-        scaled = scores * np.array(fitted.platt.scale) + np.array(fitted.platt.shift)
-    else:
-        scaled = scores / fitted.temperature
-    linked: _Rows = softmax(scaled, axis=1) if question.kind == "one" else expit(scaled)
-    return linked
-
-
-def compute_margins(scores: _Rows, question: Question) -> _Rows:
-    """Return what each decision is made of: the second logit above the first, or each logit.
-
-    Rounded to float32, as a graph's are: where isotonic lines are steep the rest would be seen.
-    """
-    if question.kind == "many":
-        found = scores
-    else:
-        assert scores.shape[1] == 2, "one of more than two labels has no margin"
-        found = scores[:, 1:] - scores[:, :1]
-    return found.astype(np.float32).astype(np.float64)
-
-
-def select_conformal_labels(probabilities: _Rows, quantile: float) -> Bool[np.ndarray, "row label"]:
-    """Return which labels are in the conformal set of each row; a tie is inside."""
-    held: Bool[np.ndarray, "row label"] = probabilities >= bound_conformal_set(quantile)
-    return held
-
-
-_CROSSED = 10  # folds in which each validation row is calibrated by others
-_Logits = NDArray[np.float64]
-_Reached = ThresholdFit | Mapping[str, ThresholdFit]
-
-
-def check_decision(decision: DecisionSection, questions: Questions) -> None:
-    """Raise `RecipeError` where no decision of this kind is to be had, before anything is trained.
-
-    Isotonic calibration and every aim but macro-F1 need labels that are decided one by one.
-    """
-    for one in questions:
-        if one.kind == "one" and one.positive is None:
-            for key, given, known in (
-                ("calibration", decision.calibration == "isotonic", "temperature or platt"),
-                ("aim", decision.aim != "macro_f1", "macro_f1"),
-            ):
-                if given:
-                    raise RecipeError(
-                        f"decision.{key}: {getattr(decision, key)} decides between two labels, "
-                        f"and posts are labelled for {one.line()}; choose {known}"
-                    )
-    if decision.conformal is not None and find_spec("mapie") is None:
-        raise RecipeError("decision.conformal needs MAPIE; pip install mapie")
-
-
-def fit_calibrations(recipe: Recipe, model: Model, val: EncodedDataset) -> tuple[Calibration, ...]:
-    """Return what each question needs, fitted on validation alone.
-
-    The calibration is fitted in the usual arm, and in each arm the threshold of the positive
-    class, or of every label where any may hold. An aim that validation does not reach is a line
-    on stderr. Raises `MikoError` for posts that were not opened as the validation split.
-    """
-    if val.split != "val":
-        raise MikoError(
-            f"calibration and thresholds are fitted on split val alone, and these posts are of "
-            f"{val.split or 'no split that was named'}"
-        )
-    usual = list_serving_arms(recipe)[0]
-    scores = {arm: predict_logits(model, val, arm) for arm in list_arms(recipe)}
-    return tuple(_fit_question(part, scores, usual, recipe.decision) for part in val.truth.parts())
-
-
-def _fit_question(
-    part: TaskLabels, scores: Mapping[str, _Logits], usual: str, decision: DecisionSection
-) -> Calibration:
-    question = part.question
-    here = {arm: values[part.rows, part.span] for arm, values in scores.items()}
-    found = _fit_calibrator(here[usual], part, usual, decision)
-    probabilities = {
-        arm: calibrate_question(values, question, found) for arm, values in here.items()
-    }
-    thresholds, given = _fit_thresholds(probabilities, part, found.aim)
-    _tell(question, given, found.aim)
-    prior = None
-    if question.positive is not None:
-        positive = probabilities[usual][:, question.positive]
-        prior = fit_prior(positive, part.truth == question.positive)
-    changed = {"thresholds": thresholds, "reached": given, "prior": prior}
-    conformal = None
-    if decision.conformal is not None and question.kind == "one":
-        rows = (
-            probabilities
-            if found.isotonic is None
-            else _calibrate_out_of_fold(here, part, usual, decision)
-        )
-        conformal = _fit_conformal(rows, part, decision.conformal)
-    return found.model_copy(update={**changed, "conformal": conformal})
-
-
-def _fit_thresholds(
-    probabilities: Mapping[str, _Logits], part: TaskLabels, aim: ThresholdAim
-) -> tuple[dict[str, Threshold], dict[str, _Reached]]:
-    """Return for each arm the threshold, or that of every label, and what it gives."""
-    question = part.question
-    limits: dict[str, Threshold] = {}
-    given: dict[str, _Reached] = {}
-    for arm, rows in probabilities.items():
-        if question.kind == "many":
-            own = fit_label_thresholds(rows, part.truth, question.labels, aim)
-            columns = zip(question.labels, rows.T, part.truth.T, strict=True)
-            one = get_label_aim(aim)
-            given[arm] = {name: measure_threshold(p, t, own[name], one) for name, p, t in columns}
-            limits[arm] = own
-        elif question.positive is not None:
-            positive, truth = rows[:, question.positive], part.truth == question.positive
-            limit = fit_threshold(positive, truth, aim)
-            given[arm] = measure_threshold(positive, truth, limit, aim)
-            limits[arm] = limit
-    return limits, given
-
-
-def _fit_calibrator(
-    scores: _Logits, part: TaskLabels, usual: str, decision: DecisionSection
-) -> Calibration:
-    question = part.question
-    found = Calibration(
-        temperature=fit_temperature(scores, part.truth),
-        positive=None if question.positive is None else question.labels[question.positive],
-        arm=usual,
-        thresholds={},
-        aim=ThresholdAim(name=decision.aim, value=decision.value),
-    )
-    if decision.calibration == "platt":
-        return found.model_copy(update={"platt": fit_platt(scores, part.truth)})
-    if decision.calibration == "isotonic":
-        truth = part.truth if question.kind == "many" else part.truth[:, None]
-        columns = zip(compute_margins(scores, question).T, truth.T, strict=True)
-        knots = tuple(fit_isotonic(margin, held) for margin, held in columns)
-        return found.model_copy(update={"isotonic": knots if all(knots) else None})
-    return found
-
-
-def _calibrate_out_of_fold(
-    scores: Mapping[str, _Logits], part: TaskLabels, usual: str, decision: DecisionSection
-) -> dict[str, _Logits]:
-    """Return each row's probabilities by a calibration that was fitted on other rows.
-
-    An isotonic line knows the labels of its own rows, and conformal sets whose quantile is taken
-    from those hold the true label in less than their level.
-    """
-    found = {arm: np.empty_like(values) for arm, values in scores.items()}
-    folds = KFold(min(_CROSSED, len(part.truth)), shuffle=True, random_state=0)
-    for others, held in folds.split(part.truth):
-        less = part._replace(rows=part.rows[others], truth=part.truth[others])
-        fitted = _fit_calibrator(scores[usual][others], less, usual, decision)
-        for arm, values in scores.items():
-            found[arm][held] = calibrate_question(values[held], part.question, fitted)
-    return found
-
-
-def _fit_conformal(
-    probabilities: Mapping[str, _Logits], part: TaskLabels, level: float
-) -> ConformalQuantiles | None:
-    # loaded here because MAPIE is an extra, and takes seconds to load
-    fit = importlib.import_module("miko_clf.evaluate.conformal").fit_quantile
-    found = {arm: fit(rows, part.truth, level) for arm, rows in probabilities.items()}
-    if None in found.values():
-        _say(f"{part.question.line()}: too few validation posts for conformal sets of {level:g}")
+    num_rows, num_labels = probabilities.shape
+    fewest = max(FEWEST_FIT_ROWS, 1 / level, 1 / (1 - level))
+    if num_rows <= fewest or len(np.unique(truth)) < num_labels:
         return None
-    return ConformalQuantiles(level=level, quantiles=found)
+    # MAPIE is an extra, and takes seconds to load
+    classifier = import_module("mapie.classification").SplitConformalClassifier
+    score: Any = import_module("mapie.conformity_scores").LACConformityScore()
+    model = classifier(
+        _GivenProbabilities(num_labels), confidence_level=level, conformity_score=score, prefit=True
+    )
+    model.conformalize(probabilities, truth).predict_set(probabilities[:1])
+    return float(score.quantiles_[0])
 
 
-def _tell(question: Question, given: Mapping[str, _Reached], aim: ThresholdAim) -> None:
-    """Say on stderr which thresholds do not keep to the aim, even on validation."""
-    for arm, found in given.items():
-        rows = {question.labels[-1]: found} if isinstance(found, ThresholdFit) else found
-        for label, one in rows.items():
-            if not one.met:
-                _say(
-                    f"arm {arm}: no threshold for {label!r} serves {aim.line()} on validation; "
-                    "the most cautious one stands in, which decides for it on none of those posts"
-                )
+class _GivenProbabilities:
+    """A classifier, as scikit-learn knows them, of rows that are their own probabilities."""
 
+    def __init__(self, num_labels: int) -> None:
+        self.classes_ = np.arange(num_labels)
 
-def _say(line: str) -> None:
-    Console(stderr=True).print(f"calibration: {line}", highlight=False, soft_wrap=True)
+    def fit(self, rows: _Rows, truth: Int[np.ndarray, " row"]) -> "_GivenProbabilities":
+        """Return itself; there is nothing to learn."""
+        return self
+
+    def predict(self, rows: _Rows) -> Int[np.ndarray, " row"]:
+        """Return the most probable label."""
+        most_probable: Int[np.ndarray, " row"] = rows.argmax(1)
+        return most_probable
+
+    def predict_proba(self, rows: _Rows) -> _Rows:
+        """Return the probabilities."""
+        return rows
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True

@@ -9,34 +9,31 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from rich.console import Console
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from miko_clf import bundle, manifest
-from miko_clf.bundle import Bundle, Threshold
+from miko_clf import manifest
+from miko_clf.bundle import Bundle, load_bundle
 from miko_clf.data.audit.quick import list_quick_warnings
 from miko_clf.data.dataset import DataFolder
-from miko_clf.data.labels import TaskLabels
 from miko_clf.data.post import Post
 from miko_clf.errors import BundleError
 from miko_clf.evaluate.analysis.mistakes import analyse_errors
 from miko_clf.evaluate.analysis.robustness import measure_robustness
-from miko_clf.evaluate.bootstrap import DecisionThresholds as Limit
 from miko_clf.evaluate.bootstrap import (
     MetricDifference,
     bootstrap_paired_difference,
     bootstrap_scores,
 )
+from miko_clf.evaluate.comparison import COMPARED_METRICS
 from miko_clf.evaluate.curves import measure_curves
 from miko_clf.evaluate.explain.attribution import attribute_decisions
 from miko_clf.evaluate.explain.neighbours import find_neighbours
 from miko_clf.evaluate.explain.relations import measure_relations
 from miko_clf.evaluate.explain.shapley import measure_shapley
-from miko_clf.evaluate.lockbox import describe_openings as lockbox_said
-from miko_clf.evaluate.lockbox import open_lockbox
+from miko_clf.evaluate.lockbox import describe_openings, open_lockbox
 from miko_clf.evaluate.predictions import (
     ArmPredictions,
     Predictor,
@@ -46,6 +43,7 @@ from miko_clf.evaluate.predictions import (
     list_questions,
     number_groups,
     predict_system,
+    refuse_equal_names,
     select_question,
 )
 from miko_clf.evaluate.reliability import measure_calibration
@@ -54,6 +52,292 @@ from miko_clf.intervals import RowGroups
 from miko_clf.questions import Questions
 from miko_clf.recipe.schema import Recipe
 from miko_clf.train.predict import list_arms, list_serving_arms
+
+
+@dataclass(frozen=True)
+class AnalysisOptions:
+    """What is looked into besides the scores.
+
+    `images` lays small pictures of mistakes into the report, `groups` are lists of words by the
+    name of a group. Robustness runs the towers again for each change; attribution needs captum.
+    """
+
+    images: bool = False
+    robustness: bool = False
+    attribution: bool = False
+    groups: Mapping[str, Sequence[str]] | None = None
+
+
+def evaluate_bundles(
+    paths: Sequence[Path],
+    data: DataFolder,
+    split: str,
+    *,
+    cache: Path | None,
+    num_resamples: int,
+    command: str,
+    analyses: AnalysisOptions | None = None,
+) -> Report:
+    """Return what each bundle scores in each of its arms on one split.
+
+    Thresholds and temperatures are the bundles' own, fitted on validation. Baselines are
+    fitted on the train split of the same data. Every interval draws posts of one group together.
+    Where several questions are asked the report is of the first, with those of the others, each on
+    the posts that answer it. The `analyses`, if any, are of the first bundle. Opening the test
+    split is counted in every bundle. Raises a `MikoError` where bundles answer different labels,
+    or a post has a label that none of them knows.
+    """
+    started = time.monotonic()
+    bundles = [load_bundle(path) for path in paths]
+    questions = _find_common_questions(bundles)
+    openings = open_lockbox(bundles, data, split, command)
+    posts, train = data.read(split), data.read("train")
+    asked = list_questions(posts, train, questions, data.path, split)
+    predictions = [
+        arm
+        for bundle in bundles
+        for arm in _predict_arms(bundle, posts, cache, _note_training_data(bundle, data))
+    ]
+    bare = Report(
+        rows=[],
+        data=str(data.path),
+        fingerprint=data.fingerprint(split),
+        split=split,
+        counts={},
+        positive=None,
+        versions=manifest.collect_versions(),
+        command=command,
+        seconds=0.0,
+        num_resamples=num_resamples,
+    )
+    first, *others = [_report_question(bare, one, predictions, bundles) for one in asked]
+    if analyses is not None:
+        findings = _analyse_system(bundles[0], asked[0], analyses, cache, num_resamples)
+        findings["lockbox"] = describe_openings(openings)
+        findings["audit"] = audit_split(train, posts, split)
+        first = replace(first, findings=findings)
+    seconds = round(time.monotonic() - started, 1)
+    others = [replace(other, seconds=seconds) for other in others]
+    return replace(first, seconds=seconds, others=others)
+
+
+def _find_common_questions(bundles: Sequence[Bundle]) -> Questions:
+    first, *others = bundles
+    for other in others:
+        if other.questions != first.questions:
+            raise BundleError(
+                f"{other.path} answers {', '.join(other.labels)} and {first.path} "
+                f"{', '.join(first.labels)}; only systems with the same labels compare"
+            )
+    refuse_equal_names(bundles)
+    return first.questions
+
+
+def _note_training_data(bundle: Bundle, data: DataFolder) -> str:
+    if bundle.manifest["data"]["train"] == data.fingerprint("train"):
+        return ""
+    Console(stderr=True).print(
+        f"{bundle.path} was trained on other posts than the train split of {data.path}",
+        highlight=False,
+    )
+    return "trained on other posts than this data's train split"
+
+
+def _predict_arms(
+    bundle: Bundle, posts: list[Post], cache: Path | None, note: str
+) -> list[ArmPredictions]:
+    """Score every arm, and without intentions each kind of content alone."""
+    predictor = Predictor(bundle, posts, cache)
+    fitted = list(zip(bundle.questions, bundle.calibrations, strict=True))
+    bare = name_report_arm(bundle.recipe, "without")
+
+    def predict(arm: str, name: str, hidden: tuple[str, ...] = ()) -> ArmPredictions:
+        limits = {q.name: c.thresholds[arm] for q, c in fitted if arm in c.thresholds}
+        probabilities = predictor.probabilities(arm, hidden)
+        return ArmPredictions(bundle.path.name, name, probabilities, limits, note)
+
+    arms = list_arms(bundle.recipe)
+    predictions = [predict(arm, name_report_arm(bundle.recipe, arm)) for arm in arms]
+    content = [kind for kind in bundle.recipe.inputs if kind != "intention"]
+    for kind in content if len(content) > 1 else ():
+        others = tuple(other for other in content if other != kind)
+        predictions.append(predict("without", f"{bare}, {kind} only", others))
+    return predictions
+
+
+def name_report_arm(recipe: Recipe, arm: str) -> str:
+    """Return what a report calls an arm of one model.
+
+    Its `without` is called `masked` where it has another arm: the model that learned with
+    intentions, which are hidden from it. `without` is a system that was trained with none.
+    """
+    return "masked" if arm == "without" and len(list_arms(recipe)) > 1 else arm
+
+
+def _report_question(
+    bare: Report,
+    asked: QuestionPosts,
+    predictions: Sequence[ArmPredictions],
+    bundles: Sequence[Bundle],
+) -> Report:
+    question, truth = asked.here.question, asked.here.truth
+    rows = _predict_baselines(asked, bundles)
+    rows += [select_question(arm, asked.here) for arm in predictions]
+    positive, labels, groups = question.positive, question.labels, number_groups(asked.posts)
+    if question.kind == "many":
+        counts = dict(zip(labels, truth.sum(0).tolist(), strict=True))
+    else:
+        counts = dict(Counter(labels[index] for index in truth))
+    return replace(
+        bare,
+        question=question.name,
+        kind=question.kind,
+        rows=[_score_row(row, asked, groups, bare.num_resamples) for row in rows],
+        counts=counts,
+        groups=0 if groups is None else len(np.unique(groups)),
+        positive=None if positive is None else labels[positive],
+        differences=_list_differences(rows, bundles, asked, groups, bare.num_resamples),
+    )
+
+
+def _predict_baselines(
+    asked: QuestionPosts, bundles: Sequence[Bundle]
+) -> list[QuestionPredictions]:
+    truth, posts, train = asked.learned.truth, asked.posts, asked.train
+    num_labels = len(asked.here.question.labels)
+    if not train:
+        return []
+    shares = predict_majority(truth, num_labels, len(posts))
+    rows = [QuestionPredictions("majority", "-", shares, None)]
+    inputs = {name for bundle in bundles for name in bundle.recipe.inputs}
+    mixes = [("text",), ("text", "description")] if "description" in inputs else [("text",)]
+    for mix in mixes:
+        train_texts, texts = (
+            [" ".join(getattr(post, name) or "" for name in mix) for post in some]
+            for some in (train, posts)
+        )
+        probabilities = predict_tfidf_logistic(train_texts, truth, texts, num_labels)
+        rows.append(QuestionPredictions("TF-IDF + logistic", " + ".join(mix), probabilities, None))
+    return rows
+
+
+def _score_row(
+    row: QuestionPredictions, asked: QuestionPosts, groups: RowGroups, num_resamples: int
+) -> ReportRow:
+    question, threshold = asked.here.question, row.threshold
+    intervals = bootstrap_scores(
+        row.probabilities,
+        asked.here.truth,
+        positive=question.positive,
+        threshold=threshold,
+        groups=groups,
+        num_resamples=num_resamples,
+    )
+    by_label = isinstance(threshold, tuple)
+    shown = dict(zip(question.labels, threshold, strict=True)) if by_label else threshold
+    return ReportRow(row.system, row.arm, len(asked.posts), intervals, shown, row.note)
+
+
+def _list_differences(
+    rows: Sequence[QuestionPredictions],
+    bundles: Sequence[Bundle],
+    asked: QuestionPosts,
+    groups: RowGroups,
+    num_resamples: int,
+) -> list[MetricDifference]:
+    """Compare the arms of each bundle with its `masked`, and later bundles with the first."""
+    by_name = {row.name: row for row in rows}
+    pairs = [
+        (f"{bundle.path.name}/{arm}", f"{bundle.path.name}/masked")
+        for bundle in bundles
+        for arm in list_arms(bundle.recipe)
+        if arm != "without"
+    ]
+    first, *later = [f"{b.path.name}/{list_serving_arms(b.recipe)[0]}" for b in bundles]
+    pairs += [(name, first) for name in later]
+
+    def subtract(a: QuestionPredictions, b: QuestionPredictions, metric: str) -> MetricDifference:
+        known = a.threshold is not None and b.threshold is not None
+        interval = bootstrap_paired_difference(
+            a.probabilities,
+            b.probabilities,
+            asked.here.truth,
+            positive=asked.here.question.positive,
+            threshold=(a.threshold, b.threshold) if known else None,
+            groups=groups,
+            metric=metric,
+            num_resamples=num_resamples,
+        )
+        return MetricDifference(a.name, b.name, metric, interval)
+
+    return [subtract(by_name[a], by_name[b], m) for a, b in pairs for m in COMPARED_METRICS]
+
+
+def _analyse_system(
+    bundle: Bundle,
+    asked: QuestionPosts,
+    options: AnalysisOptions,
+    cache: Path | None,
+    num_resamples: int,
+) -> dict[str, Any]:
+    """Return findings by name, of the bundle in its usual arm on the posts that answer a question.
+
+    Empty where any number of labels may hold. Values are plain apart from `Interval`.
+    """
+    predictor = Predictor(bundle, asked.posts, cache)
+    predictions = predict_system(bundle, predictor, asked.here, asked.train, cache)
+    if predictions is None:
+        return {}
+    findings = {
+        "system": bundle.path.name,
+        "arm": predictions.arm,
+        "curves": asdict(measure_curves(predictions, num_resamples=num_resamples)),
+        "calibration": asdict(measure_calibration(predictions, num_resamples)),
+        **analyse_errors(predictions, images=options.images, groups=options.groups),
+    }
+    places = {post.id: row for row, post in enumerate(predictions.posts)}
+    rows = [places[mistake["id"]] for mistake in findings.get("mistakes", [])]
+    findings |= explain_decisions(
+        predictions, rows, num_resamples=num_resamples, attribution=options.attribution
+    )
+    if options.robustness:
+        effects = measure_robustness(predictions, num_resamples=num_resamples)
+        findings["robustness"] = [asdict(effect) for effect in effects]
+    return findings
+
+
+def explain_decisions(
+    predictions: SystemPredictions,
+    rows: Sequence[int],
+    *,
+    num_resamples: int = 1000,
+    attribution: bool = False,
+) -> dict[str, Any]:
+    """Return `shapley`, `relations`, `neighbours` and, if asked for, `attribution`.
+
+    The first two are over all posts; `rows` are the posts whose neighbours, words and patches are
+    wanted. A key is absent where the system has nothing of the kind. Values are plain apart from
+    `Interval`. Raises `MikoError` where attribution is wanted and captum is not there.
+    """
+    attributed = attribute_decisions(predictions, rows) if attribution else None
+    relations = measure_relations(predictions, num_resamples)
+    findings = {
+        "shapley": asdict(measure_shapley(predictions, num_resamples)),
+        "relations": [asdict(relation) for relation in relations],
+        "neighbours": [asdict(post) for post in find_neighbours(predictions, rows)],
+        "attribution": asdict(attributed) if attributed else {},
+    }
+    return {name: value for name, value in findings.items() if value}
+
+
+def audit_split(train: Sequence[Post], posts: Sequence[Post], split: str) -> dict[str, Any]:
+    """Return the lines of the cheap audit of a split beside train."""
+    return {
+        "lines": list_quick_warnings(
+            {"train": train} | ({split: posts} if split != "train" else {})
+        )
+    }
+
 
 # Both chosen once by 5-fold cross-validation on the training rows of Harm-C, text with and without
 # captions: mean macro-F1 .748; .3 to 30, with and without class weights, were tried.
@@ -85,17 +369,19 @@ def predict_tfidf_logistic(
     """Return the probabilities of a logistic regression on TF-IDF of words and word pairs.
 
     A class without training rows gets 0. Training rows of one class, or without a word, give what
-    `majority` gives. Where any number of classes may hold there is a regression for each.
+    `predict_majority` gives. Where any number of classes may hold there is a regression for each.
     """
     if train_truth.ndim == 2:
-        each = [predict_tfidf_logistic(train_texts, held, texts, 2)[:, 1] for held in train_truth.T]
-        return np.stack(each, axis=1)
+        columns = [
+            predict_tfidf_logistic(train_texts, label, texts, 2)[:, 1] for label in train_truth.T
+        ]
+        return np.stack(columns, axis=1)
     vectoriser = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, strip_accents="unicode")
     analyse = vectoriser.build_analyzer()
-    spread = Counter(term for text in train_texts for term in set(analyse(text)))
-    if not spread or len(np.unique(train_truth)) < 2:
+    num_texts = Counter(term for text in train_texts for term in set(analyse(text)))
+    if not num_texts or len(np.unique(train_truth)) < 2:
         return predict_majority(train_truth, num_labels, len(texts))
-    vectoriser.set_params(min_df=min(2, max(spread.values())))  # a few rows may share no term
+    vectoriser.set_params(min_df=min(2, max(num_texts.values())))  # a few rows may share no term
     model = make_pipeline(
         vectoriser,
         LogisticRegression(C=_INVERSE_REGULARISATION, class_weight=_CLASS_WEIGHT, max_iter=1000),
@@ -103,294 +389,3 @@ def predict_tfidf_logistic(
     probabilities = np.zeros((len(texts), num_labels))
     probabilities[:, model.classes_] = model.predict_proba(texts)
     return probabilities
-
-
-def explain_decisions(
-    subject: SystemPredictions,
-    rows: Sequence[int],
-    *,
-    num_resamples: int = 1000,
-    attribution: bool = False,
-) -> dict[str, Any]:
-    """Return `shapley`, `relations`, `neighbours` and, if asked for, `attribution`.
-
-    The first two are over all posts; `rows` are the posts whose neighbours, words and patches are
-    wanted. A key is absent where the system has nothing of the kind. Values are plain apart from
-    `Interval`. Raises `MikoError` where attribution is wanted and captum is not there.
-    """
-    attributed = attribute_decisions(subject, rows) if attribution else None
-    found = {
-        "shapley": asdict(measure_shapley(subject, num_resamples)),
-        "relations": [asdict(each) for each in measure_relations(subject, num_resamples)],
-        "neighbours": [asdict(each) for each in find_neighbours(subject, rows)],
-        "attribution": asdict(attributed) if attributed else {},
-    }
-    return {name: value for name, value in found.items() if value}
-
-
-@dataclass(frozen=True)
-class AnalysisOptions:
-    """What is looked into. `few` leaves everything out but the scores.
-
-    `images` lays small pictures of mistakes into the report, `groups` are lists of words by the
-    name of a group. Robustness runs the towers again for each change; attribution needs captum.
-    """
-
-    few: bool = False
-    images: bool = False
-    robustness: bool = False
-    attribution: bool = False
-    groups: Mapping[str, Sequence[str]] | None = None
-
-
-def analyse_system(
-    opened: Bundle,
-    one: QuestionPosts,
-    wanted: AnalysisOptions,
-    *,
-    cache: Path | None,
-    num_resamples: int,
-) -> dict[str, Any]:
-    """Return findings by name, of the bundle in its usual arm on the posts that answer a question.
-
-    Empty where any number of labels may hold. Values are plain apart from `Interval`.
-    """
-    predictor = Predictor(opened, one.posts, cache)
-    seen = predict_system(opened, predictor, one.here, one.train, cache)
-    if wanted.few or seen is None:
-        return {}
-    found = {
-        "system": opened.path.name,
-        "arm": seen.arm,
-        "curves": asdict(measure_curves(seen, num_resamples=num_resamples)),
-        "calibration": asdict(measure_calibration(seen, num_resamples)),
-        **analyse_errors(seen, images=wanted.images, groups=wanted.groups),
-    }
-    places = {post.id: row for row, post in enumerate(seen.posts)}
-    rows = [places[each["id"]] for each in found.get("mistakes", [])]
-    found |= explain_decisions(
-        seen, rows, num_resamples=num_resamples, attribution=wanted.attribution
-    )
-    if wanted.robustness:
-        changed = measure_robustness(seen, num_resamples=num_resamples)
-        found["robustness"] = [asdict(each) for each in changed]
-    return found
-
-
-def audit_split(train: Sequence[Post], posts: Sequence[Post], split: str) -> dict[str, Any]:
-    """Return the lines of the cheap audit of a split beside train."""
-    return {
-        "lines": list_quick_warnings(
-            {"train": train, split: posts} if split != "train" else {"train": train}
-        )
-    }
-
-
-_COMPARED = ("macro_f1", "auroc")
-_SCORES_ALONE = AnalysisOptions(few=True)
-
-
-def compare(
-    bundles: Sequence[Path],
-    data: DataFolder,
-    split: str,
-    *,
-    cache: Path | None,
-    num_resamples: int,
-    command: str,
-    wanted: AnalysisOptions = _SCORES_ALONE,
-) -> Report:
-    """Return what each bundle scores in each of its arms on one split.
-
-    Thresholds and temperatures are the bundles' own, fitted on validation. Baselines are
-    fitted on the train split of the same data. Intervals draw posts of one group together. Where
-    several questions are asked the report is of the first, with those of the others, each on the
-    posts that answer it. What is looked into besides is of the first bundle. Opening the test
-    split is counted in every bundle. Raises a `MikoError` where bundles answer different labels,
-    or a post has a label that none of them knows.
-    """
-    started = time.monotonic()
-    opened = [bundle.load_bundle(path) for path in bundles]
-    questions = _common_questions(opened)
-    openings = open_lockbox(opened, data, split, command)
-    posts, train = data.read(split), data.read("train")
-    asks = list_questions(posts, train, questions, data.path, split)
-    said = [one for each in opened for one in _predict_arms(each, posts, cache, _note(each, data))]
-    whole = Report(
-        rows=[],
-        data=str(data.path),
-        fingerprint=data.fingerprint(split),
-        split=split,
-        counts={},
-        positive=None,
-        versions=manifest.collect_versions(),
-        command=command,
-        seconds=0.0,
-        num_resamples=num_resamples,
-    )
-    first, *others = [_report_question(whole, one, said, opened) for one in asks]
-    found = analyse_system(opened[0], asks[0], wanted, cache=cache, num_resamples=num_resamples)
-    if not wanted.few:
-        found |= {"lockbox": lockbox_said(openings), "audit": audit_split(train, posts, split)}
-    first = replace(first, findings=found)
-    seconds = round(time.monotonic() - started, 1)
-    others = [replace(each, seconds=seconds) for each in others]
-    return replace(first, seconds=seconds, others=others)
-
-
-def _report_question(
-    whole: Report, one: QuestionPosts, said: Sequence[ArmPredictions], opened: Sequence[Bundle]
-) -> Report:
-    question, truth = one.here.question, one.here.truth
-    known = _predict_baselines(one, opened) + [select_question(each, one.here) for each in said]
-    positive, labels = question.positive, question.labels
-    resamples, groups = whole.num_resamples, number_groups(one.posts)
-    if question.kind == "many":
-        counts = dict(zip(labels, truth.sum(0).tolist(), strict=True))
-    else:
-        counts = dict(Counter(labels[index] for index in truth))
-    return replace(
-        whole,
-        question=question.name,
-        kind=question.kind,
-        rows=[_score_row(each, one.here, groups, resamples) for each in known],
-        counts=counts,
-        groups=0 if groups is None else len(set(groups.tolist())),
-        positive=None if positive is None else labels[positive],
-        differences=_differences(known, opened, truth, positive, groups, resamples),
-    )
-
-
-def _predict_arms(
-    opened: Bundle, posts: list[Post], cache: Path | None, note: str
-) -> list[ArmPredictions]:
-    """Score every arm, and without intentions each kind of content alone."""
-    predictor = Predictor(opened, posts, cache)
-    inputs, name = opened.recipe.inputs, opened.path.name
-
-    def say(arm: str, shown: str, without: tuple[str, ...] = ()) -> ArmPredictions:
-        fitted = zip(opened.questions, opened.calibrations, strict=True)
-        limits = {q.name: c.thresholds[arm] for q, c in fitted if arm in c.thresholds}
-        return ArmPredictions(name, shown, predictor.probabilities(arm, without), limits, note)
-
-    found = [say(arm, arm) for arm in list_arms(opened.recipe)]
-    content = [kind for kind in inputs if kind != "intention"]
-    for kind in content if len(content) > 1 else ():
-        others = tuple(other for other in content if other != kind)
-        found.append(say("without", f"without, {kind} only", others))
-    return found
-
-
-def _predict_baselines(one: QuestionPosts, opened: Sequence[Bundle]) -> list[QuestionPredictions]:
-    truth, posts, train = one.learned.truth, one.posts, one.train
-    num_labels = len(one.here.question.labels)
-    if not train:
-        return []
-    rows = [
-        QuestionPredictions("majority", "-", predict_majority(truth, num_labels, len(posts)), None)
-    ]
-    reads = {name for each in opened for name in each.recipe.inputs}
-    mixes = [("text",), ("text", "description")] if "description" in reads else [("text",)]
-    for mix in mixes:
-        probabilities = predict_tfidf_logistic(
-            _join_texts(train, mix), truth, _join_texts(posts, mix), num_labels
-        )
-        rows.append(QuestionPredictions("TF-IDF + logistic", " + ".join(mix), probabilities, None))
-    return rows
-
-
-def _join_texts(posts: list[Post], names: tuple[str, ...]) -> list[str]:
-    return [" ".join(getattr(post, name) or "" for name in names) for post in posts]
-
-
-def _score_row(
-    one: QuestionPredictions, part: TaskLabels, groups: RowGroups, num_resamples: int
-) -> ReportRow:
-    intervals = bootstrap_scores(
-        one.probabilities,
-        part.truth,
-        positive=part.question.positive,
-        threshold=one.threshold,
-        groups=groups,
-        num_resamples=num_resamples,
-    )
-    threshold: Threshold | None
-    if isinstance(one.threshold, tuple):
-        threshold = dict(zip(part.question.labels, one.threshold, strict=True))
-    else:
-        threshold = one.threshold
-    return ReportRow(one.system, one.arm, len(part.rows), intervals, threshold, one.note)
-
-
-def _differences(
-    scored: Sequence[QuestionPredictions],
-    opened: Sequence[Bundle],
-    truth: NDArray[np.int64],
-    positive: int | None,
-    groups: RowGroups,
-    num_resamples: int,
-) -> list[MetricDifference]:
-    """Compare the arms of each bundle with its `without`, and later bundles with the first."""
-    by_name = {one.name: one for one in scored}
-    pairs = [
-        (f"{each.path.name}/{arm}", f"{each.path.name}/without")
-        for each in opened
-        for arm in list_arms(each.recipe)
-        if arm != "without"
-    ]
-    first, *later = [f"{each.path.name}/{_usual(each.recipe)}" for each in opened]
-    pairs += [(name, first) for name in later]
-    return [
-        MetricDifference(
-            a,
-            b,
-            metric,
-            bootstrap_paired_difference(
-                by_name[a].probabilities,
-                by_name[b].probabilities,
-                truth,
-                positive=positive,
-                threshold=_thresholds(by_name[a], by_name[b]),
-                groups=groups,
-                metric=metric,
-                num_resamples=num_resamples,
-            ),
-        )
-        for a, b in pairs
-        for metric in _COMPARED
-    ]
-
-
-def _usual(recipe: Recipe) -> str:
-    return list_serving_arms(recipe)[0]
-
-
-def _thresholds(a: QuestionPredictions, b: QuestionPredictions) -> tuple[Limit, Limit] | None:
-    if a.threshold is None or b.threshold is None:
-        return None
-    return a.threshold, b.threshold
-
-
-def _common_questions(opened: Sequence[Bundle]) -> Questions:
-    first = opened[0]
-    for each in opened[1:]:
-        if each.questions != first.questions:
-            raise BundleError(
-                f"{each.path} answers {', '.join(each.labels)} and {first.path} "
-                f"{', '.join(first.labels)}; only systems with the same labels compare"
-            )
-    names = Counter(each.path.name for each in opened)
-    for name, count in names.items():
-        if count > 1:
-            raise BundleError(f"two bundles are called {name}; rename one")
-    return first.questions
-
-
-def _note(opened: Bundle, data: DataFolder) -> str:
-    if opened.manifest["data"]["train"] == data.fingerprint("train"):
-        return ""
-    Console(stderr=True).print(
-        f"{opened.path} was trained on other posts than the train split of {data.path}",
-        highlight=False,
-    )
-    return "trained on other posts than this data's train split"

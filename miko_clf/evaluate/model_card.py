@@ -208,7 +208,7 @@ def write_model_card(
     }
     tables = {
         part.question.name: _validation_table(probabilities, part, each)
-        for part, each in zip(val.truth.parts(), fitted, strict=True)
+        for part, each in zip(val.truth.split_by_question(), fitted, strict=True)
     }
     values = {
         "name": recipe.name,
@@ -236,7 +236,7 @@ def write_model_card(
     card = _CARD_TEMPLATE.format(**values)
     (folder / manifest.CARD_FILE).write_text(card, encoding="utf-8")
     page = _training_page(
-        recipe.name, tables, folder, probabilities[fitted[0].arm], val.truth.parts()
+        recipe.name, tables, folder, probabilities[fitted[0].arm], val.truth.split_by_question()
     )
     (folder / "report.html").write_text(page, encoding="utf-8")
 

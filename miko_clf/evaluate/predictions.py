@@ -1,5 +1,6 @@
 """What systems say of posts: probabilities by arm and question, and rationales."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
 from miko_clf import bundle, metrics
 from miko_clf.bundle import Bundle, Threshold
@@ -21,6 +20,8 @@ from miko_clf.errors import BundleError, PostError
 from miko_clf.evaluate.calibration import calibrate_logits
 from miko_clf.fuse.build import Model, rebuild_model
 from miko_clf.fuse.mr_harm import MrHarm
+from miko_clf.intervals import RowGroups
+from miko_clf.progress import show_progress
 from miko_clf.questions import Question, Questions
 from miko_clf.recipe.schema import Recipe
 from miko_clf.train.dataloader import EncodedDataset
@@ -112,7 +113,7 @@ def list_questions(
         QuestionPosts(
             here, known, [posts[row] for row in here.rows], [train[row] for row in known.rows]
         )
-        for here, known in zip(truth.parts(), learned.parts(), strict=True)
+        for here, known in zip(truth.split_by_question(), learned.split_by_question(), strict=True)
     ]
     return [one for one in found if one.posts]
 
@@ -136,7 +137,14 @@ def _encode_truth(posts: list[Post], questions: Questions, where: str) -> TrueLa
     return encode_labels(posts, questions, where, "the bundles know")
 
 
-def number_groups(posts: Sequence[Post]) -> Int[np.ndarray, " row"] | None:
+def refuse_equal_names(bundles: Sequence[Bundle]) -> None:
+    """Raise `BundleError` where names do not tell bundles apart."""
+    for name, count in Counter(opened.path.name for opened in bundles).items():
+        if count > 1:
+            raise BundleError(f"two bundles are called {name}; rename one")
+
+
+def number_groups(posts: Sequence[Post]) -> RowGroups:
     """Return a number for each post, one for all of a group; None where groups are few.
 
     A few groups name target groups and no threads, and too little is drawn anew of so few.
@@ -168,6 +176,11 @@ class SystemPredictions:
     cache: Path | None
 
     @property
+    def groups(self) -> RowGroups:
+        """The groups that resamples draw whole, as `number_groups` finds them."""
+        return number_groups(self.posts)
+
+    @property
     def decided(self) -> Int[np.ndarray, " row"]:
         """Index of the label that each post is decided for."""
         return metrics.decide_labels(
@@ -182,7 +195,7 @@ def predict_system(
     train: Sequence[Post],
     cache: Path | None,
 ) -> SystemPredictions | None:
-    """Return the subject of a question with one answer, none where any number of labels may hold.
+    """Return the predictions for a question with one answer, none where any number may hold.
 
     The predictor's posts all answer it: `part` covers every row.
     """
@@ -230,9 +243,7 @@ def generate_rationales(
         )
     longest = max_length or opened.recipe.reasoning.max_length
     device = next(model.parameters()).device
-    console = Console(stderr=True)
-    starts = range(0, len(posts), _RATIONALE_BATCH)
-    for start in track(starts, "Writing", console=console, disable=not console.is_terminal):
+    for start in show_progress(range(0, len(posts), _RATIONALE_BATCH), "writing rationales"):
         rows = range(start, min(start + _RATIONALE_BATCH, len(posts)))
         batch = {name: tensor.to(device) for name, tensor in predictor.feed.batch(rows).items()}
         with torch.inference_mode():

@@ -2,30 +2,41 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NotRequired, TypedDict
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from miko_clf import intervals, metrics
 from miko_clf.bundle import Calibration, ConformalQuantiles, ThresholdFit
+from miko_clf.evaluate.analysis.estimates import estimate_share
 from miko_clf.evaluate.calibration import calibrate_question, select_conformal_labels
 from miko_clf.evaluate.predictions import SystemPredictions
 from miko_clf.evaluate.thresholds import measure_threshold
-from miko_clf.intervals import Interval
+from miko_clf.intervals import (
+    Interval,
+    ResampleWeights,
+    compute_percentile_interval,
+    draw_resamples,
+)
+from miko_clf.metrics import measure_resamples
 
-_NUM_BINS = 15
-_LEVEL = 0.95
+NUM_BINS = 15
 
 _Rows = Float[np.ndarray, "row label"]
 
 
-@dataclass(frozen=True)
-class ReliabilityBin:
-    """Rows of like probability: the mean of what was stated, and the share that came true."""
+class ReliabilityBin(TypedDict):
+    """Rows of like probability: the mean of what was stated, and the share that came true.
+
+    Where posts have groups, `low` and `high` are the interval of the share; without, it is Wilson's
+    and needs but these figures.
+    """
 
     stated: float
     true: float
     rows: int
+    low: NotRequired[float]
+    high: NotRequired[float]
 
 
 @dataclass(frozen=True)
@@ -60,89 +71,109 @@ class CalibrationReport:
     conformal: Abstention | None
 
 
-def measure_calibration(subject: SystemPredictions, num_resamples: int = 1000) -> CalibrationReport:
-    """Return the findings of a subject in its usual arm.
+def measure_calibration(
+    predictions: SystemPredictions, num_resamples: int = 1000
+) -> CalibrationReport:
+    """Return what calibration gives in the usual arm of a system.
 
-    Intervals are those of the bootstrap over rows; before and after share their resamples. Bins
-    are of the probability of the positive class or, where there are more than two, of the most
-    probable one.
+    Intervals are those of the bootstrap over posts, or whole groups of them; before and after share
+    their resamples. Bins are of the probability of the positive class or, where there are more than
+    two, of the most probable one.
     """
-    places = {one.name: place for place, one in enumerate(subject.opened.questions)}
-    fitted = subject.opened.calibrations[places[subject.question.name]]
-    logits = subject.predictor.logits(subject.arm)[:, subject.span]
+    places = {question.name: at for at, question in enumerate(predictions.opened.questions)}
+    fitted = predictions.opened.calibrations[places[predictions.question.name]]
+    logits = predictions.predictor.logits(predictions.arm)[:, predictions.span]
     bare = Calibration(temperature=1, positive=fitted.positive, arm=fitted.arm, thresholds={})
     sides = {
-        "before": calibrate_question(logits, subject.question, bare),
-        "after": subject.probabilities,
+        "before": calibrate_question(logits, predictions.question, bare),
+        "after": predictions.probabilities,
     }
-    random = np.random.default_rng(0)
-    weights = intervals.draw_weights(len(subject.truth), num_resamples, random)
+    weights = draw_resamples(len(predictions.truth), num_resamples, 0, predictions.groups)
+    on_validation = fitted.reached.get(predictions.arm)
     return CalibrationReport(
         method=fitted.method,
         aim=fitted.aim.line(),
-        threshold=subject.threshold,
-        ece={side: _ece(rows, subject, weights) for side, rows in sides.items()},
-        reliability={side: _bins(rows, subject) for side, rows in sides.items()},
+        threshold=predictions.threshold,
+        ece={side: _bound_ece(rows, predictions, weights) for side, rows in sides.items()},
+        reliability={side: _list_bins(rows, predictions, weights) for side, rows in sides.items()},
         prior=fitted.prior,
-        reached=_reached(subject, fitted),
-        on_validation=_plain(fitted.reached.get(subject.arm)),
-        conformal=_abstention(subject, fitted.conformal, weights),
+        reached=_measure_reached(predictions, fitted),
+        on_validation=on_validation.model_dump()
+        if isinstance(on_validation, ThresholdFit)
+        else None,
+        conformal=_measure_abstention(predictions, fitted.conformal, weights),
     )
 
 
-def _ece(rows: _Rows, subject: SystemPredictions, weights: intervals.ResampleWeights) -> Interval:
-    with_whole = np.concatenate([np.ones_like(weights[:1]), weights])
-    positive = subject.question.positive
-    found = metrics.measure_resamples(
-        rows, subject.truth, with_whole, positive=positive, names=["ece"]
-    )
-    return _interval(float(found[0, 0]), found[1:, 0])
+def pair_with_truth(
+    probabilities: _Rows,
+    truth: Int[np.ndarray, " row"] | Int[np.ndarray, "row label"],
+    positive: int | None,
+) -> tuple[Float[np.ndarray, " stated"], Bool[np.ndarray, " stated"]]:
+    """Return what was stated, and whether it came true.
 
-
-def _interval(value: float, resampled: Float[np.ndarray, " resample"]) -> Interval:
-    low, high = np.quantile(resampled, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-    return Interval(value, float(low), float(high))
-
-
-def _bins(rows: _Rows, subject: SystemPredictions) -> list[ReliabilityBin]:
-    positive = subject.question.positive
+    Of the class `positive`; where that is None, of the most probable one, and of every label where
+    `truth` (row, label) says of each whether it holds.
+    """
+    if truth.ndim == 2:
+        return probabilities.ravel(), truth.ravel() == 1
     if positive is None:
-        said, true = rows.max(1), rows.argmax(1) == subject.truth
-    else:
-        said, true = rows[:, positive], subject.truth == positive
-    places = np.digitize(said, np.linspace(0, 1, _NUM_BINS + 1)[1:-1])
-    held = [places == place for place in np.unique(places)]
-    return [
-        ReliabilityBin(float(said[b].mean()), float(true[b].mean()), int(b.sum())) for b in held
+        return probabilities.max(1), probabilities.argmax(1) == truth
+    return probabilities[:, positive], truth == positive
+
+
+def find_bins(stated: Float[np.ndarray, " stated"]) -> Int[np.ndarray, " stated"]:
+    """Return which of `NUM_BINS` bins of equal width each probability falls into."""
+    return np.digitize(stated, np.linspace(0, 1, NUM_BINS + 1)[1:-1])
+
+
+def _bound_ece(rows: _Rows, predictions: SystemPredictions, weights: ResampleWeights) -> Interval:
+    positive = predictions.question.positive
+    drawn = measure_resamples(rows, predictions.truth, weights, positive=positive, names=["ece"])[
+        :, 0
     ]
+    return compute_percentile_interval(drawn[0], drawn[1:])
 
 
-def _reached(
-    subject: SystemPredictions, fitted: Calibration
+def _list_bins(
+    rows: _Rows, predictions: SystemPredictions, weights: ResampleWeights
+) -> list[ReliabilityBin]:
+    groups, bins = predictions.groups, []
+    stated, true = pair_with_truth(rows, predictions.truth, predictions.question.positive)
+    places = find_bins(stated)
+    for inside in (places == place for place in np.unique(places)):
+        row = ReliabilityBin(
+            stated=float(stated[inside].mean()),
+            true=float(true[inside].mean()),
+            rows=int(inside.sum()),
+        )
+        if groups is not None:
+            _, row["low"], row["high"] = estimate_share(true, inside, weights, groups)
+        bins.append(row)
+    return bins
+
+
+def _measure_reached(
+    predictions: SystemPredictions, fitted: Calibration
 ) -> Mapping[str, float | bool | None] | None:
-    positive = subject.question.positive
-    if positive is None or subject.threshold is None:
+    positive = predictions.question.positive
+    if positive is None or predictions.threshold is None:
         return None
-    rows, truth = subject.probabilities[:, positive], subject.truth == positive
-    return _plain(measure_threshold(rows, truth, subject.threshold, fitted.aim))
+    rows, truth = predictions.probabilities[:, positive], predictions.truth == positive
+    return measure_threshold(rows, truth, predictions.threshold, fitted.aim).model_dump()
 
 
-def _plain(found: object) -> Mapping[str, float | bool | None] | None:
-    return found.model_dump() if isinstance(found, ThresholdFit) else None
-
-
-def _abstention(
-    subject: SystemPredictions,
+def _measure_abstention(
+    predictions: SystemPredictions,
     fitted: ConformalQuantiles | None,
-    weights: intervals.ResampleWeights,
+    weights: ResampleWeights,
 ) -> Abstention | None:
-    if fitted is None or subject.arm not in fitted.quantiles:
+    if fitted is None or predictions.arm not in fitted.quantiles:
         return None
-    held = select_conformal_labels(subject.probabilities, fitted.quantiles[subject.arm])
-    places: Int[np.ndarray, " row"] = np.arange(len(held))
-    covered = held[places, subject.truth]
-    unsure = ~(held[places, subject.decided] & (held.sum(1) == 1))
-    coverage, abstained = (
-        _interval(float(each.mean()), weights @ each / len(each)) for each in (covered, unsure)
-    )
+    in_set = select_conformal_labels(predictions.probabilities, fitted.quantiles[predictions.arm])
+    rows = np.arange(len(in_set))
+    covered = in_set[rows, predictions.truth]
+    unsure = ~(in_set[rows, predictions.decided] & (in_set.sum(1) == 1))
+    drawn = [weights @ held / weights.sum(1) for held in (covered, unsure)]
+    coverage, abstained = (compute_percentile_interval(each[0], each[1:]) for each in drawn)
     return Abstention(fitted.level, coverage, abstained)

@@ -81,14 +81,10 @@ def write_report(report: Report, folder: Path) -> None:
 def print_report(report: Report, console: Console | None = None) -> None:
     """Print the rows, then in words what the differences show, question by question.
 
-    Below 190 columns the intervals stand under their values, and below 100 the metrics take two
-    tables or more. Without a `console` it goes to standard output, 190 columns wide where that is
-    not a terminal.
+    Below 190 columns the intervals stand under their values, and where the metrics do not fit
+    they take two tables or more. Without a `console` it goes to standard output.
     """
-    if console is None:
-        console = Console()
-        if not console.is_terminal:
-            console = Console(width=_WIDE)
+    console = console or Console()
     for each in (report, *report.others):
         if each.question:
             console.print(f"Question {each.question}", markup=False, highlight=False)
@@ -98,7 +94,8 @@ def print_report(report: Report, console: Console | None = None) -> None:
 def _print_rows(report: Report, console: Console) -> None:
     metrics = _metrics(report)
     stacked = console.width < _WIDE
-    fit = max(1, (console.width - 22) // 13) if stacked else len(metrics)
+    lead = 9 + max(len(name) for row in report.rows for name in (row.system, row.arm))
+    fit = max(1, (console.width - lead) // 13) if stacked else len(metrics)
     for start in range(0, len(metrics), fit):
         console.print(_table(report, metrics[start : start + fit], stacked=stacked))
     remarks = [f"{row.system} {row.arm}: {row.note}" for row in report.rows if row.note]

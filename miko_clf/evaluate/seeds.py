@@ -7,11 +7,10 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
 
-from miko_clf import metrics
-from miko_clf.intervals import ResampleWeights, draw_resamples
-from miko_clf.metrics import measure_resamples
+from miko_clf.intervals import ResampleWeights, RowGroups, draw_resamples
+from miko_clf.metrics import decide_labels, list_metrics, measure_resamples
 
-_POWER = 0.8  # with which `Gap.smallest` would have been found
+_POWER = 0.8  # with which `SeedDifference.smallest` would have been found
 _NOTHING = 1e-12  # what sums of equal numbers may leave
 
 
@@ -27,9 +26,7 @@ class SeedPredictions(NamedTuple):
 
     def decided(self, positive: int | None) -> Int[np.ndarray, " row"]:
         """Return the label that each row is decided for."""
-        return metrics.decide_labels(
-            self.probabilities, positive=positive, threshold=self.threshold
-        )
+        return decide_labels(self.probabilities, positive=positive, threshold=self.threshold)
 
 
 class SeedSummary(NamedTuple):
@@ -73,39 +70,15 @@ def summarise_seeds(
     truth: Int[np.ndarray, " row"],
     *,
     positive: int | None,
+    groups: RowGroups = None,
     num_resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
 ) -> dict[str, SeedSummary]:
     """Return every metric over seeds; its interval covers other rows and other seeds."""
-    found = measure_seeds(
-        seeds, truth, draw_resamples(len(truth), num_resamples, seed), positive=positive
-    )
-    return {name: summarise_metric(each, level) for name, each in found.items()}
-
-
-def compare_seeds(
-    a_seeds: Sequence[SeedPredictions],
-    b_seeds: Sequence[SeedPredictions],
-    truth: Int[np.ndarray, " row"],
-    *,
-    positive: int | None,
-    metric: str = "macro_f1",
-    num_resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> SeedDifference:
-    """Return the mean of a minus that of b; both are drawn on the same rows and the same seeds.
-
-    Seed i of a and seed i of b are a pair: same initial weights of what both have, same order.
-    """
-    assert len(a_seeds) == len(b_seeds), "a pair needs the same seeds"
-    weights = draw_resamples(len(truth), num_resamples, seed)
-    a, b = (
-        measure_seeds(each, truth, weights, positive=positive, names=[metric])[metric]
-        for each in (a_seeds, b_seeds)
-    )
-    return estimate_difference(a - b, level)
+    weights = draw_resamples(len(truth), num_resamples, seed, groups)
+    measured = measure_seeds(seeds, truth, weights, positive=positive)
+    return {name: summarise_metric(values, level) for name, values in measured.items()}
 
 
 def measure_seeds(
@@ -116,20 +89,20 @@ def measure_seeds(
     positive: int | None,
     names: Sequence[str] | None = None,
 ) -> dict[str, SeedMetric]:
-    """Return metrics of each seed on the resamples that `resamples` made."""
-    wanted = metrics.list_metrics(positive) if names is None else names
+    """Return metrics of each seed on the resamples that `draw_resamples` made."""
+    wanted = list_metrics(positive) if names is None else names
     values = np.stack(
         [
             measure_resamples(
-                one.probabilities,
+                predictions.probabilities,
                 truth,
                 weights,
                 positive=positive,
-                decided=one.decided(positive),
-                strata=one.strata,
+                decided=predictions.decided(positive),
+                strata=predictions.strata,
                 names=wanted,
             )
-            for one in seeds
+            for predictions in seeds
         ],
         axis=-1,
     )  # (resample, metric, seed)
@@ -148,12 +121,12 @@ def estimate_difference(values: SeedMetric, level: float = 0.95, family: int = 1
     88 % where seeds are most of the variance (`docs/lab-notes.md`). `smallest` is of a test that
     must stand among a `family` of them (Bonferroni, which is what Holm asks of the first).
     """
-    mean, error, freedom = _error(values)
+    mean, error, freedom = _estimate_error(values)
     if np.isnan(mean) or np.isnan(error):
         return SeedDifference(mean, np.nan, np.nan, np.nan, np.nan)
     if error < _NOTHING:
-        none = (mean, mean, 1.0) if abs(mean) < _NOTHING else (np.nan, np.nan, np.nan)
-        return SeedDifference(mean, *none, np.nan)
+        bounds = (mean, mean, 1.0) if abs(mean) < _NOTHING else (np.nan, np.nan, np.nan)
+        return SeedDifference(mean, *bounds, np.nan)
     reach = float(stats.t.ppf((1 + level) / 2, freedom))
     beyond = float(stats.t.ppf(1 - (1 - level) / (2 * family), freedom))
     smallest = (beyond + float(stats.t.ppf(_POWER, freedom))) * error
@@ -164,14 +137,14 @@ def estimate_difference(values: SeedMetric, level: float = 0.95, family: int = 1
 
 def summarise_metric(values: SeedMetric, level: float = 0.95) -> SeedSummary:
     """Return mean and deviation over seeds, and the interval of the mean, within [0, 1]."""
-    mean, error, freedom = _error(values)
+    mean, error, freedom = _estimate_error(values)
     deviation = float(values.here.std(ddof=1)) if len(values.here) > 1 else np.nan
     reach = float(stats.t.ppf((1 + level) / 2, freedom)) * error if error >= _NOTHING else error
     low, high = (float(np.clip(mean + way * reach, 0, 1)) for way in (-1, 1))
     return SeedSummary(mean, deviation, low, high)
 
 
-def _error(values: SeedMetric) -> tuple[float, float, float]:
+def _estimate_error(values: SeedMetric) -> tuple[float, float, float]:
     """Return mean, standard error and degrees of freedom."""
     num_seeds, mean = len(values.here), float(values.here.mean())
     whole = values.resampled[~np.isnan(values.resampled).any(1)]

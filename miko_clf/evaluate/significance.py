@@ -8,6 +8,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from miko_clf.evaluate.seeds import SeedPredictions
+from miko_clf.intervals import RowGroups
 from miko_clf.metrics import measure_resamples
 
 _RANKED = ("auroc", "average_precision")
@@ -36,7 +37,7 @@ def compute_permutation_p(
     *,
     positive: int | None,
     metric: str,
-    groups: Int[np.ndarray, " row"] | None = None,
+    groups: RowGroups = None,
     num_permutations: int = 2000,
     seed: int = 0,
 ) -> float:
@@ -58,11 +59,11 @@ def compute_permutation_p(
     twice = np.concatenate([truth, truth])
     total = np.zeros(len(sides))
     for a, b in zip(a_seeds, b_seeds, strict=True):
-        both = np.concatenate([_comparable(one, metric) for one in (a, b)])
-        decided = np.concatenate([one.decided(positive) for one in (a, b)])
+        both = np.concatenate([_make_comparable(system, metric) for system in (a, b)])
+        decided = np.concatenate([system.decided(positive) for system in (a, b)])
         strata = None if a.strata is None else np.concatenate([a.strata, a.strata])
         for sign, weights in ((1, sides), (-1, 1 - sides)):
-            found = measure_resamples(
+            values = measure_resamples(
                 both,
                 twice,
                 weights,
@@ -71,7 +72,7 @@ def compute_permutation_p(
                 strata=strata,
                 names=[metric],
             )
-            total += sign * found[:, 0] / len(a_seeds)
+            total += sign * values[:, 0] / len(a_seeds)
     if np.isnan(total[0]):
         return np.nan
     beyond = np.abs(total[1:]) >= abs(total[0]) - 1e-12
@@ -83,19 +84,19 @@ def adjust_holm(p_values: Sequence[float]) -> list[float]:
 
     One that is undefined stays so and counts for nothing.
     """
-    given = np.array(p_values, dtype=float)
-    known = ~np.isnan(given)
+    adjusted = np.array(p_values, dtype=float)
+    known = ~np.isnan(adjusted)
     if known.any():
-        given[known] = multipletests(given[known], method="holm")[1]
-    return given.tolist()
+        adjusted[known] = multipletests(adjusted[known], method="holm")[1]
+    return adjusted.tolist()
 
 
-def _comparable(one: SeedPredictions, metric: str) -> Float[np.ndarray, "row label"]:
+def _make_comparable(predictions: SeedPredictions, metric: str) -> Float[np.ndarray, "row label"]:
+    probabilities, strata = predictions.probabilities, predictions.strata
     if metric not in _RANKED:
-        return one.probabilities
-    ranks = np.empty(one.probabilities.shape)
-    strata = np.zeros(len(ranks), dtype=np.int64) if one.strata is None else one.strata
-    for stratum in np.unique(strata):
-        here = strata == stratum
-        ranks[here] = stats.rankdata(one.probabilities[here], axis=0)
+        return probabilities
+    ranks = np.empty(probabilities.shape)
+    strata = np.zeros(len(ranks), dtype=np.int64) if strata is None else strata
+    for here in (strata == stratum for stratum in np.unique(strata)):
+        ranks[here] = stats.rankdata(probabilities[here], axis=0)
     return ranks

@@ -9,18 +9,16 @@ from sklearn.metrics import confusion_matrix, confusion_matrix_at_thresholds
 from miko_clf.bundle import TIE_TOLERANCE, ThresholdAim, ThresholdFit, loosen_threshold
 
 FEWEST_FIT_ROWS = 10
-
-
-def lacks_evidence(truth: Int[np.ndarray, " row"] | Bool[np.ndarray, " row"]) -> bool:
-    """Say whether rows are fewer than `FEWEST_ROWS`, or all of one class."""
-    return len(truth) < FEWEST_FIT_ROWS or bool((truth == truth[0]).all())
-
-
 _NUM_RESAMPLES = 200
 _ROUNDING = 1e-12  # 7 rows of 100 are a share of .07, whatever a float64 makes of it
 
 _Scores = Float[np.ndarray, " row"]
 _Positive = Bool[np.ndarray, " row"] | Int[np.ndarray, " row"]
+
+
+def lacks_evidence(truth: _Positive) -> bool:
+    """Say whether rows are fewer than `FEWEST_FIT_ROWS`, or all of one class."""
+    return len(truth) < FEWEST_FIT_ROWS or bool((truth == truth[0]).all())
 
 
 def fit_threshold(
@@ -34,7 +32,7 @@ def fit_threshold(
     false-positive rate, it is the one of the most recall among those that keep to it on these
     rows; where none does, one that no row reaches. For cost it is where both errors cost the
     same, whatever the rows (Elkan, IJCAI 2001). `positive_truth` is 1 for the positive class.
-    Otherwise fewer than `calibrate.FEWEST_ROWS` rows, or rows of one class, give .5.
+    Otherwise fewer than `FEWEST_FIT_ROWS` rows, or rows of one class, give .5.
     """
     aim = aim or ThresholdAim()
     truth = positive_truth.astype(np.int64)
@@ -46,8 +44,8 @@ def fit_threshold(
     if lacks_evidence(truth):
         return 0.5
     if aim.name in ("macro_f1", "f1"):
-        return _bagged(positive_probabilities, truth, both=aim.name == "macro_f1")
-    return _most_recall(positive_probabilities, truth, aim)
+        return _bag_best_f1(positive_probabilities, truth, both=aim.name == "macro_f1")
+    return _find_most_recall(positive_probabilities, truth, aim)
 
 
 def fit_label_thresholds(
@@ -62,7 +60,7 @@ def fit_label_thresholds(
     """
     own = get_label_aim(aim or ThresholdAim())
     columns = zip(labels, probabilities.T, truth.T, strict=True)
-    return {label: fit_threshold(stated, held, own) for label, stated, held in columns}
+    return {label: fit_threshold(stated, holds, own) for label, stated, holds in columns}
 
 
 def get_label_aim(aim: ThresholdAim) -> ThresholdAim:
@@ -80,16 +78,16 @@ def measure_threshold(
     truth = positive_truth.astype(np.int64)
     decided = (positive_probabilities >= loosen_threshold(threshold)).astype(np.int64)
     (tn, fp), (fn, tp) = confusion_matrix(truth, decided, labels=[0, 1]).tolist()
-    precision, recall, rate = _share(tp, tp + fp), _share(tp, tp + fn), _share(fp, fp + tn)
+    precision, recall, rate = _divide(tp, tp + fp), _divide(tp, tp + fn), _divide(fp, fp + tn)
     value = 0.5 if aim.value is None else aim.value
-    own, other = _share(2 * tp, 2 * tp + fp + fn), _share(2 * tn, 2 * tn + fp + fn)
-    known = [each for each in (own, other) if each is not None]
+    own, other = _divide(2 * tp, 2 * tp + fp + fn), _divide(2 * tn, 2 * tn + fp + fn)
+    known = [f1 for f1 in (own, other) if f1 is not None]
     scores = {
         "macro_f1": sum(known) / len(known) if known else None,
         "f1": own,
-        "cost": _share(value * fp + (1 - value) * fn, len(truth)),
+        "cost": _divide(value * fp + (1 - value) * fn, len(truth)),
     }
-    kept = {
+    keeps_to_aim = {
         "recall_at_precision": precision is not None and precision >= value - _ROUNDING,
         "recall_at_false_positive_rate": rate is not None and rate <= value + _ROUNDING,
     }
@@ -98,48 +96,43 @@ def measure_threshold(
         precision=precision,
         recall=recall,
         false_positive_rate=rate,
-        met=kept[aim.name] and bool(recall) if aim.name in kept else True,
+        met=keeps_to_aim[aim.name] and bool(recall) if aim.name in keeps_to_aim else True,
     )
 
 
-def _share(part: float, whole: float) -> float | None:
+def _divide(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-def _most_recall(scores: _Scores, truth: Int[np.ndarray, " row"], aim: ThresholdAim) -> float:
+def _find_most_recall(scores: _Scores, truth: Int[np.ndarray, " row"], aim: ThresholdAim) -> float:
     tn, fp, _, tp, cuts = confusion_matrix_at_thresholds(truth, scores, pos_label=1)
     assert aim.value is not None
     if aim.name == "recall_at_precision":
-        kept = tp / (tp + fp) >= aim.value - _ROUNDING
+        keeps_to_aim = tp / (tp + fp) >= aim.value - _ROUNDING
     else:
-        kept = fp / (fp + tn) <= aim.value + _ROUNDING
+        keeps_to_aim = fp / (fp + tn) <= aim.value + _ROUNDING
     below = np.append(cuts[1:], -1.0)
-    apart = (
-        loosen_threshold((cuts + below) / 2) > below
-    )  # no threshold takes one of two that are a tie
-    hits = np.where(kept & apart, tp, 0)
-    if not hits.any():
-        return _above(float(scores.max()))
-    return _middle(cuts, int(hits.argmax()))  # the first, and so the highest, of equals
+    # no threshold takes one of two that are a tie
+    parts_ties = loosen_threshold((cuts + below) / 2) > below
+    hits = np.where(keeps_to_aim & parts_ties, tp, 0)
+    if hits.any():
+        return _halve_below(cuts, int(hits.argmax()))  # the first, and so the highest, of equals
+    highest = float(scores.max())
+    middle = (highest + 1) / 2
+    return middle if highest < loosen_threshold(middle) else 1 + TIE_TOLERANCE
 
 
-def _above(score: float) -> float:
-    """Return a threshold that this score does not reach."""
-    middle = (score + 1) / 2
-    return middle if score < loosen_threshold(middle) else 1 + TIE_TOLERANCE
-
-
-def _bagged(scores: _Scores, truth: Int[np.ndarray, " row"], *, both: bool) -> float:
+def _bag_best_f1(scores: _Scores, truth: Int[np.ndarray, " row"], *, both: bool) -> float:
     num_rows = len(truth)
     weights = np.random.default_rng(0).multinomial(
         num_rows, np.full(num_rows, 1 / num_rows), size=_NUM_RESAMPLES
     )  # (resample, row): how often the resample holds the row
     has_both = (weights @ truth > 0) & (weights @ (1 - truth) > 0)
-    best = [_best_f1(scores, truth, row, both=both) for row in weights[has_both]]
+    best = [_find_best_f1(scores, truth, row, both=both) for row in weights[has_both]]
     return float(np.mean(best)) if best else 0.5
 
 
-def _best_f1(
+def _find_best_f1(
     scores: _Scores, truth: Int[np.ndarray, " row"], weight: Int[np.ndarray, " row"], *, both: bool
 ) -> float:
     tn, fp, fn, tp, cuts = confusion_matrix_at_thresholds(
@@ -148,10 +141,10 @@ def _best_f1(
     score = tp / (2 * tp + fp + fn)
     if both:
         score = score + tn / (2 * tn + fp + fn)
-    return _middle(cuts, int(score.argmax()))
+    return _halve_below(cuts, int(score.argmax()))
 
 
-def _middle(cuts: Float[np.ndarray, " cut"], place: int) -> float:
+def _halve_below(cuts: Float[np.ndarray, " cut"], place: int) -> float:
     """Return the middle between a cut and the next one below it, cuts falling."""
     cut = float(cuts[place])
     below = float(cuts[place + 1]) if place + 1 < len(cuts) else 0.0

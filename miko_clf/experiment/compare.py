@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from miko_clf import bundle, manifest
-from miko_clf.bundle import Bundle
+from miko_clf.data.dataset import DataFolder
 from miko_clf.data.labels import find_questions
 from miko_clf.data.post import Post
 from miko_clf.data.splits import PostsInMemory, fingerprint_posts
-from miko_clf.errors import BundleError
+from miko_clf.errors import BundleError, MikoError
 from miko_clf.evaluate.bootstrap import MetricDifference
 from miko_clf.evaluate.comparison import (
     COMPARED_METRICS,
@@ -29,202 +29,78 @@ from miko_clf.evaluate.curves import measure_seed_curves, read_training_log
 from miko_clf.evaluate.evaluator import audit_split
 from miko_clf.evaluate.lockbox import describe_openings, open_lockbox
 from miko_clf.evaluate.predictions import number_groups
-from miko_clf.evaluate.report import Report, ReportRow
+from miko_clf.evaluate.report import Report, ReportRow, write_report
 from miko_clf.evaluate.seeds import SeedPredictions
-from miko_clf.experiment import design, folds, trial, workers
-from miko_clf.experiment.design import Experiment, System, Trial
-from miko_clf.experiment.folds import OUT_OF_FOLD
+from miko_clf.experiment import design
+from miko_clf.experiment.design import Experiment, PostSource, System, Trial
+from miko_clf.experiment.folds import OUT_OF_FOLD, read_labelled_posts
+from miko_clf.experiment.trial import read_trial_predictions, run_trials
 from miko_clf.intervals import Interval
+from miko_clf.recipe.schema import Recipe
 
 
-def report_experiment(
-    out: Path,
-    split: str,
+def compare(
+    recipes: Recipe | str | Path | Sequence[Recipe | str | Path],
+    data: DataFolder | PostSource | str | Path,
+    out: str | Path,
     *,
-    num_resamples: int,
-    command: str,
-    started: float,
-    extra: dict[str, Any],
+    seeds: int = 5,
+    arms: Sequence[str] | None = None,
+    folds: int | None = None,
+    jobs: int | None = None,
+    cache: Path | None = None,
+    positive: str | None = None,
+    leaks: bool = False,
+    num_resamples: int = 1000,
+    command: str = "",
 ) -> Report:
-    """Return the report of all trials on a split; `extra` are findings to lay beside."""
-    experiment = design.read_experiment(out)
-    posts = folds.read_labelled_posts(experiment.source, split)
-    labels, every = _collect_labels_and_arms(out, experiment, split, posts)
-    truth = np.array([labels.index(str(post.label)) for post in posts])
-    positive = 1 if len(labels) == 2 else None
-    groups = number_groups(posts)
-    found = compare_arms(
-        every, truth, positive=positive, groups=groups, num_resamples=num_resamples
-    )
-    train = [] if experiment.folds else folds.read_labelled_posts(experiment.source, "train")
-    return Report(
-        rows=[_report_row(line, found.posts) for line in found.lines],
-        data=experiment.source.path,
-        fingerprint=fingerprint_posts(posts),
-        split=split if experiment.folds is None else f"{experiment.folds} folds, each asked once",
-        counts=dict(Counter(labels[index] for index in truth)),
-        positive=None if positive is None else labels[positive],
-        versions=manifest.collect_versions(),
-        command=command,
-        seconds=round(time.monotonic() - started, 1),
-        groups=0 if groups is None else len(set(groups.tolist())),
-        differences=[
-            MetricDifference(each.a, each.b, each.metric, Interval(*each.gap[:3]))
-            for each in found.differences
-        ],
-        num_resamples=num_resamples,
-        findings={
-            "comparison": serialise_comparison(found),
-            "ranked": measure_seed_curves(every, truth, positive=positive, groups=groups),
-            "training": _read_training(out, experiment),
-            "audit": audit_split(train, posts, split) if train else {"lines": []},
-            **extra,
-        },
-    )
+    """Train recipes in all their arms from several seeds, and return the report of what differs.
+
+    A recipe that reads intentions is trained `with` them, `without` them, and on posts whose
+    intentions are `shuffled`, those of an `other-post`, `empty` or `noise`; where it guesses them,
+    the model of `with` answers as `student` too. Other recipes are trained as they are. `arms`
+    chooses; `jobs` trials run at a time, by default one a core or one on a GPU.
+
+    `recipes` may be names, `NAME,key=value`, YAML files or objects; later ones are compared with
+    the first. Of `data` train is learned from and val judges; test stays shut. `folds` ask about
+    all other posts instead, grouped and drawn anew for each seed. `positive` is the positive class,
+    else the rarer; `leaks` lets texts be read that give the label away; `cache` holds features of
+    frozen towers; `command` is what the report says made it.
+
+    Into `out` go `trials/` (bundles), `scores/`, `logs/` and `report/` (JSON, Markdown, HTML). What
+    is done is not done again: stopped, the same call goes on, and may add recipes and seeds.
+
+    Raises a `MikoError` for recipes, posts or a place that cannot be used, and a trial that fails.
+    A script needs `if __name__ == "__main__":`, as each process imports it.
+    """
+    if seeds < 1 or (folds is not None and folds < 2):
+        raise MikoError(f"seeds={seeds}, folds={folds}: a seed, and two folds or none, are needed")
+    several = [recipes] if isinstance(recipes, Recipe | str | Path) else recipes
+    names = tuple(map(design.write_recipe_source, several))
+    source, wanted = PostSource.of(data), tuple(arms or ())
+    experiment = Experiment(names, source, seeds, wanted, folds, positive, leaks)
+    return _run(Path(out), experiment, cache, jobs, num_resamples, command)
 
 
-def read_trial_bundles(out: Path) -> list[Bundle]:
-    """Return the bundles of every trial; raises `BundleError` where one is not trained."""
-    return [
-        bundle.load_bundle(design.locate_bundle(out, each))
-        for each in design.read_experiment(out).trials()
-    ]
-
-
-def collect_arms(out: Path, experiment: Experiment, split: str, posts: list[Post]) -> list[SeedArm]:
-    """Return what every system said of the posts in each of its arms, seed by seed."""
-    return _collect_labels_and_arms(out, experiment, split, posts)[1]
-
-
-def serialise_comparison(found: SeedComparison) -> dict[str, Any]:
-    """Return a comparison as a report keeps it."""
-    shares = next(iter(found.recovery.values()), {})
-    return {
-        "seeds": found.seeds,
-        "rows": [
-            asdict(line) | {"metrics": {name: m._asdict() for name, m in line.metrics.items()}}
-            for line in found.lines
-        ],
-        "differences": [_serialise_difference(each) for each in found.differences],
-        "recovery": shares.get("macro_f1"),
-        "recovery_by_system": found.recovery,
-        "words": "\n".join(describe_comparison(found, metric) for metric in COMPARED_METRICS),
-    }
-
-
-def _read_training(out: Path, experiment: Experiment) -> list[dict[str, Any]]:
-    """Return each trial's validation over its steps; of folds none, as their bundles are gone."""
-    found = [
-        {
-            "system": each.system.label,
-            "arm": each.system.control or next(iter(each.system.reported)),
-            "seed": each.seed,
-            "lines": [
-                line
-                for line in read_training_log(design.locate_bundle(out, each) / bundle.METRICS_FILE)
-                if line.get("validation")
-            ],
-        }
-        for each in experiment.trials()
-        if each.fold is None
-    ]
-    return [each for each in found if each["lines"]]
-
-
-def _serialise_difference(each: TestedDifference) -> dict[str, Any]:
-    rest = {"p_holm": each.p_holm, "permutation_p": each.permutation_p, "mcnemar": each.mcnemar}
-    return {"a": each.a, "b": each.b, "metric": each.metric, **each.gap._asdict(), **rest}
-
-
-def _report_row(line: ArmSummary, num_posts: int) -> ReportRow:
-    intervals = {name: Interval(m.mean, m.low, m.high) for name, m in line.metrics.items()}
-    note = f"mean of {line.seeds} seeds" if line.seeds > 1 else "one seed"
-    return ReportRow(line.system, line.arm, num_posts, intervals, note=note)
-
-
-def _collect_labels_and_arms(
-    out: Path, experiment: Experiment, split: str, posts: list[Post]
-) -> tuple[tuple[str, ...], list[SeedArm]]:
-    trials, arms, labels = experiment.trials(), [], None
-    for system in experiment.systems():
-        of_seeds = [
-            _join_folds(
-                out, [t for t in trials if t.system == system and t.seed == seed], split, posts
-            )
-            for seed in range(experiment.seeds)
-        ]
-        for names, _, _ in of_seeds:
-            if labels not in (None, names):
-                raise BundleError(f"{out}: trials answer {labels} and {names}")
-            labels = names
-        seconds = float(np.mean([each for _, _, each in of_seeds]))
-        arms += [
-            SeedArm(system.label, arm, [said[arm] for _, said, _ in of_seeds], seconds)
-            for arm in _list_reported(system, experiment.arms)
-        ]
-    assert labels is not None
-    return labels, arms
-
-
-def _list_reported(system: System, wanted: Sequence[str]) -> list[str]:
-    return [arm for arm in system.reported if not wanted or arm in wanted]
-
-
-def _join_folds(
-    out: Path, trials: Sequence[Trial], split: str, posts: list[Post]
-) -> tuple[tuple[str, ...], dict[str, SeedPredictions], float]:
-    """Return labels, scores by arm of all posts, and seconds; folds are put together."""
-    found = [trial.read_trial_predictions(out, each, split, posts) for each in trials]
-    labels, said = found[0].labels, {}
-    if any(each.labels != labels for each in found):
-        answers = " and ".join(sorted({str(each.labels) for each in found}))
-        raise BundleError(
-            f"{out}: folds of one seed answer {answers}: one lacks a label; give fewer folds"
-        )
-    for arm in found[0].said:
-        probabilities = np.full((len(posts), len(labels)), np.nan)
-        thresholds, strata = np.full(len(posts), 0.5), np.zeros(len(posts), dtype=np.int64)
-        for number, each in enumerate(found):
-            probabilities[each.rows] = each.said[arm].probabilities
-            limit = each.said[arm].threshold
-            thresholds[each.rows] = 0.5 if limit is None else limit
-            strata[each.rows] = number
-        if np.isnan(probabilities).any():
-            raise BundleError(f"{out}: some posts of {split} were never asked about")
-        limits = thresholds if len(labels) == 2 else None
-        said[arm] = SeedPredictions(probabilities, limits, strata if len(found) > 1 else None)
-    return labels, said, float(sum(each.seconds for each in found))
-
-
-def run_comparison(
+def _run(
     out: Path,
     experiment: Experiment,
-    *,
     cache: Path | None,
     jobs: int | None,
     num_resamples: int,
     command: str,
 ) -> Report:
-    """Train and score every trial, and return what they show on val, or out of fold.
-
-    The test split is not opened. Trials that are done are not done again. Raises a `MikoError`.
-    """
     started = time.monotonic()
-    every = experiment.systems()  # a wrong recipe is told of before anything is written
+    systems = experiment.systems()  # a wrong recipe is told of before anything is written
     experiment = _name_positive(experiment)
     split = "val" if experiment.folds is None else OUT_OF_FOLD
-    facts = _collect_facts(experiment, every) | {"versions": manifest.collect_versions()}
+    facts = _collect_facts(experiment, systems) | {"versions": manifest.collect_versions()}
     with manifest.lock_folder(out):
         design.claim_experiment(out, experiment, facts)
-        workers.run_trials(out, split, cache=cache, jobs=jobs or workers.count_default_jobs())
-        return report_experiment(
-            out,
-            split,
-            num_resamples=num_resamples,
-            command=command,
-            started=started,
-            extra={},
-        )
+        run_trials(out, split, cache=cache, jobs=jobs)
+        report = _report(out, experiment, split, num_resamples, command, started)
+        write_report(report, out / "report")
+    return report
 
 
 def evaluate_comparison(
@@ -241,46 +117,175 @@ def evaluate_comparison(
 
     Raises `BundleError` where it is not finished or `data` is not what it was trained on.
     """
-    started = time.monotonic()
-    experiment = design.read_experiment(out)
+    started, experiment = time.monotonic(), design.read_experiment(out)
+    source = experiment.source
     if experiment.folds is not None:
         raise BundleError(f"{out}: was cross-validated, which asked about every post already")
-    if Path(experiment.source.path).resolve() != data.resolve():
-        raise BundleError(f"{out}: was trained on {experiment.source.path}, not on {data}")
+    if Path(source.path).resolve() != data.resolve():
+        raise BundleError(f"{out}: was trained on {source.path}, not on {data}")
     with manifest.lock_folder(out):
         design.claim_experiment(out, experiment, _collect_facts(experiment, experiment.systems()))
-        posts = {
-            name: folds.read_labelled_posts(experiment.source, name) for name in ("val", split)
-        }
-        openings = open_lockbox(read_trial_bundles(out), PostsInMemory(data, posts), split, command)
-        workers.run_trials(out, split, cache=cache, jobs=jobs or workers.count_default_jobs())
-        return report_experiment(
-            out,
-            split,
-            num_resamples=num_resamples,
-            command=command,
-            started=started,
-            extra={"lockbox": describe_openings(openings)},
-        )
+        posts = {name: read_labelled_posts(source, name) for name in ("val", split)}
+        bundles = [
+            bundle.load_bundle(design.locate_bundle(out, trial)) for trial in experiment.trials()
+        ]
+        openings = open_lockbox(bundles, PostsInMemory(data, posts), split, command)
+        run_trials(out, split, cache=cache, jobs=jobs)
+        report = _report(out, experiment, split, num_resamples, command, started)
+    return replace(report, findings={**report.findings, "lockbox": describe_openings(openings)})
 
 
 def _name_positive(experiment: Experiment) -> Experiment:
     """Return the experiment with its positive class named, which each fold would choose anew."""
     if experiment.folds is None or experiment.positive is not None:
         return experiment
-    (question,) = find_questions(folds.read_labelled_posts(experiment.source, OUT_OF_FOLD))
+    (question,) = find_questions(read_labelled_posts(experiment.source, OUT_OF_FOLD))
     if question.positive is None:
         return experiment
     return replace(experiment, positive=question.labels[question.positive])
 
 
-def _collect_facts(experiment: Experiment, every: Sequence[System]) -> dict[str, Any]:
+def _collect_facts(experiment: Experiment, systems: Sequence[System]) -> dict[str, Any]:
     """Return what a comparison that goes on must find as it was."""
     names = ("train", "val") if experiment.folds is None else (OUT_OF_FOLD,)
+    posts = {name: read_labelled_posts(experiment.source, name) for name in names}
     return {
-        "data": {
-            name: fingerprint_posts(folds.read_labelled_posts(experiment.source, name))
-            for name in names
-        },
-        "systems": {each.slug: each.recipe.model_dump(mode="json") for each in every},
+        "data": {name: fingerprint_posts(part) for name, part in posts.items()},
+        "systems": {system.slug: system.recipe.model_dump(mode="json") for system in systems},
     }
+
+
+def _report(
+    out: Path,
+    experiment: Experiment,
+    split: str,
+    num_resamples: int,
+    command: str,
+    started: float,
+) -> Report:
+    """Return the report of all trials on a split."""
+    posts = read_labelled_posts(experiment.source, split)
+    labels, arms = collect_arms(out, experiment, split, posts)
+    truth = np.array([labels.index(str(post.label)) for post in posts])
+    positive = 1 if len(labels) == 2 else None
+    groups = number_groups(posts)
+    comparison = compare_arms(
+        arms, truth, positive=positive, groups=groups, num_resamples=num_resamples
+    )
+    audit: dict[str, Any] = {"lines": []}
+    if experiment.folds is None:
+        audit = audit_split(read_labelled_posts(experiment.source, "train"), posts, split)
+    return Report(
+        rows=[_make_row(line, comparison.posts) for line in comparison.lines],
+        data=experiment.source.path,
+        fingerprint=fingerprint_posts(posts),
+        split=split if experiment.folds is None else f"{experiment.folds} folds, each asked once",
+        counts=dict(Counter(labels[index] for index in truth)),
+        positive=None if positive is None else labels[positive],
+        versions=manifest.collect_versions(),
+        command=command,
+        seconds=round(time.monotonic() - started, 1),
+        groups=0 if groups is None else len(set(groups.tolist())),
+        differences=[
+            MetricDifference(tested.a, tested.b, tested.metric, Interval(*tested.gap[:3]))
+            for tested in comparison.differences
+        ],
+        num_resamples=num_resamples,
+        findings={
+            "comparison": serialise_comparison(comparison),
+            "ranked": measure_seed_curves(arms, truth, positive=positive, groups=groups),
+            "training": _read_training(out, experiment),
+            "audit": audit,
+        },
+    )
+
+
+def _make_row(line: ArmSummary, num_posts: int) -> ReportRow:
+    intervals = {name: Interval(m.mean, m.low, m.high) for name, m in line.metrics.items()}
+    note = f"mean of {line.seeds} seeds" if line.seeds > 1 else "one seed"
+    return ReportRow(line.system, line.arm, num_posts, intervals, note=note)
+
+
+def serialise_comparison(comparison: SeedComparison) -> dict[str, Any]:
+    """Return a comparison as a report keeps it."""
+    shares = next(iter(comparison.recovery.values()), {})
+    return {
+        "seeds": comparison.seeds,
+        "rows": [
+            asdict(line) | {"metrics": {name: m._asdict() for name, m in line.metrics.items()}}
+            for line in comparison.lines
+        ],
+        "differences": [_serialise_difference(tested) for tested in comparison.differences],
+        "recovery": shares.get("macro_f1"),
+        "recovery_by_system": comparison.recovery,
+        "words": "\n".join(describe_comparison(comparison, metric) for metric in COMPARED_METRICS),
+    }
+
+
+def _serialise_difference(tested: TestedDifference) -> dict[str, Any]:
+    rest = {name: getattr(tested, name) for name in ("p_holm", "permutation_p", "mcnemar")}
+    names = {"a": tested.a, "b": tested.b, "metric": tested.metric}
+    return {**names, **tested.gap._asdict(), **rest}
+
+
+def _read_training(out: Path, experiment: Experiment) -> list[dict[str, Any]]:
+    """Return each trial's validation over its steps; of folds none, as their bundles are gone."""
+    found = []
+    for trial in experiment.trials() if experiment.folds is None else ():
+        log = read_training_log(design.locate_bundle(out, trial) / bundle.METRICS_FILE)
+        lines = [line for line in log if line.get("validation")]
+        arm: str = trial.system.control or next(iter(trial.system.reported))
+        if lines:
+            system = trial.system.label
+            found.append({"system": system, "arm": arm, "seed": trial.seed, "lines": lines})
+    return found
+
+
+def collect_arms(
+    out: Path, experiment: Experiment, split: str, posts: list[Post]
+) -> tuple[tuple[str, ...], list[SeedArm]]:
+    """Return the labels, and what every system said of the posts in each arm, seed by seed."""
+    trials, arms, labels = experiment.trials(), [], None
+    for system in experiment.systems():
+        seeds = []
+        for seed in range(experiment.seeds):
+            folds = [trial for trial in trials if trial.system == system and trial.seed == seed]
+            names, said, seconds = _join_folds(out, folds, split, posts)
+            if labels not in (None, names):
+                raise BundleError(f"{out}: trials answer {labels} and {names}")
+            labels = names
+            seeds.append((said, seconds))
+        mean_seconds = float(np.mean([seconds for _, seconds in seeds]))
+        arms += [
+            SeedArm(system.label, arm, [said[arm] for said, _ in seeds], mean_seconds)
+            for arm in system.reported
+            if not experiment.arms or arm in experiment.arms
+        ]
+    assert labels is not None
+    return labels, arms
+
+
+def _join_folds(
+    out: Path, trials: Sequence[Trial], split: str, posts: list[Post]
+) -> tuple[tuple[str, ...], dict[str, SeedPredictions], float]:
+    """Return labels, scores by arm of all posts, and seconds; folds are put together."""
+    folds = [read_trial_predictions(out, trial, split, posts) for trial in trials]
+    labels, said = folds[0].labels, {}
+    if any(fold.labels != labels for fold in folds):
+        answers = " and ".join(sorted({str(fold.labels) for fold in folds}))
+        raise BundleError(
+            f"{out}: folds of one seed answer {answers}: one lacks a label; give fewer folds"
+        )
+    for arm in folds[0].arms:
+        probabilities = np.full((len(posts), len(labels)), np.nan)
+        thresholds, strata = np.full(len(posts), 0.5), np.zeros(len(posts), dtype=np.int64)
+        for number, fold in enumerate(folds):
+            own = fold.arms[arm]
+            probabilities[fold.rows] = own.probabilities
+            thresholds[fold.rows] = 0.5 if own.threshold is None else own.threshold
+            strata[fold.rows] = number
+        if np.isnan(probabilities).any():
+            raise BundleError(f"{out}: some posts of {split} were never asked about")
+        limits = thresholds if len(labels) == 2 else None
+        said[arm] = SeedPredictions(probabilities, limits, strata if len(folds) > 1 else None)
+    return labels, said, float(sum(fold.seconds for fold in folds))

@@ -12,13 +12,14 @@ import yaml
 
 from miko_clf import manifest
 from miko_clf.data.controls import CONTROLS, Control
+from miko_clf.data.dataset import DataFolder
 from miko_clf.errors import BundleError, RecipeError, suggest_nearest
-from miko_clf.recipe import schema as recipes
-from miko_clf.recipe.schema import Recipe
+from miko_clf.recipe.schema import Recipe, load_recipe, parse_recipe
 from miko_clf.recipe.sections import ReaderSection
 
 COMPARISON_ARMS = ("with", "student", "without", *CONTROLS)
 _LONGEST = 80  # letters of a folder's name
+_EXPERIMENT_FILE = "experiment.json"
 
 
 @dataclass(frozen=True)
@@ -46,23 +47,6 @@ class System:
         return f"{word}-{kind}"
 
 
-def load_system_recipe(source: str) -> Recipe:
-    """Return the recipe of `RECIPE` or `RECIPE,key=value,...`; raises `RecipeError`."""
-    return recipes.load_recipe(*parse_recipe_source(source))
-
-
-def parse_recipe_source(source: str) -> tuple[str, dict[str, Any]]:
-    """Return name or path of `RECIPE,key=value,...` and its changes; raises `RecipeError`."""
-    name, *pairs = source.split(",")
-    changes: dict[str, Any] = {}
-    for pair in pairs:
-        key, found, value = pair.partition("=")
-        if not found or not key.strip():
-            raise RecipeError(f"{source}: {pair!r} changes nothing; key=value is needed")
-        changes[key.strip()] = yaml.safe_load(value)
-    return name, changes
-
-
 def list_systems(sources: Sequence[str], wanted: Sequence[str] = ()) -> list[System]:
     """Return everything that is trained for these recipes, in order.
 
@@ -72,26 +56,38 @@ def list_systems(sources: Sequence[str], wanted: Sequence[str] = ()) -> list[Sys
     """
     for arm in wanted:
         if arm not in COMPARISON_ARMS:
-            known = ", ".join(COMPARISON_ARMS)
-            raise RecipeError(
-                f"no arm called {arm!r}; choose from {known}{suggest_nearest(arm, COMPARISON_ARMS)}"
-            )
-    found: list[System] = []
-    given = [load_system_recipe(source) for source in sources]
-    for source, recipe in zip(sources, given, strict=True):
+            known = ", ".join(COMPARISON_ARMS) + suggest_nearest(arm, COMPARISON_ARMS)
+            raise RecipeError(f"no arm called {arm!r}; choose from {known}")
+    systems: list[System] = []
+    recipes = [load_system_recipe(source) for source in sources]
+    for source, recipe in zip(sources, recipes, strict=True):
         label = recipe.name
-        if [one.name for one in given].count(label) > 1:  # what was changed tells them apart
-            label = ",".join([label, *(pair.strip() for pair in source.split(",")[1:])])
-        if any(system.label == label for system in found):
+        if [other.name for other in recipes].count(label) > 1:  # what was changed tells them apart
+            label = ",".join([label, *(pair.strip() for pair in _split_source(source)[1:])])
+        if any(system.label == label for system in systems):
             raise RecipeError(f"{label} was given twice; name it once")
-        found += [
-            system for system in _list_recipe_systems(label, recipe) if _is_wanted(system, wanted)
+        systems += [
+            system
+            for system in _list_recipe_systems(label, recipe)
+            if not wanted or any(arm in wanted for arm in system.reported)
         ]
-    if len({system.slug for system in found}) < len(found):
+    if len({system.slug for system in systems}) < len(systems):
         raise RecipeError(f"{', '.join(sources)}: two would share a folder; rename one")
-    if not found:
+    if not systems:
         raise RecipeError(f"none of the recipes has an arm among {', '.join(wanted)}")
-    return found
+    return systems
+
+
+def _list_recipe_systems(label: str, recipe: Recipe) -> list[System]:
+    if "intention" not in recipe.inputs:
+        arm = "student" if recipe.slots else "without"
+        return [System(label, recipe, {arm: arm})]
+    arms = {"with": "with", "student": "student"} if recipe.slots else {"with": "with"}
+    systems = [System(label, recipe, arms)]
+    bare = remove_intentions(recipe)
+    if bare is not None:
+        systems.append(System(label, bare, {"without": "without"}, twin=recipe))
+    return systems + [System(label, recipe, {each: "with"}, control=each) for each in CONTROLS]
 
 
 def remove_intentions(recipe: Recipe) -> Recipe | None:
@@ -107,26 +103,35 @@ def remove_intentions(recipe: Recipe) -> Recipe | None:
         values["task"]["align"] = 0.0
     if set(inputs) <= {"image"}:
         values["text"], values["joined"] = None, "no"
-    return recipes.parse_recipe(values, f"{recipe.name} without intentions")
+    return parse_recipe(values, f"{recipe.name} without intentions")
 
 
-def _list_recipe_systems(label: str, recipe: Recipe) -> list[System]:
-    if "intention" not in recipe.inputs:
-        arm = "student" if recipe.slots else "without"
-        return [System(label, recipe, {arm: arm})]
-    own = {"with": "with", "student": "student"} if recipe.slots else {"with": "with"}
-    found = [System(label, recipe, own)]
-    bare = remove_intentions(recipe)
-    if bare is not None:
-        found.append(System(label, bare, {"without": "without"}, twin=recipe))
-    return found + [System(label, recipe, {each: "with"}, control=each) for each in CONTROLS]
+def load_system_recipe(source: str) -> Recipe:
+    """Return the recipe of a source, as `write_recipe_source` writes it; raises `RecipeError`."""
+    if source.startswith("{"):
+        return parse_recipe(json.loads(source), "recipe")
+    return load_recipe(*parse_recipe_source(source))
 
 
-def _is_wanted(system: System, wanted: Sequence[str]) -> bool:
-    return not wanted or any(arm in wanted for arm in system.reported)
+def write_recipe_source(recipe: Recipe | str | Path) -> str:
+    """Return a recipe as a comparison keeps it: name, path, with `,key=value,...`, or JSON."""
+    return recipe.model_dump_json() if isinstance(recipe, Recipe) else str(recipe)
 
 
-_EXPERIMENT_FILE = "experiment.json"
+def parse_recipe_source(source: str) -> tuple[str, dict[str, Any]]:
+    """Return name or path of `RECIPE,key=value,...` and its changes; raises `RecipeError`."""
+    name, *pairs = _split_source(source)
+    changes: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip():
+            raise RecipeError(f"{source}: {pair!r} changes nothing; key=value is needed")
+        changes[key.strip()] = yaml.safe_load(value)
+    return name, changes
+
+
+def _split_source(source: str) -> list[str]:
+    return [source] if source.startswith("{") else source.split(",")
 
 
 class Trial(NamedTuple):
@@ -153,6 +158,17 @@ class PostSource:
     task: str | None = None
     skip_bad: bool = False
 
+    @classmethod
+    def of(cls, data: "DataFolder | PostSource | str | Path") -> "PostSource":
+        """Return where a data folder has its posts from and how it reads them, or a bare path."""
+        if isinstance(data, PostSource):
+            return data
+        if not isinstance(data, DataFolder):
+            return cls(str(data))
+        label_map, split_seed, task = data.options
+        names = tuple(sorted(label_map.items()))
+        return cls(str(data.path), names, split_seed, task, data.report is not None)
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -178,20 +194,19 @@ class Experiment:
     @property
     def one_order(self) -> bool:
         """Whether systems read different things, and posts must be batched by what all read."""
-        every = self.systems()
-        return len({system.recipe.inputs for system in every}) > 1 or any(
-            system.control for system in every
-        )
+        systems = self.systems()
+        inputs = {system.recipe.inputs for system in systems}
+        return len(inputs) > 1 or any(system.control for system in systems)
 
     def trials(self) -> list[Trial]:
         """Return all that is trained, seed by seed, so that early seeds are complete first."""
         folds: list[int | None] = [None] if self.folds is None else list(range(self.folds))
-        every = self.systems()
+        systems = self.systems()
         return [
             Trial(system, seed, fold)
             for seed in range(self.seeds)
             for fold in folds
-            for system in every
+            for system in systems
         ]
 
 
@@ -201,25 +216,11 @@ def claim_experiment(out: Path, experiment: Experiment, facts: Mapping[str, Any]
     It may grow by recipes and by seeds. `facts` are digests of the posts and versions. Raises
     `BundleError` where another stands there.
     """
-    path = out / _EXPERIMENT_FILE
-    wanted = json.loads(json.dumps({**asdict(experiment), **facts}))
-    if not path.exists():
-        if out.exists() and any(out.iterdir()):
-            raise BundleError(f"{out} holds something else; name another --out")
-        manifest.write_json(path, wanted)
-        return
-    before = _read_object(path)
-    differ = [name for name in wanted if before.get(name) != wanted[name]]
-    other = [name for name in differ if not _grew(name, before.get(name), wanted[name])]
-    if other:
-        raise BundleError(
-            f"{out} holds a comparison with other {' and '.join(other)}; name another --out"
-        )
-    if differ:
-        manifest.write_json(path, wanted)
+    facts = {**asdict(experiment), **facts}
+    manifest.claim_folder(out / _EXPERIMENT_FILE, facts, what="comparison", may_grow=_has_grown)
 
 
-def _grew(name: str, before: Any, after: Any) -> bool:
+def _has_grown(name: str, before: Any, after: Any) -> bool:
     if name == "seeds":
         return isinstance(before, int) and before <= after
     if name == "recipes":
@@ -236,13 +237,23 @@ def is_experiment(path: Path) -> bool:
 
 def read_experiment(out: Path) -> Experiment:
     """Return the experiment in a folder; raises `BundleError`."""
-    found = _read_object(out / _EXPERIMENT_FILE)
+    path = out / _EXPERIMENT_FILE
     try:
-        known = {name: found[name] for name in Experiment.__dataclass_fields__}
-        known["source"] = PostSource(**_frozen(found["source"]))
-        return Experiment(**_frozen(known))
+        facts = _freeze_lists(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        raise BundleError(f"{path}: not readable JSON") from None
+    try:
+        fields = {name: facts[name] for name in Experiment.__dataclass_fields__}
+        return Experiment(**fields | {"source": PostSource(**fields["source"])})
     except (KeyError, TypeError):
-        raise BundleError(f"{out / _EXPERIMENT_FILE}: not of this version") from None
+        raise BundleError(f"{path}: not of this version") from None
+
+
+def _freeze_lists(value: Any) -> Any:
+    """Return JSON with lists as tuples."""
+    if isinstance(value, dict):
+        return {key: _freeze_lists(each) for key, each in value.items()}
+    return tuple(map(_freeze_lists, value)) if isinstance(value, list) else value
 
 
 def locate_bundle(out: Path, trial: Trial) -> Path:
@@ -253,22 +264,3 @@ def locate_bundle(out: Path, trial: Trial) -> Path:
 def locate_scores(out: Path, trial: Trial, split: str) -> Path:
     """Return where the scores of a trial lie."""
     return out / "scores" / split / f"{trial.name}.json"
-
-
-def _frozen(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values with lists as tuples, which JSON does not have."""
-    return {key: _as_tuple(value) for key, value in values.items()}
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise BundleError(f"{path}: not readable JSON") from None
-    if not isinstance(found, dict):
-        raise BundleError(f"{path}: an object is needed")
-    return found

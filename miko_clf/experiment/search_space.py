@@ -63,54 +63,48 @@ class ValueChoice(NamedTuple):
 SearchRange = NumberRange | ValueChoice
 
 
-def parse_range(text: str) -> SearchRange:
-    """Return the range of `KEY=...`; raises `RecipeError` where it is none."""
-    key, _, said = (part.strip() for part in text.partition("="))
-    if not key or not said:
-        raise RecipeError(f"--range {text}: {_SHAPES}")
-    found = _SPAN.fullmatch(said)
-    low, high = (_number(found[2]), _number(found[3])) if found else (None, None)
-    if found and low is not None and high is not None:
-        return _span(text, NumberRange(key, low, high, log=bool(found[1])))
-    values = tuple(dict.fromkeys(_value(part.strip()) for part in said.split(",")))
-    if len(values) < 2 or "" in values or said.startswith("log:"):
-        raise RecipeError(f"--range {text}: {_SHAPES}")
-    return ValueChoice(key, values)
-
-
 def parse_ranges(texts: Sequence[str]) -> tuple[SearchRange, ...]:
     """Return the ranges, each of another key; raises `RecipeError`."""
-    found = tuple(map(parse_range, texts))
-    keys = [one.key for one in found]
+    ranges = tuple(map(parse_range, texts))
+    keys = [span.key for span in ranges]
     for key in keys:
         if keys.count(key) > 1:
             raise RecipeError(f"--range {key} was given twice; give it once")
     if "seed" in keys:
         raise RecipeError("--range seed: a seed is no choice to search; --seeds N averages over N")
-    return found
+    return ranges
 
 
-def _span(text: str, span: NumberRange) -> NumberRange:
-    if span.low >= span.high:
-        raise RecipeError(f"--range {text}: the lower end comes first, and they differ")
-    if span.log and span.low <= 0:
-        raise RecipeError(f"--range {text}: log: needs a lower end above 0")
-    return span
+def parse_range(text: str) -> SearchRange:
+    """Return the range of `KEY=...`; raises `RecipeError` where it is none."""
+    key, _, said = (part.strip() for part in text.partition("="))
+    if not key or not said:
+        raise RecipeError(f"--range {text}: {_SHAPES}")
+    span = _SPAN.fullmatch(said)
+    low, high = (_parse_number(span[2]), _parse_number(span[3])) if span else (None, None)
+    if span and low is not None and high is not None:
+        if low >= high:
+            raise RecipeError(f"--range {text}: the lower end comes first, and they differ")
+        if span[1] and low <= 0:
+            raise RecipeError(f"--range {text}: log: needs a lower end above 0")
+        return NumberRange(key, low, high, log=bool(span[1]))
+    values = tuple(dict.fromkeys(_parse_value(part.strip()) for part in said.split(",")))
+    if len(values) < 2 or "" in values or said.startswith("log:"):
+        raise RecipeError(f"--range {text}: {_SHAPES}")
+    return ValueChoice(key, values)
 
 
-def _value(text: str) -> SearchValue:
-    number = _number(text)
+def _parse_value(text: str) -> SearchValue:
+    number = _parse_number(text)
     return _WORDS.get(text, text) if number is None else number
 
 
-def _number(text: str) -> int | float | None:
+def _parse_number(text: str) -> int | float | None:
     """Return a whole or finite number, none where the text is neither."""
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
+    for kind in (int, float):
+        try:
+            number = kind(text)
+        except ValueError:
+            continue
+        return number if isinstance(number, int) or math.isfinite(number) else None
+    return None

@@ -4,11 +4,11 @@ import json
 import math
 import os
 import shutil
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from statistics import fmean
@@ -17,21 +17,22 @@ from typing import Any, Literal
 import optuna
 import torch
 from optuna.trial import TrialState, create_trial
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from miko_clf import bundle, manifest
 from miko_clf.data.splits import PostsInMemory, PostSplits
 from miko_clf.errors import BundleError, EncoderError, PostError, RecipeError
-from miko_clf.experiment import design
+from miko_clf.experiment.design import parse_recipe_source
 from miko_clf.experiment.search_space import SearchRange, SearchValue
-from miko_clf.pipeline import FitOptions, fit, read_labelled_split
-from miko_clf.recipe import schema as recipes
-from miko_clf.recipe.schema import Recipe
+from miko_clf.experiment.trial import STOPPED
+from miko_clf.pipeline import fit
+from miko_clf.preflight import read_labelled_split
+from miko_clf.progress import ProgressBar
+from miko_clf.recipe.schema import Recipe, dump_recipe, load_recipe
 from miko_clf.train.loop import StoppedError
 
 _SWEEP_FILE = "sweep.json"
 _TRIALS_FILE = "trials.jsonl"
+_ENOUGH = 10  # trials of different values below which importances would be noise
 
 
 @dataclass(frozen=True)
@@ -73,30 +74,47 @@ class Sweep:
         """By what a value is multiplied to be the better the larger."""
         return -1 if self.metric == "loss" else 1
 
-    def recipe_of(self, params: Mapping[str, SearchValue]) -> Recipe:
+    def make_recipe(self, params: Mapping[str, SearchValue]) -> Recipe:
         """Return the recipe with these values; raises `RecipeError` where it refuses them."""
-        name, changes = design.parse_recipe_source(self.recipe)
-        return recipes.load_recipe(name, {**changes, **params})
+        name, changes = parse_recipe_source(self.recipe)
+        return load_recipe(name, {**changes, **params})
 
-    def check(self) -> None:
+    def check_ranges(self) -> None:
         """Raise `RecipeError` where the recipe has no such key, or refuses what a range holds."""
-        self.recipe_of({})
-        for one in self.ranges:
-            for value in one.probes:
-                self.recipe_of({one.key: value})
+        self.make_recipe({})
+        for span in self.ranges:
+            for value in span.probes:
+                self.make_recipe({span.key: value})
 
-    def folder(self, number: int) -> Path:
+    def locate_trial(self, number: int) -> Path:
         """Return where the bundles of a trial lie until it has ended."""
         return self.out / "trials" / str(number)
 
-    def bundle(self, number: int, seed: int) -> Path:
+    def locate_bundle(self, number: int, seed: int) -> Path:
         """Return where a trial's bundle of the n-th seed lies."""
-        return self.folder(number) / f"seed-{seed}"
+        return self.locate_trial(number) / f"seed-{seed}"
 
-    def best(self, tried: Sequence[SweepTrial]) -> SweepTrial | None:
+    def find_best(self, trials: Sequence[SweepTrial]) -> SweepTrial | None:
         """Return the best trial, the earliest of equals; none where none is complete."""
-        found = [(self.sign * one.value, one) for one in tried if one.value is not None]
-        return max(found, key=lambda pair: pair[0])[1] if found else None
+        worth = [(self.sign * trial.value, trial) for trial in trials if trial.value is not None]
+        return max(worth, key=lambda pair: pair[0])[1] if worth else None
+
+
+def tune_recipe(plan: Sweep, data: PostSplits, cache: Path | None) -> list[SweepTrial]:
+    """Sweep by training, and return every trial; the test split is not opened.
+
+    Nothing is written before ranges and posts are found good. Raises a `MikoError`.
+    """
+    plan.check_ranges()
+    posts = {split: read_labelled_split(data, split) for split in ("train", "val")}
+    held = PostsInMemory(data.path, posts)
+    facts = {
+        "data": {split: held.fingerprint(split) for split in held.splits},
+        "versions": {**manifest.collect_versions(), "optuna": metadata.version("optuna")},
+    }
+    with manifest.lock_folder(plan.out):
+        claim_sweep(plan, facts)
+        return run_sweep(plan, partial(_train_trial, plan, held, cache))
 
 
 def claim_sweep(plan: Sweep, facts: Mapping[str, Any]) -> None:
@@ -104,31 +122,16 @@ def claim_sweep(plan: Sweep, facts: Mapping[str, Any]) -> None:
 
     `facts` are digests of the posts and versions. Raises `BundleError` where it is another sweep.
     """
-    path = plan.out / _SWEEP_FILE
-    wanted = {
-        "recipe": plan.recipe_of({}).model_dump(mode="json"),
-        "ranges": {one.key: one._asdict() for one in plan.ranges},
+    facts = {
+        "recipe": plan.make_recipe({}).model_dump(mode="json"),
+        "ranges": {span.key: span._asdict() for span in plan.ranges},
         "metric": plan.metric,
         "seeds": plan.seeds,
         "positive": plan.positive,
         "leaks": plan.leaks,
         **facts,
     }
-    if not path.exists():
-        if plan.out.exists() and any(plan.out.iterdir()):
-            raise BundleError(f"{plan.out} holds something else; name another --out")
-        manifest.write_json(path, wanted)
-        return
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise BundleError(f"{path}: not readable JSON") from None
-    as_kept = json.loads(json.dumps(wanted))
-    differ = [name for name, value in as_kept.items() if before.get(name) != value]
-    if differ:
-        raise BundleError(
-            f"{plan.out} holds a sweep with other {' and '.join(differ)}; name another --out"
-        )
+    manifest.claim_folder(plan.out / _SWEEP_FILE, facts, what="sweep")
 
 
 def read_sweep_trials(out: Path) -> list[SweepTrial]:
@@ -144,14 +147,11 @@ def read_sweep_trials(out: Path) -> list[SweepTrial]:
         raise BundleError(f"{path}: not readable; name another --out") from None
 
 
-def write_sweep_trials(out: Path, tried: Sequence[SweepTrial]) -> None:
+def write_sweep_trials(out: Path, trials: Sequence[SweepTrial]) -> None:
     """Write the trials of a folder, all or nothing."""
-    lines = [json.dumps(asdict(one), ensure_ascii=False, allow_nan=False) + "\n" for one in tried]
-    manifest.write_text(out / _TRIALS_FILE, "".join(lines))
+    rows = (json.dumps(asdict(trial), ensure_ascii=False, allow_nan=False) for trial in trials)
+    manifest.write_text(out / _TRIALS_FILE, "".join(row + "\n" for row in rows))
 
-
-SWEEP_STOPPED = "stopped; the same command goes on from there"
-_ENOUGH = 10  # trials of different values below which importances would be noise
 
 _Objective = Callable[[int, Mapping[str, SearchValue]], Sequence[float]]
 """From the number and values of a trial to what it is worth by each seed."""
@@ -165,187 +165,152 @@ def run_sweep(plan: Sweep, objective: _Objective) -> list[SweepTrial]:
     stopped sweep finds what an unbroken one does. A trial that the recipe is to blame for counts
     as failed. The best recipe, and its bundle if there is one, are kept. Raises a `MikoError`.
     """
-    tried = read_sweep_trials(plan.out)
-    _keep(plan, tried)
+    trials = read_sweep_trials(plan.out)
+    _keep_best(plan, trials)
     try:
-        with _bar(plan, tried) as bar:
+        done = sum(trial.state != "running" for trial in trials)
+        with ProgressBar("trials", plan.trials, done=done) as bar:
             for number in range(plan.trials):
-                if number == len(tried):
-                    tried.append(SweepTrial(number, _suggest_values(plan, tried)))
-                    write_sweep_trials(plan.out, tried)
-                if tried[number].state == "running":
-                    tried[number] = _finish_trial(tried[number], tried[:number], objective)
-                    write_sweep_trials(plan.out, tried)
-                    _keep(plan, tried)
-                    _tell(bar, plan, tried[: number + 1])
+                if number == len(trials):
+                    trials.append(SweepTrial(number, _suggest_values(plan, trials)))
+                    write_sweep_trials(plan.out, trials)
+                if trials[number].state == "running":
+                    trials[number] = _finish_trial(trials[number], trials[:number], objective)
+                    write_sweep_trials(plan.out, trials)
+                    _keep_best(plan, trials)
+                    _show_trial(bar, plan, trials[: number + 1])
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(SWEEP_STOPPED) from None
-    if plan.best(tried) is None:
+        raise KeyboardInterrupt(STOPPED) from None
+    if plan.find_best(trials) is None:
         raise RecipeError(
-            f"{plan.out}: none of {plan.trials} trials could be trained: {tried[0].error}"
+            f"{plan.out}: none of {plan.trials} trials could be trained: {trials[0].error}"
         )
-    return tried
+    return trials
 
 
-def measure_importances(plan: Sweep, tried: Sequence[SweepTrial]) -> dict[str, float]:
-    """Return each key's share in what made values good, largest first (PED-ANOVA, IJCAI 2023).
-
-    There is none of fewer than ten complete trials.
-    """
-    first = [one for one in tried if one.value is not None and one.repeats is None]
-    if len(first) < _ENOUGH:
-        return {}
-    found = optuna.importance.get_param_importances(_study(plan, first, 0))
-    return {key: float(share) for key, share in found.items()}
-
-
-def _suggest_values(plan: Sweep, tried: Sequence[SweepTrial]) -> dict[str, SearchValue]:
+def _suggest_values(plan: Sweep, trials: Sequence[SweepTrial]) -> dict[str, SearchValue]:
     """Return the values to try next: a function of the trials before, and of how many they are."""
-    found = _study(plan, tried, len(tried)).ask(_distributions(plan)).params
-    return {one.key: found[one.key] for one in plan.ranges}
+    params = _build_study(plan, trials, len(trials)).ask(_list_distributions(plan)).params
+    return {span.key: params[span.key] for span in plan.ranges}
 
 
-def _study(plan: Sweep, tried: Sequence[SweepTrial], seed: int) -> Any:
+def _build_study(plan: Sweep, trials: Sequence[SweepTrial], seed: int) -> Any:
     """Return the trials as optuna knows them, which is told them anew: our file is the record."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         direction="minimize" if plan.sign < 0 else "maximize",
         sampler=optuna.samplers.TPESampler(seed=seed),
     )
-    known = _distributions(plan)
-    for one in tried:
-        state = TrialState.FAIL if one.value is None else TrialState.COMPLETE
-        params = dict(one.params)
+    distributions = _list_distributions(plan)
+    for trial in trials:
         study.add_trial(
-            create_trial(params=params, distributions=known, value=one.value, state=state)
+            create_trial(
+                params=dict(trial.params),
+                distributions=distributions,
+                value=trial.value,
+                state=TrialState.FAIL if trial.value is None else TrialState.COMPLETE,
+            )
         )
     return study
 
 
-def _distributions(plan: Sweep) -> dict[str, Any]:
+def _list_distributions(plan: Sweep) -> dict[str, Any]:
     """Return what is drawn from, in an order that is not that of the command line."""
-    return {one.key: one.distribution for one in sorted(plan.ranges, key=lambda one: one.key)}
+    return {span.key: span.distribution for span in sorted(plan.ranges, key=lambda span: span.key)}
 
 
 def _finish_trial(
-    one: SweepTrial, before: Sequence[SweepTrial], objective: _Objective
+    trial: SweepTrial, before: Sequence[SweepTrial], objective: _Objective
 ) -> SweepTrial:
-    same = next((other for other in before if other.params == one.params), None)
+    same = next((other for other in before if other.params == trial.params), None)
     if same is not None:
-        return replace(same, number=one.number, seconds=0.0, repeats=same.number)
+        return replace(same, number=trial.number, seconds=0.0, repeats=same.number)
     started = time.monotonic()
     try:
-        by_seed, error = tuple(objective(one.number, one.params)), None
+        by_seed, error = tuple(objective(trial.number, trial.params)), None
         if not all(map(math.isfinite, by_seed)):
-            by_seed, error = (), "what it is worth is not a number"
+            error = "what it is worth is not a number"
     except (RecipeError, EncoderError) as refused:
-        by_seed, error = (), str(refused)
+        error = str(refused)
     seconds = round(time.monotonic() - started, 1)
     if error is not None:
-        return replace(one, state="failed", seconds=seconds, error=error)
+        return replace(trial, state="failed", seconds=seconds, error=error)
     value = fmean(by_seed)
-    return replace(one, state="complete", value=value, by_seed=by_seed, seconds=seconds)
+    return replace(trial, state="complete", value=value, by_seed=by_seed, seconds=seconds)
 
 
-def _keep(plan: Sweep, tried: Sequence[SweepTrial]) -> None:
+def _keep_best(plan: Sweep, trials: Sequence[SweepTrial]) -> None:
     """Keep the best recipe and the bundle of its first seed; give up those of ended trials.
 
     Killed anywhere, it does the rest when it is called again.
     """
-    best = plan.best(tried)
+    best = plan.find_best(trials)
     if best is not None:
-        manifest.write_text(
-            plan.out / "best.yaml", recipes.dump_recipe(plan.recipe_of(best.params))
-        )
-        bundle, kept = plan.bundle(best.number, 0), plan.out / "best"
-        if bundle.is_dir():
+        recipe = dump_recipe(plan.make_recipe(best.params))
+        manifest.write_text(plan.out / "best.yaml", recipe)
+        trained, kept = plan.locate_bundle(best.number, 0), plan.out / "best"
+        if trained.is_dir():
             shutil.rmtree(kept, ignore_errors=True)
-            os.rename(bundle, kept)
-    for one in tried:
-        if one.state != "running":
-            shutil.rmtree(plan.folder(one.number), ignore_errors=True)
+            os.rename(trained, kept)
+    for trial in trials:
+        if trial.state != "running":
+            shutil.rmtree(plan.locate_trial(trial.number), ignore_errors=True)
 
 
-def _tell(bar: Progress, plan: Sweep, tried: Sequence[SweepTrial]) -> None:
-    last, best = tried[-1], plan.best(tried)
-    said = f"best {plan.metric} {best.value:.4f}" if best else "none yet"
-    bar.update(bar.task_ids[0], completed=len(tried), description=said)
-    if not bar.console.is_terminal:
+def _show_trial(bar: ProgressBar, plan: Sweep, trials: Sequence[SweepTrial]) -> None:
+    last, best = trials[-1], plan.find_best(trials)
+    leader = f"best {plan.metric} {best.value:.4f}" if best else "none yet"
+    bar.update(len(trials), what=leader)
+    if not bar.on_terminal:
         worth = last.state if last.value is None else f"{last.value:.4f}"
-        line = f"{len(tried)} of {plan.trials} trials: {worth}, {said}"
-        bar.console.print(line, highlight=False)
+        bar.print(f"{len(trials)} of {plan.trials} trials: {worth}, {leader}")
 
 
-def _bar(plan: Sweep, tried: Sequence[SweepTrial]) -> Progress:
-    """Return a bar on this moment's stderr, whatever stderr is sent to while a trial trains."""
-    console = Console(file=sys.stderr)
-    bar = Progress(
-        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
-    done = sum(one.state != "running" for one in tried)
-    bar.add_task("trials", total=plan.trials, completed=done)
-    return bar
+def measure_importances(plan: Sweep, trials: Sequence[SweepTrial]) -> dict[str, float]:
+    """Return each key's share in what made values good, largest first (PED-ANOVA, IJCAI 2023).
 
-
-@dataclass(frozen=True)
-class TrainingObjective:
-    """Trains a trial from each seed, and says what validation measured in the epoch it kept.
-
-    `data` holds train and val, and nothing of test. What training prints goes to `logs/`.
+    There is none of fewer than ten complete trials.
     """
-
-    plan: Sweep
-    data: PostsInMemory
-    cache: Path | None
-
-    def __call__(self, number: int, params: Mapping[str, SearchValue]) -> list[float]:
-        """Return the metric by seed; raises a `MikoError`, or KeyboardInterrupt on Ctrl-C."""
-        recipe, values = self.plan.recipe_of(params), []
-        for seed in range(self.plan.seeds):
-            place = self.plan.bundle(number, seed)
-            if not place.exists():
-                self._fit(recipe.model_copy(update={"seed": recipe.seed + seed}), place, number)
-            values.append(read_kept_metric(place, recipe.task.early.metric, self.plan.metric))
-        return values
-
-    def _fit(self, recipe: Recipe, place: Path, number: int) -> None:
-        logs = self.plan.out / "logs"
-        logs.mkdir(exist_ok=True)
-        how = FitOptions(place, self.cache, positive=self.plan.positive, leaks=self.plan.leaks)
-        with (
-            (logs / f"{number}.log").open("a", encoding="utf-8") as log,
-            redirect_stdout(log),
-            redirect_stderr(log),
-        ):
-            try:
-                fit(recipe, self.data, how)
-            except torch.OutOfMemoryError:
-                raise RecipeError("does not fit into the memory of the accelerator") from None
-            except StoppedError as error:
-                raise KeyboardInterrupt(str(error)) from None
+    complete = [trial for trial in trials if trial.value is not None and trial.repeats is None]
+    if len(complete) < _ENOUGH:
+        return {}
+    shares = optuna.importance.get_param_importances(_build_study(plan, complete, 0))
+    return {key: float(share) for key, share in shares.items()}
 
 
-def tune_recipe(plan: Sweep, data: PostSplits, cache: Path | None) -> list[SweepTrial]:
-    """Sweep by training, and return every trial; the test split is not opened.
+def _train_trial(
+    plan: Sweep,
+    data: PostsInMemory,
+    cache: Path | None,
+    number: int,
+    params: Mapping[str, SearchValue],
+) -> list[float]:
+    """Train a trial from each seed, and return what validation measured in the epochs kept.
 
-    Nothing is written before ranges and posts are found good. Raises a `MikoError`.
+    What training prints goes to `logs/`. Raises a `MikoError`, or KeyboardInterrupt on Ctrl-C.
     """
-    plan.check()
-    held = PostsInMemory(
-        data.path, {split: read_labelled_split(data, split) for split in ("train", "val")}
-    )
-    facts = {
-        "data": {split: held.fingerprint(split) for split in held.splits},
-        "versions": {**manifest.collect_versions(), "optuna": metadata.version("optuna")},
-    }
-    with manifest.lock_folder(plan.out):
-        claim_sweep(plan, facts)
-        return run_sweep(plan, TrainingObjective(plan, held, cache))
+    recipe, values = plan.make_recipe(params), []
+    for seed in range(plan.seeds):
+        place = plan.locate_bundle(number, seed)
+        if not place.exists():
+            seeded = recipe.model_copy(update={"seed": recipe.seed + seed})
+            with _log_output(plan.out / "logs" / f"{number}.log"):
+                fit(seeded, data, place, cache=cache, positive=plan.positive, leaks=plan.leaks)
+        values.append(read_kept_metric(place, recipe.task.early.metric, plan.metric))
+    return values
+
+
+@contextmanager
+def _log_output(path: Path) -> Iterator[None]:
+    """Send what training prints to the end of a file, and raise what ends it as a sweep has it."""
+    path.parent.mkdir(exist_ok=True)
+    try:
+        with path.open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
+            yield
+    except torch.OutOfMemoryError:
+        raise RecipeError("does not fit into the memory of the accelerator") from None
+    except StoppedError as error:
+        raise KeyboardInterrupt(str(error)) from None
 
 
 def read_kept_metric(place: Path, early: str, metric: str) -> float:

@@ -1,38 +1,136 @@
-"""One trial: a system trained from one seed, and what it says of the posts asked about."""
+"""Trials: a system trained from one seed and asked, several at a time, each in a process."""
 
 import json
+import os
 import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+import torch
 
 from miko_clf import bundle, manifest
 from miko_clf.bundle import Bundle
 from miko_clf.data.post import Post
 from miko_clf.data.splits import PostsInMemory, fingerprint_posts, is_test_split
-from miko_clf.errors import BundleError
+from miko_clf.errors import BundleError, MikoError
 from miko_clf.evaluate.predictions import Predictor
-from miko_clf.experiment.design import Experiment, Trial, locate_bundle, locate_scores
+from miko_clf.evaluate.seeds import SeedPredictions
+from miko_clf.experiment.design import (
+    Experiment,
+    Trial,
+    locate_bundle,
+    locate_scores,
+    read_experiment,
+)
 from miko_clf.experiment.folds import TrialPosts, split_trial_posts
-from miko_clf.pipeline import FitOptions, fit
+from miko_clf.pipeline import fit
+from miko_clf.progress import ProgressBar
+
+STOPPED = "stopped; the same command goes on from there"
 
 
-class TrialArmPredictions(NamedTuple):
-    """What a trial says in one arm of the posts it was asked about, (row, label)."""
+def run_trials(out: Path, split: str, *, cache: Path | None, jobs: int | None) -> None:
+    """Do every trial that is not done; `jobs` processes share the cores.
 
-    probabilities: Float[np.ndarray, "row label"]
-    threshold: float | None
+    By default a process has a core, or the GPU, to itself. What a trial prints goes to `logs/` in
+    the folder. A run that was stopped, or killed, goes on when it is called again. Raises the
+    first `MikoError` of a trial, naming its log.
+    """
+    jobs = jobs or (1 if torch.cuda.is_available() else len(os.sched_getaffinity(0)))
+    trials = read_experiment(out).trials()
+    left = [n for n, trial in enumerate(trials) if not locate_scores(out, trial, split).exists()]
+    if not left:
+        return
+    (out / "logs").mkdir(exist_ok=True)
+    done = len(trials) - len(left)
+    with _share_cores(jobs), ProgressBar("training", len(trials), done=done) as bar:
+        pool = ProcessPoolExecutor(jobs, get_context("spawn"), _watch_parent, (os.getpid(),))
+        try:
+            futures = {
+                pool.submit(_run_numbered, out, n, split, cache): trials[n].name for n in left
+            }
+            _wait_for_trials(futures, bar, out)
+        except KeyboardInterrupt:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise KeyboardInterrupt(STOPPED) from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
-class TrialPredictions(NamedTuple):
-    """What a trial says of posts: by reported arm, of which rows, and how long it trained."""
+def _wait_for_trials(futures: dict[Future[None], str], bar: ProgressBar, out: Path) -> None:
+    for future in as_completed(futures):
+        name = futures[future]
+        try:
+            future.result()
+        except BrokenProcessPool:
+            raise MikoError(
+                f"{name}: its process was ended from outside, mostly for want of memory; the same "
+                "command goes on, with fewer --jobs if need be"
+            ) from None
+        except MikoError as error:
+            log = out / "logs" / f"{name}.log"
+            raise MikoError(f"{name}: {error} (log: {log})") from None
+        bar.update(bar.done + 1, what=name)
+        if not bar.on_terminal:
+            bar.print(f"{bar.done} of {bar.total} trials: {name}")
 
-    said: dict[str, TrialArmPredictions]
-    rows: list[int]
-    labels: tuple[str, ...]
-    seconds: float
+
+def _run_numbered(out: Path, number: int, split: str, cache: Path | None) -> None:
+    """Do one trial in this process; what it prints goes to its log."""
+    experiment = read_experiment(out)
+    trial = experiment.trials()[number]
+    with _redirect_output(out / "logs" / f"{trial.name}.log"):
+        run_trial(out, experiment, trial, split, cache)
+
+
+@contextmanager
+def _redirect_output(path: Path) -> Iterator[None]:
+    """Send what is printed on stdout and stderr, by any library, to the end of a file."""
+    sys.stdout.flush(), sys.stderr.flush()
+    copies = [os.dup(number) for number in (1, 2)]
+    with path.open("ab") as log:
+        for number in (1, 2):
+            os.dup2(log.fileno(), number)
+        try:
+            yield
+        finally:
+            sys.stdout.flush(), sys.stderr.flush()
+            for number, copy in zip((1, 2), copies, strict=True):
+                os.dup2(copy, number)
+                os.close(copy)
+
+
+@contextmanager
+def _share_cores(jobs: int) -> Iterator[None]:
+    """Give each process its share of the cores, unless the user has said how many threads."""
+    chosen = "OMP_NUM_THREADS" in os.environ
+    if not chosen:
+        os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // jobs))
+    try:
+        yield
+    finally:
+        if not chosen:
+            del os.environ["OMP_NUM_THREADS"]
+
+
+def _watch_parent(parent: int) -> None:
+    """End this process once its parent is gone, as kill -9 lets it do nothing about that."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def run_trial(
@@ -42,56 +140,37 @@ def run_trial(
 
     The bundle of a fold is given up once its scores are kept. Raises a `MikoError`.
     """
-    kept, place = locate_scores(out, trial, split), locate_bundle(out, trial)
-    if kept.exists():
+    scores, place = locate_scores(out, trial, split), locate_bundle(out, trial)
+    if scores.exists():
         return
     posts = split_trial_posts(experiment, trial, split)
     if not place.exists():
         if is_test_split(split):
             raise BundleError(f"{place}: not trained; finish the comparison by miko-clf compare")
         _train(experiment, trial, posts, place, cache)
-    manifest.write_json(kept, _predict_arms(bundle.load_bundle(place), trial, posts, cache))
+    manifest.write_json(scores, _predict_arms(bundle.load_bundle(place), trial, posts, cache))
     if trial.fold is not None:
         shutil.rmtree(place)
-
-
-def read_trial_predictions(
-    out: Path, trial: Trial, split: str, asked: list[Post]
-) -> TrialPredictions:
-    """Return what a trial said; raises `BundleError` where it said it of other posts."""
-    path = locate_scores(out, trial, split)
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        rows, expected = found["rows"], found["fingerprint"]
-        mark = fingerprint_posts([asked[row] for row in rows])
-        said = {
-            arm: TrialArmPredictions(np.array(each["probabilities"]), each["threshold"])
-            for arm, each in found["arms"].items()
-        }
-        result = TrialPredictions(said, rows, tuple(found["labels"]), found["seconds"])
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
-        raise BundleError(f"{path}: not readable; delete it and give the command again") from None
-    if mark != expected:
-        raise BundleError(f"{path}: scores other posts than those of {split}; name another --out")
-    return result
 
 
 def _train(
     experiment: Experiment, trial: Trial, posts: TrialPosts, place: Path, cache: Path | None
 ) -> None:
-    recipe, twin = (
-        one.model_copy(update={"seed": trial.seed}) if one is not None else None
-        for one in (trial.system.recipe, trial.system.twin)
+    twin = trial.system.twin
+    fit(
+        trial.system.recipe,
+        PostsInMemory(Path(experiment.source.path), {"train": posts.train, "val": posts.val}),
+        place,
+        seed=trial.seed,
+        cache=cache,
+        positive=experiment.positive,
+        leaks=experiment.leaks,
+        twin=None if twin is None else twin.model_copy(update={"seed": trial.seed}),
+        lengths=[_count_words(post) for post in posts.train] if experiment.one_order else None,
     )
-    assert recipe is not None
-    data = PostsInMemory(Path(experiment.source.path), {"train": posts.train, "val": posts.val})
-    settings: dict[str, Any] = {"positive": experiment.positive, "leaks": experiment.leaks}
-    if experiment.one_order:
-        settings["lengths"] = tuple(map(_num_words, posts.train))
-    fit(recipe, data, FitOptions(place, cache=cache, twin=twin, **settings))
 
 
-def _num_words(post: Post) -> int:
+def _count_words(post: Post) -> int:
     return len(f"{post.text or ''} {post.description or ''}".split())
 
 
@@ -113,3 +192,33 @@ def _predict_arms(
         "seconds": opened.manifest["seconds"],
         "arms": arms,
     }
+
+
+class TrialPredictions(NamedTuple):
+    """What a trial says of posts: by reported arm, of which rows, and how long it trained."""
+
+    arms: dict[str, SeedPredictions]
+    rows: list[int]
+    labels: tuple[str, ...]
+    seconds: float
+
+
+def read_trial_predictions(
+    out: Path, trial: Trial, split: str, posts: list[Post]
+) -> TrialPredictions:
+    """Return what a trial said; raises `BundleError` where it said it of other posts."""
+    path = locate_scores(out, trial, split)
+    try:
+        scores = json.loads(path.read_text(encoding="utf-8"))
+        rows, expected = scores["rows"], scores["fingerprint"]
+        fingerprint = fingerprint_posts([posts[row] for row in rows])
+        arms = {
+            arm: SeedPredictions(np.array(said["probabilities"]), said["threshold"])
+            for arm, said in scores["arms"].items()
+        }
+        predictions = TrialPredictions(arms, rows, tuple(scores["labels"]), scores["seconds"])
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+        raise BundleError(f"{path}: not readable; delete it and give the command again") from None
+    if fingerprint != expected:
+        raise BundleError(f"{path}: scores other posts than those of {split}; name another --out")
+    return predictions

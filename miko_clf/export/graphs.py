@@ -14,108 +14,6 @@ from miko_clf.data.collate import Preparation
 from miko_clf.fuse.build import Model
 from miko_clf.questions import Question, Questions
 
-
-def compute_probabilities(
-    logits: Tensor, questions: Questions, fitted: Sequence[Calibration]
-) -> Tensor:
-    """Return (post, label): those of each question as it was calibrated, in the order of logits."""
-    found = [
-        _calibrate_logits(_slice_question(logits, questions, span), question, each)
-        for (question, span), each in zip(questions.spans(), fitted, strict=True)
-    ]
-    return found[0] if len(found) == 1 else torch.cat(found, dim=-1)
-
-
-def apply_thresholds(stated: Tensor, limits: Tensor, questions: Questions) -> Tensor:
-    """Return bool (post, label): which labels are decided for; of one question one, or any."""
-    found = []
-    for question, span in questions.spans():
-        here, limit = (_slice_question(each, questions, span) for each in (stated, limits))
-        if question.kind == "many":
-            found.append(here >= limit)
-        elif question.positive is not None:
-            reached = here[:, 1:] >= limit[:, 1:]
-            found.append(torch.cat([~reached, reached], dim=-1))
-        else:
-            places = torch.arange(here.shape[1])
-            found.append(here.argmax(-1, keepdim=True) == places)
-    return found[0] if len(found) == 1 else torch.cat(found, dim=-1)
-
-
-def select_thresholds(
-    batch: Mapping[str, Tensor],
-    preparation: Preparation,
-    questions: Questions,
-    fitted: Sequence[Calibration],
-) -> Tensor:
-    """Return what reaches the threshold of each label in the arm of each post.
-
-    Of shape (post, label) or (1, label): the least probability that does.
-
-    A post is in arm `with` where it has an intention, else in arm `student` where that input is
-    true, else in arm `without`; where intentions are a part of the text there is `with` alone.
-    """
-    joined = "intention" in preparation.inputs and not preparation.reads_intentions
-    found = _build_thresholds("with" if joined else "without", questions, fitted)
-    if preparation.slots:
-        student = _build_thresholds("student", questions, fitted)
-        found = torch.where(batch["student"][:, None], student, found)
-    if preparation.reads_intentions:
-        given = batch["intention_mask"].flatten(1).any(1)
-        found = torch.where(given[:, None], _build_thresholds("with", questions, fitted), found)
-    return found
-
-
-def round_up_float32(threshold: float) -> float:
-    """Return the least float32 that is no less, so that a float32 reaches both or neither."""
-    near = np.float32(threshold)
-    return float(near if float(near) >= threshold else np.nextafter(near, np.float32(np.inf)))
-
-
-def _slice_question(values: Tensor, questions: Questions, span: slice) -> Tensor:
-    return values if len(questions) == 1 else values[:, span]
-
-
-def _build_thresholds(arm: str, questions: Questions, fitted: Sequence[Calibration]) -> Tensor:
-    found: list[float] = []
-    for question, each in zip(questions, fitted, strict=True):
-        given = each.thresholds.get(arm, 0.5)
-        for label in question.labels:
-            found.append(given.get(label, 0.5) if isinstance(given, Mapping) else given)
-    return torch.tensor(
-        [[round_up_float32(loosen_threshold(limit)) for limit in found]], dtype=torch.float32
-    )
-
-
-def _calibrate_logits(logits: Tensor, question: Question, fitted: Calibration) -> Tensor:
-    if fitted.isotonic is not None:
-        margins = logits if question.kind == "many" else logits[:, 1:] - logits[:, :1]
-        lines = [
-            _interpolate(margins[:, i : i + 1], knots) for i, knots in enumerate(fitted.isotonic)
-        ]
-        found = torch.cat(lines, dim=-1)
-        return found if question.kind == "many" else torch.cat([1 - found, found], dim=-1)
-    if fitted.platt is not None:
-        scaled = logits * torch.tensor(fitted.platt.scale) + torch.tensor(fitted.platt.shift)
-    else:
-        scaled = logits / fitted.temperature
-    return scaled.softmax(-1) if question.kind == "one" else scaled.sigmoid()
-
-
-def _interpolate(margin: Tensor, knots: IsotonicKnots) -> Tensor:
-    """Return the line at a margin (post, 1): the sum of what it rises by in each step passed.
-
-    Every step is a share of itself from 0 to 1, so nothing is searched for, which graphs do badly.
-    """
-    places = torch.tensor(knots.margins, dtype=torch.float32)
-    heights = torch.tensor(knots.probabilities, dtype=torch.float32)
-    if len(places) == 1:
-        return torch.zeros_like(margin) + heights
-    passed = ((margin - places[:-1]) / (places[1:] - places[:-1])).clamp(0, 1)
-    rise = (passed * (heights[1:] - heights[:-1])).sum(-1, keepdim=True)
-    return (heights[:1] + rise).clamp(0, 1)
-
-
 # Names of the dimensions of each input; none where the size is fixed.
 INPUT_DIMS: Mapping[str, tuple[str | None, ...]] = {
     "pixels": ("batch", None, None, None),
@@ -173,7 +71,7 @@ def build_graphs(
     model: Model,
     preparation: Preparation,
     questions: Questions,
-    fitted: Sequence[Calibration],
+    calibrations: Sequence[Calibration],
 ) -> list[GraphSpec]:
     """Return the single graph, and the split ones: each tower, and the head behind them.
 
@@ -183,16 +81,14 @@ def build_graphs(
 
     def answer(module: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         logits = module(batch).logits
-        stated = compute_probabilities(logits, questions, fitted)
-        found = apply_thresholds(
-            stated, select_thresholds(batch, preparation, questions, fitted), questions
-        )
-        return logits, stated, found
+        probabilities = compute_probabilities(logits, questions, calibrations)
+        thresholds = select_thresholds(batch, preparation, questions, calibrations)
+        return logits, probabilities, apply_thresholds(probabilities, thresholds, questions)
 
     whole = list_graph_inputs(preparation)
     behind = [_replace_tower_input(name, model.split) for name in whole]
     outputs, states = ("logits", "probabilities", "decision"), ("states",)
-    found = [
+    graphs = [
         GraphSpec("model", PositionalModule(model, whole, answer), outputs),
         GraphSpec("head", PositionalModule(model, behind, answer), outputs),
     ]
@@ -200,11 +96,11 @@ def build_graphs(
         text = PositionalModule(
             model.text_tower, ("ids", "mask"), lambda m, b: m(b["ids"], b["mask"])
         )
-        found.append(GraphSpec("text", text, states))
+        graphs.append(GraphSpec("text", text, states))
     if model.image_tower is not None and "image" in model.split:
         image = PositionalModule(model.image_tower, ("pixels",), lambda m, b: m(b["pixels"]))
-        found.append(GraphSpec("image", image, states))
-    return found
+        graphs.append(GraphSpec("image", image, states))
+    return graphs
 
 
 def list_graph_inputs(preparation: Preparation) -> list[str]:
@@ -223,15 +119,11 @@ def build_dynamic_shapes(
     """Return the dynamic dimensions of each input, one object for one name."""
     longest = {"intention_word": preparation.intention_length, "batch": 4096, "text": 65536}
     longest |= {"intention": 64, "word": max(preparation.max_length, preparation.intention_length)}
-    known: dict[str, Any] = {}
-    found = []
-    for name in names:
-        dims = INPUT_DIMS[name]
-        for dim in filter(None, dims):
-            most = longest.get(dim, preparation.max_length)
-            known.setdefault(dim, Dim(dim, min=1, max=most))
-        found.append({place: known[dim] for place, dim in enumerate(dims) if dim})
-    return tuple(found)
+    dims = {dim for name in names for dim in INPUT_DIMS[name] if dim}
+    known = {dim: Dim(dim, min=1, max=longest.get(dim, preparation.max_length)) for dim in dims}
+    return tuple(
+        {place: known[dim] for place, dim in enumerate(INPUT_DIMS[name]) if dim} for name in names
+    )
 
 
 def _replace_tower_input(name: str, split: Sequence[str]) -> str:
@@ -240,3 +132,110 @@ def _replace_tower_input(name: str, split: Sequence[str]) -> str:
         return "image_states" if "image" in split else name
     text = name.removesuffix("_ids")
     return f"{text}_states" if text != name and text in split else name
+
+
+def compute_probabilities(
+    logits: Tensor, questions: Questions, calibrations: Sequence[Calibration]
+) -> Tensor:
+    """Return (post, label): those of each question as it was calibrated, in the order of logits."""
+    parts = [
+        _calibrate_logits(_slice_question(logits, questions, span), question, calibration)
+        for (question, span), calibration in zip(questions.spans(), calibrations, strict=True)
+    ]
+    return _join_questions(parts)
+
+
+def apply_thresholds(probabilities: Tensor, thresholds: Tensor, questions: Questions) -> Tensor:
+    """Return bool (post, label): which labels are decided for; of one question one, or any."""
+    decisions = []
+    for question, span in questions.spans():
+        own = _slice_question(probabilities, questions, span)
+        limit = _slice_question(thresholds, questions, span)
+        if question.kind == "many":
+            decisions.append(own >= limit)
+        elif question.positive is not None:
+            reached = own[:, 1:] >= limit[:, 1:]
+            decisions.append(torch.cat([~reached, reached], dim=-1))
+        else:
+            decisions.append(own.argmax(-1, keepdim=True) == torch.arange(own.shape[1]))
+    return _join_questions(decisions)
+
+
+def select_thresholds(
+    batch: Mapping[str, Tensor],
+    preparation: Preparation,
+    questions: Questions,
+    calibrations: Sequence[Calibration],
+) -> Tensor:
+    """Return what reaches the threshold of each label in the arm of each post.
+
+    Of shape (post, label) or (1, label): the least probability that does.
+
+    A post is in arm `with` where it has an intention, else in arm `student` where that input is
+    true, else in arm `without`; where intentions are a part of the text there is `with` alone.
+    """
+    joined = "intention" in preparation.inputs and not preparation.reads_intentions
+    limits = _build_thresholds("with" if joined else "without", questions, calibrations)
+    if preparation.slots:
+        student = _build_thresholds("student", questions, calibrations)
+        limits = torch.where(batch["student"][:, None], student, limits)
+    if preparation.reads_intentions:
+        told = batch["intention_mask"].flatten(1).any(1)[:, None]
+        limits = torch.where(told, _build_thresholds("with", questions, calibrations), limits)
+    return limits
+
+
+def round_up_float32(threshold: float) -> float:
+    """Return the least float32 that is no less, so that a float32 reaches both or neither."""
+    near = np.float32(threshold)
+    return float(near if float(near) >= threshold else np.nextafter(near, np.float32(np.inf)))
+
+
+def _slice_question(values: Tensor, questions: Questions, span: slice) -> Tensor:
+    return values if len(questions) == 1 else values[:, span]
+
+
+def _join_questions(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+
+def _build_thresholds(
+    arm: str, questions: Questions, calibrations: Sequence[Calibration]
+) -> Tensor:
+    limits: list[float] = []
+    for question, calibration in zip(questions, calibrations, strict=True):
+        threshold = calibration.thresholds.get(arm, 0.5)
+        for label in question.labels:
+            limit = threshold.get(label, 0.5) if isinstance(threshold, Mapping) else threshold
+            limits.append(round_up_float32(loosen_threshold(limit)))
+    return torch.tensor([limits], dtype=torch.float32)
+
+
+def _calibrate_logits(logits: Tensor, question: Question, calibration: Calibration) -> Tensor:
+    if calibration.isotonic is not None:
+        margins = logits if question.kind == "many" else logits[:, 1:] - logits[:, :1]
+        lines = [
+            _interpolate(margins[:, i : i + 1], knots)
+            for i, knots in enumerate(calibration.isotonic)
+        ]
+        rising = torch.cat(lines, dim=-1)
+        return rising if question.kind == "many" else torch.cat([1 - rising, rising], dim=-1)
+    if (platt := calibration.platt) is not None:
+        scaled = logits * torch.tensor(platt.scale) + torch.tensor(platt.shift)
+    else:
+        scaled = logits / calibration.temperature
+    return scaled.softmax(-1) if question.kind == "one" else scaled.sigmoid()
+
+
+def _interpolate(margin: Tensor, knots: IsotonicKnots) -> Tensor:
+    """Return the line at a margin (post, 1): the sum of what it rises by in each step passed.
+
+    Every step is a share of itself from 0 to 1, so nothing is searched for, which graphs do badly.
+    """
+    places = torch.tensor(knots.margins, dtype=torch.float32)
+    heights = torch.tensor(knots.probabilities, dtype=torch.float32)
+    if len(places) == 1:
+        return torch.zeros_like(margin) + heights
+    passed = ((margin - places[:-1]) / (places[1:] - places[:-1])).clamp(0, 1)
+    rise = (passed * (heights[1:] - heights[:-1])).sum(-1, keepdim=True)
+    return (heights[:1] + rise).clamp(0, 1)

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
-from torch import Tensor
 
 from miko_clf.data.collate import Preparation
 from miko_clf.data.post import RELATIONS
@@ -16,16 +15,16 @@ from miko_clf.errors import ExportError
 from miko_clf.export.graphs import INPUT_DIMS, GraphSpec, list_graph_inputs
 from miko_clf.fuse.build import Model
 from miko_clf.fuse.outputs import Batch
+from miko_clf.recipe.schema import CONTENT_TEXTS
 from miko_clf.train.predict import mask_inputs
 
 LOGIT_TOLERANCE = 1e-4  # of a logit, in float32
-_TEXTS = ("text", "description", "rationale")
 MISSING_PATTERNS = {
     "all inputs": (),
     "no image": ("image",),
-    "no text": _TEXTS,
+    "no text": CONTENT_TEXTS,
     "no intention": ("intention",),
-    "image only": (*_TEXTS, "intention"),
+    "image only": (*CONTENT_TEXTS, "intention"),
     "text only": ("image", "intention"),
 }
 PARITY_BATCH_SIZES = (1, 3, 8)
@@ -51,61 +50,49 @@ class ParityReport:
         return (
             f"parity: {self.rows} rows (missing inputs x batch x length), largest difference of "
             f"a logit {self.single:.1e} (one graph) and {self.split:.1e} (split graphs), "
-            f"allowed {LOGIT_TOLERANCE:.0e}; {self.alike} posts decided alike, {self.apart} otherwise; "
-            f"{self.attention} Attention operators"
+            f"allowed {LOGIT_TOLERANCE:.0e}; {self.alike} posts decided alike, "
+            f"{self.apart} otherwise; {self.attention} Attention operators"
         )
 
 
 class GraphSessions:
     """The written graphs of one folder in ONNX Runtime, on the CPU."""
 
-    def __init__(self, folder: Path, found: list[GraphSpec]) -> None:
-        self.torch = next(part.module for part in found if part.name == "model")
+    def __init__(self, folder: Path, graphs: list[GraphSpec]) -> None:
+        self.torch = next(graph.module for graph in graphs if graph.name == "model")
         self.sessions = {
-            part.name: onnxruntime.InferenceSession(
-                folder / f"{part.name}.onnx", providers=["CPUExecutionProvider"]
+            graph.name: onnxruntime.InferenceSession(
+                folder / f"{graph.name}.onnx", providers=["CPUExecutionProvider"]
             )
-            for part in found
+            for graph in graphs
         }
 
-    def whole(self, batch: Batch) -> np.ndarray:
-        """Return the logits of the single graph."""
-        return self.answers(batch)[0]
-
-    def answers(self, batch: Batch) -> list[np.ndarray]:
-        """Return logits, probabilities and decision of the single graph."""
-        return self._all("model", batch)
-
-    def wanted(self, batch: Batch) -> list[np.ndarray]:
-        """Return the same three of the model that the single graph was made of."""
-        with torch.inference_mode():
-            return [each.numpy() for each in self.torch(*(batch[n] for n in self.torch.names))]
-
-    def split(self, batch: Batch) -> np.ndarray:
-        """Return the logits of the head over the states of the towers' graphs."""
-        states = dict(batch)
-        wanted = {each.name for each in self.sessions["head"].get_inputs()}
-        if "image_states" in wanted:
-            states["image_states"] = self._tensor("image", {"pixels": batch["pixels"]})
-        for name in [key.removesuffix("_states") for key in wanted - {"image_states"}]:
-            if f"{name}_states" not in wanted:
-                continue
-            ids, mask = batch[f"{name}_ids"], batch[f"{name}_mask"]
-            flat = {"ids": ids.flatten(0, -2), "mask": mask.flatten(0, -2)}
-            states[f"{name}_states"] = self._tensor("text", flat).unflatten(0, ids.shape[:-1])
-        return self._run("head", states)
-
-    def _tensor(self, name: str, batch: Batch) -> Tensor:
-        return torch.from_numpy(self._run(name, batch))
-
-    def _run(self, name: str, batch: Batch) -> np.ndarray:
-        return self._all(name, batch)[0]
-
-    def _all(self, name: str, batch: Batch) -> list[np.ndarray]:
+    def run(self, name: str, batch: Batch) -> list[np.ndarray]:
+        """Return all outputs of a graph; of `model` logits, probabilities and decision."""
         session = self.sessions[name]
-        feed = {each.name: batch[each.name].numpy() for each in session.get_inputs()}
-        found: list[np.ndarray] = session.run(None, feed)
-        return found
+        feed = {tensor.name: batch[tensor.name].numpy() for tensor in session.get_inputs()}
+        outputs: list[np.ndarray] = session.run(None, feed)
+        return outputs
+
+    def run_torch(self, batch: Batch) -> list[np.ndarray]:
+        """Return the outputs of the model that the single graph was made of."""
+        with torch.inference_mode():
+            return [out.numpy() for out in self.torch(*(batch[n] for n in self.torch.names))]
+
+    def run_split(self, batch: Batch) -> np.ndarray:
+        """Return the logits of the head over the states of the towers' graphs."""
+        batch = dict(batch)
+        for key in [tensor.name for tensor in self.sessions["head"].get_inputs()]:
+            name = key.removesuffix("_states")
+            if key == "image_states":
+                (states,) = self.run("image", batch)
+                batch[key] = torch.from_numpy(states)
+            elif name != key:
+                ids, mask = batch[f"{name}_ids"], batch[f"{name}_mask"]
+                flat = {"ids": ids.flatten(0, -2), "mask": mask.flatten(0, -2)}
+                (states,) = self.run("text", flat)
+                batch[key] = torch.from_numpy(states).unflatten(0, ids.shape[:-1])
+        return self.run("head", batch)[0]
 
 
 def measure_parity(
@@ -118,8 +105,8 @@ def measure_parity(
     """
     rows, alike, apart, worst = 0, 0, 0, {"one graph": 0.0, "split graphs": 0.0}
     for row, batch in generate_cases(model, preparation):
-        wanted, found = graphs.wanted(batch), graphs.answers(batch)
-        for kind, logits in (("one graph", found[0]), ("split graphs", graphs.split(batch))):
+        wanted, answers = graphs.run_torch(batch), graphs.run("model", batch)
+        for kind, logits in (("one graph", answers[0]), ("split graphs", graphs.run_split(batch))):
             difference = float(np.abs(logits - wanted[0]).max())
             if not difference <= LOGIT_TOLERANCE:  # also where it is not a number
                 raise ExportError(
@@ -128,19 +115,20 @@ def measure_parity(
                 )
             worst[kind] = max(worst[kind], difference)
         rows += 1
-        otherwise = _count_flips(found, wanted, row)
+        otherwise = _count_flips(answers, wanted, row)
         alike, apart = alike + len(wanted[0]) - otherwise, apart + otherwise
     return ParityReport(rows, worst["one graph"], worst["split graphs"], attention, alike, apart)
 
 
-def _count_flips(found: list[np.ndarray], wanted: list[np.ndarray], row: str) -> int:
+def _count_flips(answers: list[np.ndarray], wanted: list[np.ndarray], row: str) -> int:
     """Return how many posts are decided otherwise than torch decides them.
 
     A label may be gained only where its probability came out higher, and lost where it came out
     lower; anything else raises `ExportError`.
     """
-    (_, stated, decided), (_, torch_stated, torch_decided) = found, wanted
-    moved = np.where(decided, stated > torch_stated, stated < torch_stated)
+    (_, probability, decided), (_, torch_probability, torch_decided) = answers, wanted
+    higher, lower = probability > torch_probability, probability < torch_probability
+    moved = np.where(decided, higher, lower)
     differs = decided != torch_decided
     if (differs.any(1) & ~(differs & moved).any(1)).any():
         raise ExportError(

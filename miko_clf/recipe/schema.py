@@ -15,6 +15,7 @@ from miko_clf.recipe.sections import (
     FusionSection,
     GeneratorSection,
     ImageTowerSection,
+    IntentionSection,
     ReaderSection,
     ReasoningSection,
     RecipeSection,
@@ -25,15 +26,6 @@ from miko_clf.recipe.sections import (
 InputName = Literal["image", "text", "description", "rationale", "intention"]
 # Texts that are read as content, in the order in which the model sees them.
 CONTENT_TEXTS: tuple[InputName, ...] = ("text", "description", "rationale")
-
-
-class IntentionSection(RecipeSection):
-    """How given intentions are read."""
-
-    max_length: int = Field(default=24, gt=2)
-    """Tokens kept of one intention."""
-    dropout: float = Field(default=0.5, ge=0, le=1)
-    """Chance that a training post loses its intentions, so that absence is learned."""
 
 
 class Recipe(RecipeSection):
@@ -118,39 +110,10 @@ class Recipe(RecipeSection):
         return self.fusion.slots
 
 
-__all__ = [
-    "CONTENT_TEXTS",
-    "FUSIONS",
-    "Conditioned",
-    "Decision",
-    "Early",
-    "Fusion",
-    "Generator",
-    "ImageTower",
-    "Input",
-    "Intentions",
-    "Lora",
-    "Optimiser",
-    "Pooled",
-    "Product",
-    "Reader",
-    "Reasoning",
-    "Recipe",
-    "Retrieval",
-    "Task",
-    "TextTower",
-    "Tower",
-    "dump",
-    "load",
-    "names",
-    "parse",
-]
-
-
 def list_recipes() -> list[str]:
     """Return the names of the recipes that the project ships, sorted."""
-    files = [path.name for path in _list_shipped()]
-    return sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml"))
+    names = [path.name for path in _list_shipped()]
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
 def load_recipe(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -193,7 +156,7 @@ def _list_shipped() -> list[Any]:
 
 def _read_source(recipe: str | Path) -> tuple[str, str]:
     path = Path(recipe)
-    if path.suffix in (".yaml", ".yml") or path.exists():
+    if path.suffix in (".yaml", ".yml") or path.is_file():
         try:
             return str(path), path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -225,9 +188,9 @@ def _explain_error(error: ValidationError, where: str) -> str:
         allowed = ", ".join(section.model_fields) + suggest_nearest(word, section.model_fields)
         return f"{where}: unknown key {key!r}; allowed are {allowed}"
     message = first["msg"].removeprefix("Value error, ").replace("\n", " ")
-    told = first["type"] in ("missing", "value_error", "fusion_kind")
-    given = "" if told else f" (given {first['input']!r})"
-    return f"{where}: {key or 'recipe'}: {message}{given}"
+    shown = first["type"] not in ("missing", "value_error", "fusion_kind")
+    value = f" (given {first['input']!r})" if shown else ""
+    return f"{where}: {key or 'recipe'}: {message}{value}"
 
 
 def _split_off_kind(loc: tuple[int | str, ...]) -> tuple[str, tuple[int | str, ...]]:

@@ -87,6 +87,15 @@ class TextTowerSection(TowerSection):
     """Word pieces learned from the training texts (source `tiny` only)."""
 
 
+class IntentionSection(RecipeSection):
+    """How given intentions are read."""
+
+    max_length: int = Field(default=24, gt=2)
+    """Tokens kept of one intention."""
+    dropout: float = Field(default=0.5, ge=0, le=1)
+    """Chance that a training post loses its intentions, so that absence is learned."""
+
+
 class _FusionBase(RecipeSection):
     """Keys that every kind has, and what a kind without them answers."""
 

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -18,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 from miko_clf.errors import MikoError
 from miko_clf.serve.batching import ScoringService, WarmUpCallback
-from miko_clf.serve.engine import Engine, Provider
+from miko_clf.serve.engine import Engine
 from miko_clf.serve.middleware import RequestMiddleware, make_error_response
 from miko_clf.serve.schemas import (
     ErrorResponse,
@@ -33,23 +32,16 @@ _ERROR_STATUSES = (400, 413, 415, 422, 429, 500, 503, 504)
 
 
 def make_app(
-    path: Path,
+    engine: Engine,
     *,
-    provider: Provider = "cpu",
-    allow_cpu: bool = False,
-    threads: int | None = None,
-    prior: float | None = None,
     warmed: WarmUpCallback = lambda error: None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> FastAPI:
     """Return the application that serves a bundle.
 
-    The bundle is opened here, so its errors are raised here; it is warmed up once the
-    application has started, and only then ready. `prior` is the share of the positive class to
-    correct scores for. `warmed` hears of the outcome. Where `stopping` is true nothing new is
-    accepted.
+    It is warmed up once the application has started, and only then ready. `warmed` hears of the
+    outcome. Where `stopping` is true nothing new is accepted.
     """
-    engine = Engine.open(path, provider=provider, allow_cpu=allow_cpu, threads=threads, prior=prior)
     service = ScoringService(engine, stopping)
 
     @asynccontextmanager
@@ -74,20 +66,11 @@ def make_app(
     return app
 
 
-def serve_bundle(
-    path: Path,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    *,
-    provider: Provider = "cpu",
-    allow_cpu: bool = False,
-    threads: int | None = None,
-    prior: float | None = None,
-) -> None:
+def serve_bundle(engine: Engine, host: str = "127.0.0.1", port: int = 8000) -> None:
     """Serve a bundle until SIGTERM or SIGINT, then finish the requests under way and return.
 
-    Port 0 takes a free one. Raises `MikoError` where the bundle, the provider or the address
-    cannot be used.
+    Port 0 takes a free one. Raises `MikoError` where the address cannot be used or the graph does
+    not compute.
     """
     listener = _open_listener(host, port)
     failures: list[Exception] = []
@@ -99,30 +82,17 @@ def serve_bundle(
             return
         address = f"http://[{host}]" if ":" in host else f"http://{host}"
         place = f"{address}:{listener.getsockname()[1]}"
-        print(f"serving {path} at {place} on {app.state.service.engine.provider}", flush=True)
+        print(f"serving {engine.bundle.path} at {place} on {engine.provider}", flush=True)
 
     with listener:
-        app = make_app(
-            path,
-            provider=provider,
-            allow_cpu=allow_cpu,
-            threads=threads,
-            prior=prior,
-            warmed=warmed,
-            stopping=lambda: server.should_exit,
-        )
+        app = make_app(engine, warmed=warmed, stopping=lambda: server.should_exit)
         server = uvicorn.Server(_configure_server(app))
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(
-                number, _ignore_signal
-            )  # the server hands a signal on once it has drained
+            # The server hands a signal on once it has drained.
+            signal.signal(number, lambda number, frame: None)
         server.run(sockets=[listener])
     if failures:
         raise failures[0]
-
-
-def _ignore_signal(number: int, frame: Any) -> None:
-    """Let a signal pass that was acted on already."""
 
 
 def _open_listener(host: str, port: int) -> socket.socket:
@@ -168,8 +138,8 @@ def _add_routes(app: FastAPI, service: ScoringService) -> None:
     )
     async def score(request: Request) -> Response:
         """Score up to 32 posts."""
-        found = await service.score(request)
-        return Response(found.model_dump_json(), media_type="application/json")
+        scores = await service.score(request)
+        return Response(scores.model_dump_json(), media_type="application/json")
 
     @app.get("/health/live")
     async def live() -> HealthResponse:

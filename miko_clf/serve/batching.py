@@ -22,6 +22,16 @@ from miko_clf.serve.middleware import TakeCapacity, read_json_body
 from miko_clf.serve.postprocess import Score
 from miko_clf.serve.schemas import RequestError, ScoreRequest, ScoreResponse, ServedModel
 
+REQUEST_DEADLINE = 10.0  # seconds
+MAX_WAITING_POSTS = 512
+_MAX_HELD_BYTES = 256 * schemas.MEBIBYTE  # of bodies
+_DECODE_THREADS = min(4, os.cpu_count() or 1)
+_BATCH_WAIT = 0.003  # seconds that the first post of a batch waits for others
+_MEAN_DECAY = 0.9  # share of the past in the running mean of the time a post takes
+
+WarmUpCallback = Callable[[Exception | None], None]
+_ScoreBatch = Callable[[Sequence[PreparedPost]], list[Score]]
+
 
 class CapacityLimit:
     """A bound on what is held at once, of posts or of bytes; used from the event loop alone."""
@@ -33,7 +43,7 @@ class CapacityLimit:
 
     @contextmanager
     def hold(self) -> Iterator[TakeCapacity]:
-        """Give a function that takes room until the block ends; it raises `WireError` (429)."""
+        """Give a function that takes room until the block ends; it raises `RequestError` (429)."""
         mine = 0
 
         def take(amount: int) -> None:
@@ -50,12 +60,6 @@ class CapacityLimit:
             self.taken -= mine
 
 
-_BATCH_WAIT = 0.003  # seconds that the first post of a batch waits for others
-_MEAN_DECAY = 0.9  # share of the past in the running mean of the time a post takes
-
-_ScoreBatch = Callable[[Sequence[PreparedPost]], list[Score]]
-
-
 class QueuedRequest(NamedTuple):
     """The posts of one request; worth nothing after `until` (seconds, monotonic)."""
 
@@ -65,7 +69,7 @@ class QueuedRequest(NamedTuple):
 
 
 class Batcher:
-    """One thread that scores jobs in the order in which they came, several at a time.
+    """One thread that scores requests in the order in which they came, several at a time.
 
     `seconds_a_post` is a running mean.
     """
@@ -73,7 +77,7 @@ class Batcher:
     def __init__(self, run: _ScoreBatch) -> None:
         self.seconds_a_post = 0.0
         self._run = run
-        self._jobs: SimpleQueue[QueuedRequest | None] = SimpleQueue()
+        self._queue: SimpleQueue[QueuedRequest | None] = SimpleQueue()
         self._held: list[QueuedRequest | None] = []  # taken from the queue, for the next batch
         self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
 
@@ -83,69 +87,61 @@ class Batcher:
 
     def submit(self, posts: Sequence[PreparedPost], until: float) -> Future[list[Score]]:
         """Return a promise of the scores; it raises TimeoutError where their turn came too late."""
-        job = QueuedRequest(posts, until, Future())
-        self._jobs.put(job)
-        return job.future
+        request = QueuedRequest(posts, until, Future())
+        self._queue.put(request)
+        return request.future
 
     def close(self) -> None:
         """Score what was submitted, then stop."""
-        self._jobs.put(None)
+        self._queue.put(None)
         self._thread.join()
 
     def _work(self) -> None:
         while (first := self._next(None)) is not None:
-            self._score([job for job in self._gather(first) if _is_live(job)])
+            self._score([request for request in self._gather(first) if _is_live(request)])
 
     def _next(self, timeout: float | None) -> QueuedRequest | None:
-        return self._held.pop() if self._held else self._jobs.get(timeout=timeout)
+        return self._held.pop() if self._held else self._queue.get(timeout=timeout)
 
     def _gather(self, first: QueuedRequest) -> list[QueuedRequest]:
         batch, size, end = [first], len(first.posts), time.monotonic() + _BATCH_WAIT
         while size < MAX_BATCH:
             try:
-                job = self._next(max(0.0, end - time.monotonic()))
+                request = self._next(max(0.0, end - time.monotonic()))
             except Empty:
                 break
-            if job is None or size + len(job.posts) > MAX_BATCH:
-                self._held.append(job)
+            if request is None or size + len(request.posts) > MAX_BATCH:
+                self._held.append(request)
                 break
-            batch.append(job)
-            size += len(job.posts)
+            batch.append(request)
+            size += len(request.posts)
         return batch
 
-    def _score(self, jobs: Sequence[QueuedRequest]) -> None:
-        posts = [post for job in jobs for post in job.posts]
-        if not jobs:
+    def _score(self, requests: Sequence[QueuedRequest]) -> None:
+        if not requests:
             return
+        posts = [post for request in requests for post in request.posts]
         started = time.monotonic()
         try:
             scores = iter(self._run(posts))
         except Exception as error:  # the thread lives on, and every request hears of it
-            for job in jobs:
-                job.future.set_exception(error)
+            for request in requests:
+                request.future.set_exception(error)
             return
         spent = (time.monotonic() - started) / max(1, len(posts))
         self.seconds_a_post += (1 - _MEAN_DECAY) * (spent - self.seconds_a_post)
-        for job in jobs:
-            job.future.set_result([next(scores) for _ in job.posts])
+        for request in requests:
+            request.future.set_result([next(scores) for _ in request.posts])
 
 
-def _is_live(job: QueuedRequest) -> bool:
-    """Tell whether a job is still wanted; one that is too late hears of it."""
-    if not job.future.set_running_or_notify_cancel():
+def _is_live(request: QueuedRequest) -> bool:
+    """Tell whether a request is still wanted; one that is too late hears of it."""
+    if not request.future.set_running_or_notify_cancel():
         return False
-    late = job.until <= time.monotonic()
+    late = request.until <= time.monotonic()
     if late:
-        job.future.set_exception(TimeoutError())
+        request.future.set_exception(TimeoutError())
     return not late
-
-
-REQUEST_DEADLINE = 10.0  # seconds
-MAX_WAITING_POSTS = 512  # posts
-_MAX_HELD_BYTES = 256 * schemas.MEBIBYTE  # bodies
-_DECODE_THREADS = min(4, os.cpu_count() or 1)
-
-WarmUpCallback = Callable[[Exception | None], None]
 
 
 class ScoringService:
@@ -178,14 +174,14 @@ class ScoringService:
         self.batcher.close()
 
     def check_ready(self) -> None:
-        """Raise `WireError` (503) where posts cannot be scored yet, or any more."""
+        """Raise `RequestError` (503) where posts cannot be scored yet, or any more."""
         if self.stopping():
             raise RequestError(503, "draining", "the server is shutting down", retry_after=1)
         if not self.warm:
             raise RequestError(503, "not_ready", "the server is not ready yet", retry_after=1)
 
     async def score(self, request: Request) -> ScoreResponse:
-        """Return the scores of a request; raises `WireError` where there are none."""
+        """Return the scores of a request; raises `RequestError` where there are none."""
         self.check_ready()
         until = time.monotonic() + REQUEST_DEADLINE
         with self.posts.hold() as take_posts, self.bytes.hold() as take_bytes:
@@ -193,23 +189,23 @@ class ScoringService:
                 async with asyncio.timeout(REQUEST_DEADLINE):
                     body = await read_json_body(request, take_bytes)
                     loop = asyncio.get_running_loop()
-                    given = await loop.run_in_executor(self.pool, schemas.parse_request, body)
-                    take_posts(len(given.posts))
-                    ready = await loop.run_in_executor(self.pool, self._prepare, given, until)
+                    wish = await loop.run_in_executor(self.pool, schemas.parse_request, body)
+                    take_posts(len(wish.posts))
+                    ready = await loop.run_in_executor(self.pool, self._prepare, wish, until)
                     scores = await asyncio.wrap_future(self.batcher.submit(ready, until))
             except TimeoutError:
                 message = f"the posts were not scored within {REQUEST_DEADLINE:.0f} seconds"
                 raise RequestError(504, "deadline", message) from None
         return ScoreResponse(scores=scores, model=self.model)
 
-    def _prepare(self, given: ScoreRequest, until: float) -> list[PreparedPost]:
+    def _prepare(self, wish: ScoreRequest, until: float) -> list[PreparedPost]:
         ready = []
-        for place, one in enumerate(given.posts):
+        for place, payload in enumerate(wish.posts):
             if time.monotonic() > until:
                 raise TimeoutError
-            post = schemas.decode_post(one, place)
+            post = schemas.decode_post(payload, place)
             try:
-                ready.append(self.engine.prepare(post, given.arm))
+                ready.append(self.engine.prepare(post, wish.arm))
             except MikoError as error:
                 raise RequestError(422, "invalid", f"posts[{place}]: {error}") from None
         return ready

@@ -49,27 +49,26 @@ def _await_ready(url: str, deadline: float) -> None:
 def _encode_post(post: Post) -> dict[str, Any]:
     """Return what of a post a server reads; labels and rationales stay here."""
     image = post.image.read_bytes() if isinstance(post.image, Path) else post.image
-    given = {
+    payload = {
         "id": post.id,
         "text": post.text,
         "image": base64.b64encode(image).decode() if image is not None else None,
         "description": post.description,
-        "intentions": [{"relation": one.relation, "text": one.text} for one in post.intentions],
+        "intentions": [i.model_dump(include={"relation", "text"}) for i in post.intentions],
     }
-    return {name: value for name, value in given.items() if value}
+    return {name: value for name, value in payload.items() if value}
 
 
 def _send(request: Request) -> dict[str, Any]:
     """Return the JSON that answers a request; no proxy stands between."""
     try:
         with build_opener(ProxyHandler({})).open(request, timeout=_ANSWER_TIMEOUT) as answer:
-            found: dict[str, Any] = json.load(answer)
+            return dict(json.load(answer))
     except HTTPError as error:
         raise MikoError(f"{request.full_url}: {error.code} {_read_error(error)}") from None
-    except (HTTPException, OSError, ValueError) as error:
+    except (HTTPException, OSError, ValueError, TypeError) as error:
         reason = error.reason if isinstance(error, URLError) else error
         raise MikoError(f"{request.full_url}: no answer from a server: {reason}") from None
-    return found
 
 
 def _read_error(error: HTTPError) -> str:

@@ -1,6 +1,5 @@
 """Posts to scores by the graph of a bundle, in ONNX Runtime on the provider asked for."""
 
-import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,16 +11,16 @@ from numpy.typing import NDArray
 from onnxruntime import InferenceSession, SessionOptions
 from pydantic import ValidationError
 
-from miko_clf import bundle
-from miko_clf.bundle import PREPROCESS_FILE, Bundle
+from miko_clf.bundle import PREPROCESS_FILE, Bundle, load_bundle
 from miko_clf.data.collate import Arrays, Preparation, collate_posts, read_tokenizer, stack_images
 from miko_clf.data.post import Intention, Post
 from miko_clf.data.preprocess import digest_golden_image
 from miko_clf.errors import BundleError, DeviceError, MikoError
 from miko_clf.serve.postprocess import PriorCorrection, Score, lacks_threshold, make_decision
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, when the library loads
-
+MAX_BATCH = 32
+_BATCH_TOLERANCE = 1e-3  # of a probability, between a post alone and the same post in a batch
+_ARMS = ("with", "student", "without")
 Provider = Literal["cpu", "cuda"]
 _CUDA_PROVIDER, _CPU_PROVIDER = "CUDAExecutionProvider", "CPUExecutionProvider"
 # What a GPU is asked for. Shape arithmetic is left to the CPU, where ONNX Runtime prefers it,
@@ -97,11 +96,6 @@ def _create_session(graph: Path, providers: list[Any], threads: int | None) -> I
         raise BundleError(f"{graph}: ONNX Runtime cannot load this graph") from None
 
 
-MAX_BATCH = 32
-_BATCH_TOLERANCE = 1e-3  # of a probability, between a post alone and the same post in a batch
-_ARMS = ("with", "student", "without")
-
-
 class PreparedPost(NamedTuple):
     """A post as arrays of one row, in the arm that it will be scored in."""
 
@@ -132,7 +126,7 @@ class Engine:
         self._texts = preparation.model_copy(update={"image": None})
         self._words = read_tokenizer(opened.tokenizer, preparation)
         self._lock = threading.Lock()  # a tokenizer's limit is set, then used
-        self._names = [each.name for each in session.get_inputs()]
+        self._names = [graph_input.name for graph_input in session.get_inputs()]
 
     @classmethod
     def open(
@@ -150,15 +144,15 @@ class Engine:
         class among the posts to come, by default the bundle's own. Raises `BundleError` where the
         bundle does not fit this program, `DeviceError` where `provider` is not to be had.
         """
-        opened = bundle.load_bundle(path)
-        moved = None if prior is None else PriorCorrection(opened, prior)
+        opened = load_bundle(path)
+        correction = None if prior is None else PriorCorrection(opened, prior)
         graph = opened.graph("model")
         _check_folder(opened)
         preparation = _read_preparation(opened)
         session = open_session(graph, provider, allow_cpu=allow_cpu, threads=threads)
         engine = cls(opened, session, preparation)
         engine._check_graph()
-        engine.prior = moved
+        engine.prior = correction
         return engine
 
     def score(self, posts: Sequence[Post], arm: str | None = None) -> list[Score]:
@@ -180,11 +174,13 @@ class Engine:
             truncated = self._words is not None and self._words.num_cut > before
         if self.preparation.image is not None:
             arrays |= stack_images([post], self.preparation.image)
-        given = "intention_mask" in arrays and bool(arrays["intention_mask"].any())
-        chosen = arm or self._usual(given)
+        if arm is None:
+            told = "intention_mask" in arrays and bool(arrays["intention_mask"].any())
+            arm = "with" if told else "student"
+            arm = arm if arm in self.arms else self.arms[-1]
         if self.preparation.slots:
-            arrays["student"] = np.array([chosen == "student"])
-        return PreparedPost(post.id, chosen, arrays, truncated)
+            arrays["student"] = np.array([arm == "student"])
+        return PreparedPost(post.id, arm, arrays, truncated)
 
     def run(self, posts: Sequence[PreparedPost]) -> list[Score]:
         """Return the score of each post, in order; at most `MAX_BATCH` are computed at once."""
@@ -221,10 +217,6 @@ class Engine:
                 f"alone; export it again by: miko-clf export {self.bundle.path}"
             )
 
-    def _usual(self, given: bool) -> str:
-        wanted = "with" if given else "student"
-        return wanted if wanted in self.arms else self.arms[-1]
-
     def _probabilities(self, arrays: Arrays) -> NDArray[np.float32]:
         feed = {name: arrays[name] for name in self._names}
         rows: NDArray[np.float32] = self.session.run(["probabilities"], feed)[0]
@@ -233,8 +225,8 @@ class Engine:
         return rows
 
     def _decide(self, post: PreparedPost, row: NDArray[np.float32]) -> Score:
-        found = make_decision(row, self.bundle.questions, self.bundle.calibrations, post.arm)
-        score = Score(id=post.id, **found, arm=post.arm, truncated=post.truncated)
+        fields = make_decision(row, self.bundle.questions, self.bundle.calibrations, post.arm)
+        score = Score(id=post.id, **fields, arm=post.arm, truncated=post.truncated)
         return self.prior.correct(score) if self.prior else score
 
     def _check_graph(self) -> None:
@@ -243,8 +235,8 @@ class Engine:
         for name in self._names:
             if name not in known:
                 raise BundleError(f"{path}: the graph reads {name!r:.40}, which no post becomes")
-        given = {each.name: each.shape for each in self.session.get_outputs()}
-        if given.get("probabilities", [0])[-1] != len(self.bundle.labels):
+        shapes = {output.name: output.shape for output in self.session.get_outputs()}
+        if shapes.get("probabilities", [0])[-1] != len(self.bundle.labels):
             raise BundleError(f"{path}: the graph gives no probability for each of the labels")
         for arm in self.arms:
             if lacks_threshold(self.bundle.questions, self.bundle.calibrations, arm):
@@ -273,21 +265,22 @@ def _stack_rows(rows: Sequence[NDArray], fill: int) -> NDArray:
 def _list_arms(preparation: Preparation) -> tuple[str, ...]:
     if "intention" in preparation.inputs and not preparation.reads_intentions:
         return ("with",)
-    here = {"with": "intention" in preparation.inputs, "student": preparation.slots}
-    return tuple(arm for arm in _ARMS if here.get(arm, True))
+    offered = {"with": "intention" in preparation.inputs, "student": preparation.slots}
+    return tuple(arm for arm in _ARMS if offered.get(arm, True))
 
 
 def _read_preparation(opened: Bundle) -> Preparation:
     try:
-        found = Preparation.model_validate(opened.preprocess)
+        preparation = Preparation.model_validate(opened.preprocess)
     except ValidationError:
         raise BundleError(f"{opened.path / PREPROCESS_FILE}: not of this version") from None
-    if found.image is not None and found.golden != digest_golden_image(found.image):
+    image = preparation.image
+    if image is not None and preparation.golden != digest_golden_image(image):
         raise BundleError(
             f"{opened.path}: a picture comes out of this program otherwise than in training "
             "(golden digest); install the Pillow that the bundle's manifest names"
         )
-    return found
+    return preparation
 
 
 def _check_folder(opened: Bundle) -> None:

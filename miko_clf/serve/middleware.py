@@ -32,8 +32,9 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+        request_id = Headers(scope=scope).get("x-request-id", "")
+        if not _REQUEST_ID.fullmatch(request_id):
+            request_id = uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
         begun = False
 
@@ -51,9 +52,8 @@ class RequestMiddleware:
         except Exception as error:
             if begun:
                 raise
-            await make_error_response(_as_request_error(error, request_id), request_id)(
-                scope, receive, named
-            )
+            response = make_error_response(_as_request_error(error, request_id), request_id)
+            await response(scope, receive, named)
 
 
 def make_error_response(error: RequestError, request_id: str) -> Response:
@@ -64,7 +64,7 @@ def make_error_response(error: RequestError, request_id: str) -> Response:
 
 
 async def read_json_body(request: Request, take: TakeCapacity) -> bytes:
-    """Return the body of a JSON request, counted as it comes; raises `WireError` (413, 415)."""
+    """Return the body of a JSON request, counted as it comes; raises `RequestError` (413, 415)."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" or "content-encoding" in request.headers:
         message = "send application/json, without a content encoding"
@@ -78,9 +78,8 @@ async def read_json_body(request: Request, take: TakeCapacity) -> bytes:
         elif size > _MAX_DISCARDED:
             break
     if size > MAX_BODY_BYTES:
-        raise RequestError(
-            413, "too_large", f"the body is larger than {MAX_BODY_BYTES // MEBIBYTE} MiB"
-        )
+        message = f"the body is larger than {MAX_BODY_BYTES // MEBIBYTE} MiB"
+        raise RequestError(413, "too_large", message)
     return bytes(body)
 
 
@@ -88,6 +87,5 @@ def _as_request_error(error: Exception, request_id: str) -> RequestError:
     if isinstance(error, RequestError):
         return error
     _logger.error("request %s failed", request_id, exc_info=error)
-    return RequestError(
-        500, "internal", "the server failed; its log says why under this request id"
-    )
+    message = "the server failed; its log says why under this request id"
+    return RequestError(500, "internal", message)

@@ -1,17 +1,14 @@
-"""A file of posts to a file of scores, whole or not at all."""
+"""Posts, or a whole file of them, to scores: the Python interface of a bundle, without torch."""
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
-
-from miko_clf import manifest
+from miko_clf.data.post import Post
 from miko_clf.data.readers import (
     PostEntry,
     SkipReport,
@@ -22,6 +19,9 @@ from miko_clf.data.readers import (
     refuse_post,
 )
 from miko_clf.errors import BundleError, MikoError, PostError
+from miko_clf.hub import find_bundle
+from miko_clf.manifest import write_atomically
+from miko_clf.progress import DELAY, ProgressBar
 from miko_clf.serve.engine import Engine, PreparedPost, Provider
 from miko_clf.serve.postprocess import (
     PriorCorrection,
@@ -32,8 +32,6 @@ from miko_clf.serve.postprocess import (
     read_prior,
 )
 
-_PROGRESS_DELAY = 2.0  # seconds before progress is shown
-
 _PendingPost = tuple[PostEntry, Future[PreparedPost]]
 
 
@@ -43,6 +41,123 @@ class ScoringSummary(NamedTuple):
     scored: int
     skipped: int
     prior: PriorEstimate | None = None
+
+
+def load(
+    bundle: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    provider: Provider = "cpu",
+    allow_cpu: bool = False,
+    threads: int | None = None,
+    prior: float | None = None,
+) -> "Scorer":
+    """Return the scorer of an exported bundle: a folder, or `user/name` on the Hugging Face hub.
+
+    `revision` is a branch, tag or commit of the hub, and `token` opens what is private there.
+    `provider` is `cpu` or `cuda`, and `allow_cpu` takes the CPU where there is no CUDA. `threads`
+    compute one batch, by default one a core. `prior` is the share of the positive class among the
+    posts to come, by default the bundle's own. Raises `BundleError` where the bundle is not to be
+    had, was changed or does not fit this program, `DeviceError` where `provider` is not in use.
+    """
+    path = find_bundle(bundle, revision=revision, token=token)
+    return Scorer(
+        Engine.open(path, provider=provider, allow_cpu=allow_cpu, threads=threads, prior=prior)
+    )
+
+
+class Scorer:
+    """A bundle that scores posts; its methods may be called from any thread."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """A name for each probability."""
+        return self.engine.bundle.labels
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """What may stand for the author's intention: `with`, `student`, `without`."""
+        return self.engine.arms
+
+    def score(
+        self, posts: Iterable[Post | Mapping[str, Any]], arm: str | None = None
+    ) -> list[Score]:
+        """Return the score of each post, in order.
+
+        A post may be an object with the keys of a line of a posts file. There an image is encoded
+        bytes or a path, which starts at the working directory if it is relative, and an `id` that
+        is left out is the place of the post, from 0. Without an arm a post is read with its
+        intentions where it has any, otherwise with the model's guess of them where it makes one.
+        Raises `PostError` for a post that is none, or whose image cannot be read.
+        """
+        return self.engine.score([_as_post(post, place) for place, post in enumerate(posts)], arm)
+
+    def score_file(
+        self,
+        posts: str | Path,
+        out: str | Path,
+        *,
+        arm: str | None = None,
+        skip_bad: bool = False,
+        batch_size: int = 256,
+        auto_prior: bool = False,
+    ) -> ScoringSummary:
+        """Write a score for each post of a .jsonl, .csv or .parquet file, in its order, as JSONL.
+
+        A post that cannot be read raises `PostError` with its file and line or, with `skip_bad`,
+        is named in `OUT.skipped.json`. On any error `out` stays as it was. `batch_size` posts are
+        held in memory at a time, twice. With `auto_prior` the scores are corrected for the share
+        of the positive class that they themselves speak for.
+        """
+        posts, out = Path(posts), Path(out)
+        _check_out(out, posts)
+        if batch_size < 1:
+            raise MikoError(f"batch_size is {batch_size}; it must be at least 1")
+        self.engine.check_arm(arm)
+        if auto_prior:
+            if self.engine.prior is not None:
+                raise MikoError("scores are corrected for a prior already; load without one")
+            read_prior(self.engine.bundle)  # raises where there is none, before any work
+        report = SkipReport() if skip_bad else None
+        with write_atomically(out) as beside:
+            num_scored = self._write_scores(posts, beside, arm, batch_size, report)
+            estimate = _correct_file(beside, self.engine) if auto_prior and num_scored else None
+            if report is not None:
+                report.write(out.with_name(f"{out.name}.skipped.json"))
+        return ScoringSummary(num_scored, len(report or ()), estimate)
+
+    def _write_scores(
+        self, posts: Path, out: Path, arm: str | None, batch_size: int, report: SkipReport | None
+    ) -> int:
+        """Write a score a line, and return how many posts were scored."""
+        rows = _CountedRows(read_rows(posts))
+        entries = build_entries(rows, lambda cells: parse_post(cells, posts.parent), report)
+        num_scored, start = 0, time.monotonic()
+        with out.open("w", encoding="utf-8") as file, ProgressBar("scoring", delay=DELAY) as bar:
+            for batch in _prepare_batches(self.engine, entries, arm, batch_size):
+                ready = _collect_ready(batch, report)
+                scores = self.engine.run(ready)
+                file.writelines(score.model_dump_json() + "\n" for score in scores)
+                num_scored += len(ready)
+                rate = num_scored / (time.monotonic() - start)
+                bar.update(num_scored, note=f"{rate:.0f} posts/s")
+        num_skipped = len(report or ())
+        assert rows.seen == num_scored + num_skipped, (rows.seen, num_scored, num_skipped)
+        return num_scored
+
+
+def _as_post(post: Post | Mapping[str, Any], place: int) -> Post:
+    if isinstance(post, Post):
+        return post
+    cells = {key: str(cell) if isinstance(cell, Path) else cell for key, cell in post.items()}
+    try:
+        return parse_post({"id": str(place), **cells}, Path())
+    except PostError as error:
+        raise PostError(f"posts[{place}]: {error}") from None
 
 
 class _CountedRows:
@@ -58,98 +173,17 @@ class _CountedRows:
             yield row
 
 
-def score_file(
-    bundle: Path,
-    posts: Path,
-    out: Path,
-    *,
-    arm: str | None = None,
-    provider: Provider = "cpu",
-    allow_cpu: bool = False,
-    skip_bad: bool = False,
-    batch_size: int = 256,
-    prior: float | Literal["auto"] | None = None,
-) -> ScoringSummary:
-    """Write a score for each post of a .jsonl, .csv or .parquet file, in its order, as JSONL.
-
-    A post that cannot be read raises `PostError` with its file and line or, with `skip_bad`, is
-    named in `OUT.skipped.json`. On any error `out` stays as it was. `batch_size` posts are held
-    in memory at a time, twice. Scores are corrected for a `prior`, the share of the positive class
-    among these posts; `auto` estimates it from their own scores.
-    """
-    _check_out(out, posts)
-    if batch_size < 1:
-        raise MikoError(f"batch_size is {batch_size}; it must be at least 1")
-    report = SkipReport() if skip_bad else None
-    with manifest.write_atomically(out) as beside:
-        with beside.open("w", encoding="utf-8") as file:
-            known = None if prior == "auto" else prior
-            engine = Engine.open(bundle, provider=provider, allow_cpu=allow_cpu, prior=known)
-            engine.check_arm(arm)
-            if prior == "auto":
-                read_prior(engine.bundle)  # raises where there is none, before any work
-            table = _CountedRows(read_rows(posts))
-            found = build_entries(table, lambda cells: parse_post(cells, posts.parent), report)
-            scored = 0
-            with _ScoringProgress() as pace:
-                for batch in _prepare_batches(engine, found, arm, batch_size):
-                    ready = _collect_ready(batch, report)
-                    file.writelines(one.model_dump_json() + "\n" for one in engine.run(ready))
-                    scored += len(ready)
-                    pace.reached(scored)
-        skipped = 0 if report is None else len(report)
-        if table.seen != scored + skipped:
-            raise AssertionError(f"{table.seen} posts in, {scored} scored and {skipped} skipped")
-        estimate = _correct_file(beside, engine) if prior == "auto" and scored else None
-        if report is not None:
-            report.write(out.with_name(f"{out.name}.skipped.json"))
-    return ScoringSummary(scored, skipped, estimate)
-
-
-class _ScoringProgress:
-    """Posts scored and posts a second on stderr, where that is a terminal and it takes a while."""
-
-    def __init__(self) -> None:
-        self.console = Console(stderr=True)
-        self.started = time.monotonic()
-        self.progress = Progress(
-            SpinnerColumn(),
-            TextColumn("scored"),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]:.0f} posts/s"),
-            console=self.console,
-            transient=True,
-        )
-        self.task = self.progress.add_task("scored", total=None, rate=0.0)
-        self.shown = False
-
-    def __enter__(self) -> "_ScoringProgress":
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        if self.shown:
-            self.progress.stop()
-
-    def reached(self, scored: int) -> None:
-        """Show how many posts were scored."""
-        spent = time.monotonic() - self.started
-        if not self.shown and self.console.is_terminal and spent > _PROGRESS_DELAY:
-            self.progress.start()
-            self.shown = True
-        self.progress.update(self.task, completed=scored, rate=scored / spent)
-
-
 def _correct_file(path: Path, engine: Engine) -> PriorEstimate:
     """Correct a file of scores for the prior that they themselves speak for, and return it."""
     own, positive = read_prior(engine.bundle)
-    found = estimate_prior(
-        (get_positive_probability(one, positive) for one in _read_scores(path)), own
+    estimate = estimate_prior(
+        (get_positive_probability(score, positive) for score in _read_scores(path)), own
     )
-    prior = PriorCorrection(engine.bundle, found.share)
-    with manifest.write_atomically(path) as beside, beside.open("w", encoding="utf-8") as file:
-        for one in _read_scores(path):
-            file.write(prior.correct(one).model_dump_json() + "\n")
-    return found
+    prior = PriorCorrection(engine.bundle, estimate.share)
+    with write_atomically(path) as beside, beside.open("w", encoding="utf-8") as file:
+        for score in _read_scores(path):
+            file.write(prior.correct(score).model_dump_json() + "\n")
+    return estimate
 
 
 def _read_scores(path: Path) -> Iterator[Score]:
@@ -169,7 +203,7 @@ def _check_out(out: Path, posts: Path) -> None:
 
 
 def _prepare_batches(
-    engine: Engine, found: Iterator[PostEntry], arm: str | None, size: int
+    engine: Engine, entries: Iterator[PostEntry], arm: str | None, size: int
 ) -> Iterator[Sequence[_PendingPost]]:
     """Yield batches of posts that are being decoded, each while the next one is begun."""
     before: Sequence[_PendingPost] = []
@@ -177,7 +211,7 @@ def _prepare_batches(
         try:
             while batch := [
                 (entry, pool.submit(engine.prepare, entry.post, arm))
-                for entry in islice(found, size)
+                for entry in islice(entries, size)
             ]:
                 if before:
                     yield before

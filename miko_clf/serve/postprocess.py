@@ -7,14 +7,23 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from miko_clf.bundle import Bundle, Calibration, Threshold, bound_conformal_set, loosen_threshold
+from miko_clf.bundle import (
+    Bundle,
+    Calibration,
+    Threshold,
+    bound_conformal_set,
+    is_none,
+    loosen_threshold,
+)
 from miko_clf.data.post import ClassNames, Label, Record
 from miko_clf.errors import BundleError, MikoError
 from miko_clf.questions import Question, Questions
 
-
-def _is_unsaid(value: Any) -> bool:
-    return value is None
+_CONVERGED = 1e-8  # of the share, between two steps of an estimate
+_MOST_STEPS = 10_000
+_HALVINGS = 40  # of the stretch where a bound of an estimate lies
+_HALF_OF_CHI_SQUARED = 1.9207  # 95 % of one degree of freedom, halved
+_Number = TypeVar("_Number", float, NDArray[np.float64])
 
 
 class Score(Record):
@@ -35,7 +44,7 @@ class Score(Record):
     threshold: Threshold | Mapping[str, Threshold | None] | None
     arm: str
     truncated: bool
-    certain: bool | Mapping[str, bool | None] | None = Field(default=None, exclude_if=_is_unsaid)
+    certain: bool | Mapping[str, bool | None] | None = Field(default=None, exclude_if=is_none)
 
 
 class Decision(NamedTuple):
@@ -48,47 +57,46 @@ class Decision(NamedTuple):
 
 
 def make_decision(
-    row: NDArray[np.float32], questions: Questions, fitted: Sequence[Calibration], arm: str
+    row: NDArray[np.float32], questions: Questions, calibrations: Sequence[Calibration], arm: str
 ) -> dict[str, Any]:
     """Return the fields of a `Decision` on a post, by task where the questions have names.
 
     Of two labels the second is decided for where its probability is at or above the threshold of
     the arm, and so is each label of which any may hold; of more, the most probable.
     """
-    found = {
-        question.name: _add_certainty(
-            _decide_question(row[span], question, each.thresholds.get(arm)), each, arm
-        )
-        for (question, span), each in zip(questions.spans(), fitted, strict=True)
+    decisions = {}
+    for (question, span), calibration in zip(questions.spans(), calibrations, strict=True):
+        decision = _decide_question(row[span], question, calibration.thresholds.get(arm))
+        decisions[question.name] = _add_certainty(decision, calibration, arm)
+    if list(decisions) == [""]:
+        return decisions[""]._asdict()
+    fields = {
+        key: {task: getattr(decision, key) for task, decision in decisions.items()}
+        for key in Decision._fields
     }
-    if list(found) == [""]:
-        return found[""]._asdict()
-    tasks = {
-        key: {name: getattr(each, key) for name, each in found.items()} for key in Decision._fields
-    }
-    silent = all(each is None for each in tasks["certain"].values())
-    return tasks | {"certain": None} if silent else tasks
+    silent = all(certain is None for certain in fields["certain"].values())
+    return fields | {"certain": None} if silent else fields
 
 
-def lacks_threshold(questions: Questions, fitted: Sequence[Calibration], arm: str) -> bool:
-    """Say whether an arm lacks a threshold that `decide` needs."""
-    for question, each in zip(questions, fitted, strict=True):
-        found = each.thresholds.get(arm)
+def lacks_threshold(questions: Questions, calibrations: Sequence[Calibration], arm: str) -> bool:
+    """Say whether an arm lacks a threshold that `make_decision` needs."""
+    for question, calibration in zip(questions, calibrations, strict=True):
+        threshold = calibration.thresholds.get(arm)
         if question.kind == "many":
-            if not isinstance(found, Mapping) or not found.keys() >= set(question.labels):
+            if not isinstance(threshold, Mapping) or not threshold.keys() >= set(question.labels):
                 return True
-        elif question.positive is not None and not isinstance(found, float):
+        elif question.positive is not None and not isinstance(threshold, float):
             return True
     return False
 
 
-def _add_certainty(found: Decision, fitted: Calibration, arm: str) -> Decision:
+def _add_certainty(decision: Decision, calibration: Calibration, arm: str) -> Decision:
     """Return the decision, with whether its label is alone in the conformal set."""
-    if fitted.conformal is None or arm not in fitted.conformal.quantiles:
-        return found
-    least = bound_conformal_set(fitted.conformal.quantiles[arm])
-    held = [name for name, stated in found.probabilities.items() if stated >= least]
-    return found._replace(certain=held == [found.label])
+    if calibration.conformal is None or arm not in calibration.conformal.quantiles:
+        return decision
+    least = bound_conformal_set(calibration.conformal.quantiles[arm])
+    labels = [name for name, p in decision.probabilities.items() if p >= least]
+    return decision._replace(certain=labels == [decision.label])
 
 
 def _decide_question(
@@ -105,13 +113,6 @@ def _decide_question(
         return Decision(labels[int(row.argmax())], probabilities, None)
     reached = probabilities[labels[1]] >= loosen_threshold(threshold)
     return Decision(labels[int(reached)], probabilities, threshold)
-
-
-_CONVERGED = 1e-8  # of the share, between two steps of an estimate
-_MOST_STEPS = 10_000
-_HALVINGS = 40  # of the stretch where a bound of an estimate lies
-_HALF_OF_CHI_SQUARED = 1.9207  # 95 % of one degree of freedom, halved
-_Number = TypeVar("_Number", float, NDArray[np.float64])
 
 
 class PriorEstimate(NamedTuple):
@@ -148,19 +149,19 @@ class PriorCorrection:
         """
         threshold = score.threshold
         assert isinstance(threshold, float)
-        moved = self.moved(get_positive_probability(score, self.positive))
+        moved = self.move(get_positive_probability(score, self.positive))
         (other,) = (name for name in score.probabilities if name != self.positive)
-        changed: dict[str, object] = {
+        update: dict[str, object] = {
             "probabilities": {other: 1 - moved, self.positive: moved},
             "certain": None,
         }
         if self.fixed:
-            changed["label"] = self.positive if moved >= loosen_threshold(threshold) else other
+            update["label"] = self.positive if moved >= loosen_threshold(threshold) else other
         else:
-            changed["threshold"] = self.moved(threshold)
-        return score.model_copy(update=changed)
+            update["threshold"] = self.move(threshold)
+        return score.model_copy(update=update)
 
-    def moved(self, probability: float) -> float:
+    def move(self, probability: float) -> float:
         """Return a probability of the positive class for this prior."""
         return _move_prior(probability, self.own, self.share)
 
@@ -170,24 +171,24 @@ def read_prior(opened: Bundle) -> tuple[float, str]:
 
     Raises `MikoError` where there is none to move away from.
     """
-    fitted = opened.calibration
-    fits = [(one.name, one.positive) for one in opened.questions] == [("", 1)]
-    if not fits or fitted.positive is None:
-        asked = "; ".join(one.line() for one in opened.questions)
-        raise MikoError(f"a prior is of one question of two labels; this bundle answers {asked}")
-    if fitted.prior is None:
+    calibration = opened.calibration
+    fits = [(question.name, question.positive) for question in opened.questions] == [("", 1)]
+    if not fits or calibration.positive is None:
+        answers = "; ".join(question.line() for question in opened.questions)
+        raise MikoError(f"a prior is of one question of two labels; this bundle answers {answers}")
+    if calibration.prior is None:
         raise BundleError(
             f"{opened.path}: calibration.json has no prior, as its validation posts are too few "
             "or an earlier version wrote it; fit it again"
         )
-    return fitted.prior, fitted.positive
+    return calibration.prior, calibration.positive
 
 
 def get_positive_probability(score: Score, positive: str) -> float:
     """Return the probability of the positive class of a bundle that answers one question."""
-    stated = score.probabilities[positive]
-    assert isinstance(stated, float)
-    return stated
+    probability = score.probabilities[positive]
+    assert isinstance(probability, float)
+    return probability
 
 
 def estimate_prior(probabilities: Iterable[float], own: float) -> PriorEstimate:
@@ -197,38 +198,38 @@ def estimate_prior(probabilities: Iterable[float], own: float) -> PriorEstimate:
     of `own`. The interval holds the shares that a likelihood-ratio test does not reject (Wilks,
     1938). Raises `MikoError` where there is no post.
     """
-    stated = np.fromiter(probabilities, np.float64)
-    if not len(stated):
+    known = np.fromiter(probabilities, np.float64)
+    if not len(known):
         raise MikoError("there is no post to estimate a prior from; name a share")
     share = own
     for _ in range(_MOST_STEPS):
         before = share
-        share = float(_move_prior(stated, own, before).mean().clip(_CONVERGED, 1 - _CONVERGED))
+        share = float(_move_prior(known, own, before).mean().clip(_CONVERGED, 1 - _CONVERGED))
         if abs(share - before) < _CONVERGED:
             break
-    low, high = (_find_bound(stated, own, share, end) for end in (_CONVERGED, 1 - _CONVERGED))
+    low, high = (_find_bound(known, own, share, end) for end in (_CONVERGED, 1 - _CONVERGED))
     return PriorEstimate(share, low, high)
 
 
-def _find_bound(stated: NDArray[np.float64], own: float, share: float, end: float) -> float:
+def _find_bound(probabilities: NDArray[np.float64], own: float, share: float, end: float) -> float:
     """Return how far towards `end` the likelihood, which is concave, stays near its maximum."""
-    least = _log_likelihood(stated, own, share) - _HALF_OF_CHI_SQUARED
-    if _log_likelihood(stated, own, end) >= least:
+    least = _log_likelihood(probabilities, own, share) - _HALF_OF_CHI_SQUARED
+    if _log_likelihood(probabilities, own, end) >= least:
         return end
     inside, outside = share, end
     for _ in range(_HALVINGS):
         middle = (inside + outside) / 2
-        if _log_likelihood(stated, own, middle) >= least:
+        if _log_likelihood(probabilities, own, middle) >= least:
             inside = middle
         else:
             outside = middle
     return inside
 
 
-def _log_likelihood(stated: NDArray[np.float64], own: float, share: float) -> float:
+def _log_likelihood(probabilities: NDArray[np.float64], own: float, share: float) -> float:
     """Return the logarithm of the likelihood of a share, but for a constant."""
-    each = stated * share / own + (1 - stated) * (1 - share) / (1 - own)
-    return float(np.log(np.maximum(each, np.finfo(np.float64).tiny)).sum())
+    likelihood = probabilities * share / own + (1 - probabilities) * (1 - share) / (1 - own)
+    return float(np.log(np.maximum(likelihood, np.finfo(np.float64).tiny)).sum())
 
 
 def _move_prior(probability: _Number, own: float, share: float) -> _Number:

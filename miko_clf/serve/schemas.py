@@ -1,7 +1,6 @@
 """What is said over HTTP: requests, answers, and the one form of every error."""
 
 import base64
-import binascii
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -63,12 +62,8 @@ class IntentionPayload(WireModel):
     text: str = Field(min_length=1, max_length=_MAX_INTENTION)
 
 
-Base64Image = Annotated[
-    str,
-    Field(
-        json_schema_extra={"contentEncoding": "base64", "maxLength": -(-_MAX_IMAGE_BYTES // 3) * 4}
-    ),
-]
+_IMAGE_SCHEMA = {"contentEncoding": "base64", "maxLength": -(-_MAX_IMAGE_BYTES // 3) * 4}
+Base64Image = Annotated[str, Field(json_schema_extra=_IMAGE_SCHEMA)]
 
 
 class PostPayload(WireModel):
@@ -122,32 +117,32 @@ class ErrorResponse(WireModel):
 
 
 def parse_request(body: bytes) -> ScoreRequest:
-    """Return the request that a body holds; raises `WireError` (400, 422) in our own words."""
+    """Return the request that a body holds; raises `RequestError` (400, 422) in our own words."""
     try:
         value = from_json(body, allow_inf_nan=False)
     except ValueError:
         raise RequestError(400, "malformed", "the body is not valid JSON in UTF-8") from None
-    if any(isinstance(one, dict) and len(one) > _MAX_KEYS for one in _iterate_objects(value)):
+    if any(isinstance(part, dict) and len(part) > _MAX_KEYS for part in _iterate_objects(value)):
         raise RequestError(422, "invalid", f"an object holds more than {_MAX_KEYS} keys")
     try:
         return ScoreRequest.model_validate(value)
     except ValidationError as error:
         finding = error.errors(include_url=False, include_input=False)[0]
-    said = _VALIDATION_MESSAGES.get(finding["type"], "is not valid").format(
-        **finding.get("ctx", {})
-    )
-    raise RequestError(422, "invalid", f"{_format_location(finding['loc'])} {said}")
+    message = _VALIDATION_MESSAGES.get(finding["type"], "is not valid")
+    reason = message.format(**finding.get("ctx", {}))
+    raise RequestError(422, "invalid", f"{_format_location(finding['loc'])} {reason}")
 
 
-def decode_post(given: PostPayload, place: int) -> Post:
-    """Return the post at a place of a request; raises `WireError` (415, 422)."""
+def decode_post(payload: PostPayload, place: int) -> Post:
+    """Return the post at a place of a request; raises `RequestError` (415, 422)."""
     where = f"posts[{place}]"
-    fields: dict[str, Any] = given.model_dump(exclude={"image", "intentions"}, exclude_none=True)
+    fields: dict[str, Any] = payload.model_dump(exclude={"image", "intentions"}, exclude_none=True)
     fields["intentions"] = tuple(
-        Intention(relation=one.relation, text=one.text) for one in given.intentions or ()
+        Intention(relation=intention.relation, text=intention.text)
+        for intention in payload.intentions or ()
     )
-    if given.image is not None:
-        fields["image"] = _decode_image(given.image, where)
+    if payload.image is not None:
+        fields["image"] = _decode_image(payload.image, where)
     try:
         return Post(**{"id": str(place), **fields})
     except ValidationError:
@@ -163,23 +158,19 @@ def _iterate_objects(value: Any) -> Iterator[Any]:
 
 
 def _list_entries(value: Any, key: str, most: int) -> list[Any]:
-    held = value.get(key) if isinstance(value, dict) else None
-    return held[:most] if isinstance(held, list) else []
+    entries = value.get(key) if isinstance(value, dict) else None
+    return entries[:most] if isinstance(entries, list) else []
 
 
 def _decode_image(text: str, where: str) -> bytes:
-    if len(text) * 3 // 4 > _MAX_IMAGE_BYTES + 2:
-        raise RequestError(
-            422, "invalid", f"{where}.image is larger than {_MAX_IMAGE_BYTES // MEBIBYTE} MiB"
-        )
     try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+        small = len(text) * 3 // 4 <= _MAX_IMAGE_BYTES + 2  # before anything is decoded
+        data = base64.b64decode(text, validate=True) if small else None
+    except ValueError:
         raise RequestError(422, "invalid", f"{where}.image is not base64") from None
-    if len(data) > _MAX_IMAGE_BYTES:
-        raise RequestError(
-            422, "invalid", f"{where}.image is larger than {_MAX_IMAGE_BYTES // MEBIBYTE} MiB"
-        )
+    if data is None or len(data) > _MAX_IMAGE_BYTES:
+        limit = f"{_MAX_IMAGE_BYTES // MEBIBYTE} MiB"
+        raise RequestError(422, "invalid", f"{where}.image is larger than {limit}")
     if not (data.startswith(_IMAGE_SIGNATURES) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")):
         message = f"{where}.image is not a JPEG, PNG, WebP or GIF"
         raise RequestError(415, "unsupported_image", message)

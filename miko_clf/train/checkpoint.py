@@ -49,18 +49,18 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int) -> None:
 
 def restore_checkpoint(accelerator: Accelerator, folder: Path) -> bool:
     """Load the newest checkpoint, if there is one; say whether there was."""
-    found = _list_checkpoints(folder)
-    if found:
-        accelerator.load_state(str(found[-1]), strict=False)
-    return bool(found)
+    paths = _list_checkpoints(folder)
+    if paths:
+        accelerator.load_state(str(paths[-1]), strict=False)
+    return bool(paths)
 
 
 def exclude_frozen_weights(accelerator: Accelerator) -> None:
-    """Leave weights that never change out of checkpoints."""
+    """Leave weights that never change out of checkpoints, and second names of tied ones."""
 
     def drop(models: list[nn.Module], weights: list[dict[str, Any]], _: str) -> None:
         for model, state in zip(models, weights, strict=True):
-            for name in _list_frozen(accelerator.unwrap_model(model)):
+            for name in _list_left_out(accelerator.unwrap_model(model)):
                 state.pop(name, None)
 
     accelerator.register_save_state_pre_hook(drop)
@@ -68,14 +68,14 @@ def exclude_frozen_weights(accelerator: Accelerator) -> None:
 
 def save_best_weights(model: nn.Module, folder: Path) -> None:
     """Write what learns of the model as the best so far."""
-    frozen = _list_frozen(model)
-    state = {k: v.contiguous() for k, v in model.state_dict().items() if k not in frozen}
+    left_out = _list_left_out(model)
+    state = {k: v.contiguous() for k, v in model.state_dict().items() if k not in left_out}
     with write_atomically(folder / BEST_WEIGHTS) as beside:
         save_file(state, beside)
 
 
 def load_best_weights(model: nn.Module, folder: Path) -> None:
-    """Load what `save_best` wrote."""
+    """Load what `save_best_weights` wrote."""
     model.load_state_dict(load_file(folder / BEST_WEIGHTS), strict=False)
 
 
@@ -110,5 +110,7 @@ def _list_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("checkpoint-*"))
 
 
-def _list_frozen(model: nn.Module) -> set[str]:
-    return {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+def _list_left_out(model: nn.Module) -> set[str]:
+    """Return the names of what is frozen, and every name of a tied weight but the first."""
+    learns = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return {name for name, _ in model.named_parameters(remove_duplicate=False)} - learns

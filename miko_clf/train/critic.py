@@ -1,268 +1,77 @@
 """The learned critic: how probable it is that people would call an intention valid."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
-from scipy.optimize import minimize
-from scipy.special import expit
-from sklearn.feature_extraction.text import TfidfVectorizer
+from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 
 from miko_clf import manifest
-from miko_clf.data.tokenizer import TextTokenizer
+from miko_clf.data.post import RELATIONS, Relation
+from miko_clf.data.tokenizer import TextTokenizer, pad_ids
 from miko_clf.distil.annotation import JudgedPost
+from miko_clf.distil.relations import strip_relation_stem
 from miko_clf.encode.build import rebuild_towers, write_plans
 from miko_clf.encode.feature_cache import fingerprint_tower
-from miko_clf.encode.tower import TextTower
+from miko_clf.encode.tower import TextTower, mean_pool
 from miko_clf.errors import BundleError, DistilError
-from miko_clf.train.critic_features import (
-    SURFACE_FEATURES,
-    CriticExample,
-    extract_critic_features,
-    stream_critic_features,
-    strip_example_stem,
-)
+from miko_clf.progress import show_progress
 
+_FORMAT = 2  # of the folder; 1 held TF-IDF and what the post says
+_POSTS_PER_CHUNK = 32  # whole posts, because an intention is compared with its siblings
+_BATCH_SIZE = 64
+_INNER_FOLDS = 4
+_STRENGTHS = (3e-5, 1e-4, 3e-4)  # inverse of the regularisation
+_MAX_ITERATIONS = 2000
+_MAX_DEVIATIONS = 5.0  # standard deviations; a post unlike any in training must not decide alone
+_NUM_SURFACE = len(RELATIONS) + 6  # the last columns, which no encoder makes
+_SURFACE_GAIN = 2.0  # few columns beside many: their weights are held back that much less
 _Floats = NDArray[np.float32]
 _FoldRows = tuple[Int[np.ndarray, " row"], Int[np.ndarray, " row"]]
-_MAX_DEVIATIONS = 5.0  # standard deviations; a post unlike any in training must not decide alone
-_SURFACE_GAIN = 2.0  # few columns beside many: their weights are held back that much less
-_MAX_ITERATIONS = 2000
-_FEW_TEXTS = 200  # texts; among more, a term that stands in one alone is left out
 
 
-class CriticInputs(NamedTuple):
-    """Rows as the two members see them; either side may be absent, not both."""
+class CriticExample(NamedTuple):
+    """One intention of one post; `valid` is the share of people who called it so, None unasked.
 
-    seen: _Floats | None
-    texts: Sequence[str] | None
+    Examples of one `group` are of one post, whose `text` only keeps copies on one side of a fold.
+    """
 
-    def take(self, rows: Iterable[int]) -> "CriticInputs":
-        """Return some of the rows."""
-        rows = list(rows)
-        seen = self.seen[rows] if self.seen is not None else None
-        return CriticInputs(
-            seen, [self.texts[row] for row in rows] if self.texts is not None else None
-        )
-
-
-class WeightedOutcomes(NamedTuple):
-    """Outcomes of 0 and 1, one a piece of a row, and what each piece counts."""
-
-    rows: Int[np.ndarray, " piece"]
-    truth: Int[np.ndarray, " piece"]
-    weight: Float[np.ndarray, " piece"]
-
-    def within(self, rows: Int[np.ndarray, " row"]) -> "WeightedOutcomes":
-        """Return the pieces of some rows, numbered as these are."""
-        place = np.full(int(max(self.rows.max(), rows.max())) + 1, -1)
-        place[rows] = np.arange(len(rows))
-        kept = place[self.rows] >= 0
-        return WeightedOutcomes(place[self.rows[kept]], self.truth[kept], self.weight[kept])
-
-
-def weigh_outcomes(
-    valid: Float[np.ndarray, " row"], weight: Float[np.ndarray, " row"]
-) -> WeightedOutcomes:
-    """Return a piece for each outcome; a share between 0 and 1 becomes one of either."""
-    rows = np.tile(np.arange(len(valid)), 2)
-    truth = np.repeat([1, 0], len(valid))
-    counts = np.concatenate([valid, 1 - valid]) * np.tile(weight, 2)
-    kept = counts > 0
-    return WeightedOutcomes(rows[kept], truth[kept], counts[kept])
-
-
-class FeatureLogistic:
-    """A logistic regression on standardised columns."""
-
-    strengths = (3e-5, 1e-4, 3e-4)
-
-    def __init__(self, mean: _Floats, scale: _Floats, weight: _Floats, bias: float) -> None:
-        self.mean, self.scale, self.weight, self.bias = mean, scale, weight, bias
-
-    @classmethod
-    def fit(cls, view: CriticInputs, marks: WeightedOutcomes, strength: float) -> "FeatureLogistic":
-        """Return the regression; `strength` is the inverse of the regularisation."""
-        assert view.seen is not None
-        spread = view.seen.std(0)
-        scale = np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0).astype(np.float32)
-        mean = view.seen.mean(0)
-        model = _fit_regression(_standardise(view.seen, mean, scale)[marks.rows], marks, strength)
-        return cls(mean, scale, model.coef_[0].astype(np.float32), float(model.intercept_[0]))
-
-    def logits(self, view: CriticInputs) -> Float[np.ndarray, " row"]:
-        """Return the log-odds of every row."""
-        assert view.seen is not None
-        result: NDArray[np.float64] = (
-            _standardise(view.seen, self.mean, self.scale) @ self.weight + self.bias
-        ).astype(np.float64)
-        return result
-
-    def parts(self) -> dict[str, Any]:
-        """Return what the constructor takes, by name."""
-        return {"mean": self.mean, "scale": self.scale, "weight": self.weight, "bias": self.bias}
-
-
-class TfidfLogistic:
-    """A logistic regression on TF-IDF of words and word pairs."""
-
-    strengths = (0.1, 0.3, 1.0)
-
-    def __init__(self, terms: Sequence[str], idf: _Floats, weight: _Floats, bias: float) -> None:
-        self.terms, self.idf, self.weight, self.bias = list(terms), idf, weight, bias
-        self._vectoriser = _create_tfidf(vocabulary=self.terms)
-        self._vectoriser.idf_ = idf.astype(np.float64)
-
-    @classmethod
-    def fit(cls, view: CriticInputs, marks: WeightedOutcomes, strength: float) -> "TfidfLogistic":
-        """Return the regression; `strength` is the inverse of the regularisation."""
-        assert view.texts is not None
-        vectoriser = _create_tfidf(min_df=2 if len(view.texts) >= _FEW_TEXTS else 1)
-        columns = vectoriser.fit_transform(view.texts)
-        model = _fit_regression(columns[marks.rows], marks, strength)
-        return cls(
-            vectoriser.get_feature_names_out().tolist(),
-            vectoriser.idf_.astype(np.float32),
-            model.coef_[0].astype(np.float32),
-            float(model.intercept_[0]),
-        )
-
-    def logits(self, view: CriticInputs) -> Float[np.ndarray, " row"]:
-        """Return the log-odds of every row."""
-        columns = self._vectoriser.transform(view.texts)
-        result: NDArray[np.float64] = columns @ self.weight.astype(np.float64) + self.bias
-        return result
-
-    def parts(self) -> dict[str, Any]:
-        """Return what the constructor takes, by name."""
-        return {"terms": self.terms, "idf": self.idf, "weight": self.weight, "bias": self.bias}
+    group: str
+    text: str | None
+    relation: Relation
+    intention: str
+    valid: float | None = None
 
 
 class CriticHead(NamedTuple):
-    """Members whose log-odds are weighed by `mix` and moved by `bias` (Platt, 1999).
+    """A logistic regression on standardised columns, calibrated (Platt, 1999)."""
 
-    A member that told nothing of held-out rows has no weight; if none has, all rows score alike.
-    """
-
-    members: tuple[FeatureLogistic | TfidfLogistic, ...]
-    mix: tuple[float, ...]
+    mean: _Floats
+    scale: _Floats
+    weight: _Floats
     bias: float
-    strengths: tuple[float, ...]
 
-    def probabilities(self, view: CriticInputs) -> Float[np.ndarray, " row"]:
-        """Return the calibrated probability of every row."""
-        logits = np.stack([member.logits(view) for member in self.members], axis=1)
-        result: NDArray[np.float64] = expit(logits @ np.array(self.mix) + self.bias)
+    def logits(self, features: _Floats) -> Float[np.ndarray, " row"]:
+        """Return the log-odds of every row."""
+        columns = _standardise(features, self.mean, self.scale)
+        return (columns @ self.weight + self.bias).astype(np.float64)
+
+    def probabilities(self, features: _Floats) -> Float[np.ndarray, " row"]:
+        """Return the probability of every row."""
+        result: NDArray[np.float64] = expit(self.logits(features))
         return result
-
-
-def fit_critic_head(
-    view: CriticInputs, given: WeightedOutcomes, splits: Sequence[_FoldRows]
-) -> CriticHead:
-    """Return the head; strength and calibration come from predictions across `splits` alone.
-
-    Each member's strength is the one whose held-out predictions rank best; the weights of the
-    members and the bias are then fitted on those same held-out log-odds.
-    """
-    kinds = [
-        kind
-        for kind, side in ((FeatureLogistic, view.seen), (TfidfLogistic, view.texts))
-        if side is not None
-    ]
-    found = [_choose_strength(kind, view, given, splits) for kind in kinds]
-    held_out = np.stack([logits for _, logits in found], axis=1)
-    mix, bias = _fit_platt(held_out[given.rows], given)
-    members = tuple(
-        kind.fit(view, given, strength) for kind, (strength, _) in zip(kinds, found, strict=True)
-    )
-    return CriticHead(
-        members,
-        mix,
-        bias,
-        tuple(strength for strength, _ in found),
-    )
-
-
-def _choose_strength(
-    kind: type[FeatureLogistic] | type[TfidfLogistic],
-    view: CriticInputs,
-    given: WeightedOutcomes,
-    splits: Sequence[_FoldRows],
-) -> tuple[float, Float[np.ndarray, " row"]]:
-    """Return the strength whose held-out log-odds rank best, and those log-odds."""
-    held_out = {strength: np.zeros(int(given.rows.max()) + 1) for strength in kind.strengths}
-    for train, test in splits:
-        learned, asked = view.take(train), view.take(test)
-        for strength, logits in held_out.items():
-            logits[test] = kind.fit(learned, given.within(train), strength).logits(asked)
-
-    def ranks(strength: float) -> float:
-        scores = held_out[strength][given.rows]
-        return float(roc_auc_score(given.truth, scores, sample_weight=given.weight))
-
-    best = max(kind.strengths, key=ranks)
-    return best, held_out[best]
-
-
-def _fit_regression(columns: Any, given: WeightedOutcomes, strength: float) -> LogisticRegression:
-    if len(np.unique(given.truth)) < 2:
-        raise DistilError(
-            "too few intentions were judged: those of some fold are all valid, or none is"
-        )
-    model = LogisticRegression(C=strength, max_iter=_MAX_ITERATIONS)
-    return model.fit(columns, given.truth, sample_weight=given.weight)
-
-
-def _fit_platt(
-    logits: Float[np.ndarray, "piece member"], given: WeightedOutcomes
-) -> tuple[tuple[float, ...], float]:
-    """Return the weights of the members, never below 0, and the bias of least NLL.
-
-    From a few posts a member may predict held-out rows worse than chance; a weight below 0 would
-    turn that noise into a critic that is sure of the opposite of what it learned.
-    """
-    sign = 2 * given.truth - 1
-
-    def loss(at: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        mix, bias = at[:-1], at[-1]
-        margin = sign * (logits @ mix + bias)
-        slope = -given.weight * sign * expit(-margin)
-        value = given.weight @ np.logaddexp(0, -margin) + mix @ mix / 2
-        return float(value), np.append(logits.T @ slope + mix, slope.sum())
-
-    num_members = logits.shape[1]
-    start = np.append(np.ones(num_members), 0.0)
-    limits = [(0.0, None)] * num_members + [(None, None)]
-    found = minimize(loss, start, jac=True, bounds=limits, method="L-BFGS-B").x
-    return tuple(float(weight) for weight in found[:-1]), float(found[-1])
-
-
-def _standardise(seen: _Floats, mean: _Floats, scale: _Floats) -> _Floats:
-    """Return columns in standard deviations from the mean, cut at `FURTHEST` of them."""
-    result: _Floats = np.clip((seen - mean) * scale, -_MAX_DEVIATIONS, _MAX_DEVIATIONS)
-    result[:, -len(SURFACE_FEATURES) :] *= _SURFACE_GAIN
-    return result
-
-
-def _create_tfidf(**options: Any) -> TfidfVectorizer:
-    return TfidfVectorizer(
-        ngram_range=(1, 2), sublinear_tf=True, strip_accents="unicode", **options
-    )
-
-
-__all__ = ["Critic", "Example", "fit_critic", "fit_on", "folds"]
-_INNER_FOLDS = 4
-_ARRAYS = ("mean", "scale", "weight", "idf")
 
 
 class Critic(NamedTuple):
@@ -279,47 +88,71 @@ class Critic(NamedTuple):
         the answer and of a few posts at a time.
         """
         result = np.zeros(len(examples))
-        for rows, seen in stream_critic_features(examples, self.tower, self.max_length):
-            texts = [strip_example_stem(examples[row]) for row in rows]
-            result[rows] = self.head.probabilities(CriticInputs(seen, texts))
+        for rows, features in _read_in_chunks(examples, self.tower, self.max_length):
+            result[rows] = self.head.probabilities(features)
         return result
+
+    def score_posts(self, posts: Sequence[JudgedPost]) -> list[list[float]]:
+        """Return a probability for each intention of each post."""
+        scores = iter(self.probabilities(build_critic_examples(posts)).tolist())
+        return [[next(scores) for _ in post.intentions] for post in posts]
 
     def write(self, folder: Path) -> None:
         """Write everything that `read` needs, the tower too: weights are safetensors."""
         state = self.tower.trunk.state_dict()
         tensors = {name: tensor.cpu().clone().contiguous() for name, tensor in state.items()}
         facts = {
-            "critic": 1,
+            "critic": _FORMAT,
             "tower": fingerprint_tower(self.tower),
             "versions": manifest.collect_versions(),
+        }
+        arrays = self.head._asdict()
+        settings = {
+            "max_length": self.max_length,
+            "pad_id": self.tower.words.pad_id,
+            "bias": arrays.pop("bias"),
         }
         with manifest.write_atomically(folder) as beside:
             beside.mkdir()
             save_tensors(tensors, beside / "tower.safetensors")
             write_plans(beside / "towers.json", None, self.tower)
             self.tower.words.write(beside / "tokenizer.json")
-            arrays, words = _pack_head(self.head)
             save_file(arrays, beside / "head.safetensors")
-            about = {"max_length": self.max_length, "pad_id": self.tower.words.pad_id, **words}
-            manifest.write_json(beside / "critic.json", about)
+            manifest.write_json(beside / "critic.json", settings)
             manifest.write_manifest(beside, facts)
 
     @classmethod
     def read(cls, folder: Path) -> "Critic":
         """Return the critic that `write` wrote, without a hub.
 
-        Raises `BundleError` where the folder holds none or a file was changed.
+        Raises `BundleError` where the folder holds none of this format, or a file was changed.
         """
-        if "critic" not in manifest.read_manifest(folder):
-            raise BundleError(f"{folder}: not a critic; a critic is made by: miko-clf kb critic")
-        about = json.loads((folder / "critic.json").read_text(encoding="utf-8"))
-        words = TextTokenizer.read(folder / "tokenizer.json", about["pad_id"])
+        made = "is made by: miko-clf kb critic"
+        version = manifest.read_manifest(folder).get("critic")
+        if version is None:
+            raise BundleError(f"{folder}: not a critic; a critic {made}")
+        if version != _FORMAT:
+            raise BundleError(
+                f"{folder}: a critic of format {version}, where {_FORMAT} is read; "
+                "train it again with: miko-clf kb critic"
+            )
+        settings = json.loads((folder / "critic.json").read_text(encoding="utf-8"))
+        words = TextTokenizer.read(folder / "tokenizer.json", settings["pad_id"])
         _, tower = rebuild_towers(folder / "towers.json", words)
         assert tower is not None
         tower.trunk.load_state_dict(load_tensors(folder / "tower.safetensors"))
         tower.requires_grad_(False)
-        head = _unpack_head(load_file(folder / "head.safetensors"), about)
-        return cls(tower.eval(), head, about["max_length"])
+        head = CriticHead(**load_file(folder / "head.safetensors"), bias=settings["bias"])
+        return cls(tower.eval(), head, settings["max_length"])
+
+
+def build_critic_examples(posts: Iterable[JudgedPost]) -> list[CriticExample]:
+    """Return an example for each intention; those that nobody judged are company of the others."""
+    return [
+        CriticExample(judged.post.id, judged.post.text, intention.relation, intention.text, valid)
+        for judged in posts
+        for intention, valid in zip(judged.intentions, judged.valid, strict=True)
+    ]
 
 
 def fit_critic(
@@ -330,31 +163,39 @@ def fit_critic(
     Raises `DistilError` where there are too few posts, or where all were judged alike.
     """
     _check_examples(examples)
-    seen = extract_critic_features(examples, tower, max_length)
-    head = fit_head_to_examples(
-        CriticInputs(seen, [strip_example_stem(example) for example in examples]),
-        examples,
-        seed=seed,
-    )
-    return Critic(tower, head, max_length)
+    features = extract_critic_features(examples, tower, max_length)
+    return Critic(tower, fit_critic_head(features, examples, seed=seed), max_length)
 
 
-def fit_head_to_examples(
-    view: CriticInputs, examples: Sequence[CriticExample], *, seed: int = 0
+def fit_critic_head(
+    features: Float[np.ndarray, "example column"],
+    examples: Sequence[CriticExample],
+    *,
+    seed: int = 0,
 ) -> CriticHead:
-    """Return the head for evidence that was gathered before; a row of `view` is an example.
+    """Return the head for features that were extracted before; those not judged are left out.
 
-    Strength and calibration are chosen across folds of these examples alone.
+    The strength is the one whose predictions rank best on held-out folds of these examples; the
+    slope and the shift of the calibration are then fitted on the same held-out log-odds.
     """
-    _check_examples(examples)
     rows = [row for row, example in enumerate(examples) if example.valid is not None]
-    judged = [examples[row] for row in rows]
+    judged, features = [examples[row] for row in rows], features[rows]
     valid = np.array([example.valid for example in judged], dtype=float)
-    weight = np.array([example.weight for example in judged], dtype=float)
-    return fit_critic_head(
-        view.take(rows),
-        weigh_outcomes(valid, weight),
-        split_critic_folds(judged, _INNER_FOLDS, seed),
+    held_out = {strength: np.zeros(len(judged)) for strength in _STRENGTHS}
+    for train, test in split_critic_folds(judged, _INNER_FOLDS, seed):
+        for strength, logits in held_out.items():
+            head = _fit_regression(features[train], valid[train], strength)
+            logits[test] = head.logits(features[test])
+    pieces, truth, weight = _split_outcomes(valid)
+
+    def measure_ranking(strength: float) -> float:
+        return float(roc_auc_score(truth, held_out[strength][pieces], sample_weight=weight))
+
+    best = max(_STRENGTHS, key=measure_ranking)
+    slope, shift = _fit_platt(held_out[best][pieces], truth, weight)
+    head = _fit_regression(features, valid, best)
+    return head._replace(
+        weight=(slope * head.weight).astype(np.float32), bias=slope * head.bias + shift
     )
 
 
@@ -378,6 +219,118 @@ def split_critic_folds(
     return list(splitter.split(places, groups=places))
 
 
+def extract_critic_features(
+    examples: Sequence[CriticExample], tower: TextTower, max_length: int = 96
+) -> Float[np.ndarray, "example column"]:
+    """Return the columns of every example, of which no label is a part.
+
+    Of its own words their mean state (at length one) and how far they spread around it, then the
+    mean state of all intentions of its post, each `tower.width` wide; then what stands in
+    `_measure_surface`.
+    """
+    features = np.empty((len(examples), 3 * tower.width + _NUM_SURFACE), dtype=np.float32)
+    for rows, columns in _read_in_chunks(examples, tower, max_length):
+        features[rows] = columns
+    return features
+
+
+def _read_in_chunks(
+    examples: Sequence[CriticExample], tower: TextTower, max_length: int
+) -> Iterator[tuple[list[int], _Floats]]:
+    """Yield the features of some whole posts at a time, with the rows that they belong to."""
+    posts: dict[str, list[int]] = {}
+    for row, example in enumerate(examples):
+        if example.relation not in RELATIONS:
+            known = ", ".join(RELATIONS)
+            raise DistilError(f"no relation called {example.relation!r}; choose from {known}")
+        posts.setdefault(example.group, []).append(row)
+    groups = list(posts.values())
+    starts = range(0, len(groups), _POSTS_PER_CHUNK)
+    for start in show_progress(starts, "Reading intentions"):
+        chunk = groups[start : start + _POSTS_PER_CHUNK]
+        features = _read_posts(
+            [[examples[row] for row in group] for group in chunk], tower, max_length
+        )
+        yield [row for group in chunk for row in group], features
+
+
+def _read_posts(
+    posts: Sequence[Sequence[CriticExample]], tower: TextTower, max_length: int
+) -> _Floats:
+    """Return the features of whole posts, row after row.
+
+    Intentions are read without their stem, which the relation says already: so sentences of one
+    meaning look alike, whichever stem their teacher was asked to use.
+    """
+    texts = [strip_relation_stem(row.relation, row.intention) for post in posts for row in post]
+    means, spreads = _encode_texts(texts, tower, max_length)
+    blocks, start = [], 0
+    for post in posts:
+        rows = slice(start, start + len(post))
+        own = _normalise_rows(means[rows])
+        every = np.broadcast_to(_normalise_rows(own.mean(0)), own.shape)
+        surface = _measure_surface([row.relation for row in post], texts[rows], own)
+        blocks.append(np.hstack([own, spreads[rows], every, surface]))
+        start += len(post)
+    return np.concatenate(blocks).astype(np.float32)
+
+
+@torch.inference_mode()
+def _encode_texts(
+    texts: Sequence[str], tower: TextTower, max_length: int
+) -> tuple[_Floats, _Floats]:
+    """Return the mean state of each text and how far its words spread around it, zeros if blank."""
+    ids = tower.words.encode(texts, min(max_length, tower.limit))
+    means = np.zeros((len(texts), tower.width), dtype=np.float32)
+    spreads = np.zeros_like(means)
+    order = sorted((row for row in range(len(ids)) if ids[row]), key=lambda row: len(ids[row]))
+    device = next(tower.parameters()).device
+    tower.eval()
+    for start in range(0, len(order), _BATCH_SIZE):
+        rows = order[start : start + _BATCH_SIZE]
+        arrays = pad_ids([ids[row] for row in rows], tower.words.pad_id)
+        words, mask = (torch.from_numpy(array).to(device) for array in arrays)
+        states = tower(words, mask).float()
+        mean = mean_pool(states, mask)
+        spread = mean_pool((states - mean[:, None]) ** 2, mask).sqrt()
+        means[rows], spreads[rows] = mean.cpu().numpy(), spread.cpu().numpy()
+    return means, spreads
+
+
+def _measure_surface(relations: Sequence[str], texts: Sequence[str], own: _Floats) -> _Floats:
+    """Return for each intention of a post what needs no encoder, and how it is like the others.
+
+    Which relation it is of, and how many words it has. Then its mean and greatest likeness to the
+    others, the mean likeness among all, the mean overlap of its words with those of each other,
+    and the share of its words that no other has.
+    """
+    words = [set(re.findall(r"\w+", text.lower())) for text in texts]
+    alike = own @ own.T
+    among = float(alike[~np.eye(len(texts), dtype=bool)].mean()) if len(texts) > 1 else 0.0
+    rows = []
+    for place, (relation, mine) in enumerate(zip(relations, words, strict=True)):
+        others = [*words[:place], *words[place + 1 :]]
+        likeness = np.delete(alike[place], place)
+        shared = [len(mine & other) / max(1, len(mine | other)) for other in others]
+        rows.append(
+            [
+                *(relation == name for name in RELATIONS),
+                np.log1p(len(mine)),
+                *((likeness.mean(), likeness.max(), among) if others else (0.0, 0.0, 0.0)),
+                float(np.mean(shared)) if others else 0.0,
+                len(mine.difference(*others)) / max(1, len(mine)),
+            ]
+        )
+    return np.array(rows, dtype=np.float32)
+
+
+def _normalise_rows(rows: _Floats) -> _Floats:
+    """Return each row at length one, zeros as they are."""
+    length = np.linalg.norm(rows, axis=-1, keepdims=True)
+    scaled: _Floats = rows / np.maximum(length, np.float32(1e-6))
+    return scaled
+
+
 def _check_examples(examples: Sequence[CriticExample]) -> None:
     given = [example.valid for example in examples if example.valid is not None]
     wrong = [value for value in given if not 0 <= value <= 1]
@@ -388,47 +341,50 @@ def _check_examples(examples: Sequence[CriticExample]) -> None:
             raise DistilError(f"no intention was judged {name}; a critic learns from both")
 
 
-def _pack_head(head: CriticHead) -> tuple[dict[str, _Floats], dict[str, Any]]:
-    """Return the arrays of a head, and all else of it as JSON has it."""
-    arrays: dict[str, _Floats] = {}
-    about: dict[str, Any] = {"mix": head.mix, "bias": head.bias, "strengths": head.strengths}
-    for member in head.members:
-        name = type(member).__name__.lower()
-        parts = member.parts()
-        arrays |= {f"{name}.{key}": parts.pop(key) for key in tuple(parts) if key in _ARRAYS}
-        about[name] = parts
-    return arrays, about
-
-
-def _unpack_head(arrays: Mapping[str, _Floats], about: Mapping[str, Any]) -> CriticHead:
-    members = []
-    for kind in (FeatureLogistic, TfidfLogistic):
-        name = kind.__name__.lower()
-        if name in about:
-            own: dict[str, Any] = {
-                key: arrays[f"{name}.{key}"] for key in _ARRAYS if f"{name}.{key}" in arrays
-            }
-            members.append(kind(**own, **about[name]))
-    mix, strengths = tuple(about["mix"]), tuple(about["strengths"])
-    return CriticHead(tuple(members), mix, about["bias"], strengths)
-
-
-def build_critic_examples(posts: Iterable[JudgedPost]) -> list[CriticExample]:
-    """Return an example for each intention; those that nobody judged are company of the others."""
-    return [
-        CriticExample(
-            one.post.id, one.post.text, one.post.description, mark.relation, mark.text, valid
+def _fit_regression(
+    features: _Floats, valid: Float[np.ndarray, " row"], strength: float
+) -> CriticHead:
+    rows, truth, weight = _split_outcomes(valid)
+    if len(np.unique(truth)) < 2:
+        raise DistilError(
+            "too few intentions were judged: those of some fold are all valid, or none is"
         )
-        for one in posts
-        for mark, valid in zip(one.intentions, one.valid, strict=True)
-    ]
+    mean, spread = features.mean(0), features.std(0)
+    scale = np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0).astype(np.float32)
+    model = LogisticRegression(C=strength, max_iter=_MAX_ITERATIONS)
+    model.fit(_standardise(features, mean, scale)[rows], truth, sample_weight=weight)
+    return CriticHead(mean, scale, model.coef_[0].astype(np.float32), float(model.intercept_[0]))
 
 
-def make_critic_scorer(critic: Critic) -> Callable[[Sequence[JudgedPost]], list[list[float]]]:
-    """Return what a critic says of posts: a probability for each intention of each."""
+def _split_outcomes(
+    valid: Float[np.ndarray, " row"],
+) -> tuple[Int[np.ndarray, " piece"], Int[np.ndarray, " piece"], Float[np.ndarray, " piece"]]:
+    """Return row, truth and weight of every outcome; a share between 0 and 1 is some of either."""
+    rows = np.tile(np.arange(len(valid)), 2)
+    truth = np.repeat([1, 0], len(valid))
+    weight = np.concatenate([valid, 1 - valid])
+    counts = weight > 0
+    return rows[counts], truth[counts], weight[counts]
 
-    def assess(posts: Sequence[JudgedPost]) -> list[list[float]]:
-        found = iter(critic.probabilities(build_critic_examples(posts)).tolist())
-        return [[next(found) for _ in one.intentions] for one in posts]
 
-    return assess
+def _fit_platt(
+    logits: Float[np.ndarray, " piece"],
+    truth: Int[np.ndarray, " piece"],
+    weight: Float[np.ndarray, " piece"],
+) -> tuple[float, float]:
+    """Return the slope, never below 0, and the shift of log-odds that make them probabilities.
+
+    From a few posts held-out rows may be predicted worse than by chance; a slope below 0 would
+    turn that noise into a critic that is sure of the opposite of what it learned.
+    """
+    model = LogisticRegression(max_iter=_MAX_ITERATIONS)
+    model.fit(logits[:, None], truth, sample_weight=weight)
+    slope, shift = float(model.coef_[0, 0]), float(model.intercept_[0])
+    return (slope, shift) if slope > 0 else (0.0, float(logit(np.average(truth, weights=weight))))
+
+
+def _standardise(features: _Floats, mean: _Floats, scale: _Floats) -> _Floats:
+    """Return columns in standard deviations from the mean, cut where they are very far."""
+    result: _Floats = np.clip((features - mean) * scale, -_MAX_DEVIATIONS, _MAX_DEVIATIONS)
+    result[:, -_NUM_SURFACE:] *= _SURFACE_GAIN
+    return result

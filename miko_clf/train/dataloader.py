@@ -100,7 +100,7 @@ class EncodedDataset:
     @cached_property
     def labels(self) -> list[int]:
         """The index of each post's label, -1 where it has none; for one choice alone."""
-        return self.truth.choices()
+        return self.truth.list_choices()
 
     def length(self, index: int) -> int:
         """Return how many tokens a post has, for batches of posts of like length."""

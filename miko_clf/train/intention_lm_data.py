@@ -5,20 +5,18 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from miko_clf.data.post import Post, Relation
+from miko_clf.data.splits import DisjointSets
 from miko_clf.distil.local_model import make_intention_question
 from miko_clf.distil.relations import has_stem, make_sentence, strip_relation_stem
 from miko_clf.distil.request import mask_identities
 from miko_clf.errors import DistilError
 
-_VAL_SHARE = 0.1  # share of the lessons that validate
-_MAX_VAL_EXAMPLES = 10_000  # lessons; more would tell little and take long
+_VAL_SHARE = 0.1  # share of the examples that validate
+_MAX_VAL_EXAMPLES = 10_000  # more would tell little and take long
 IGNORED_LABEL = -100  # label of a token that no loss is taken of
 
 
@@ -34,14 +32,14 @@ class MaskedPost(NamedTuple):
 class CompletionExample(NamedTuple):
     """One question, and the completion that answers it."""
 
-    told: MaskedPost
+    masked: MaskedPost
     relation: Relation
     completion: str
 
     @property
     def question(self) -> str:
         """What the student is asked."""
-        return make_intention_question(self.told.text, self.told.description, self.relation)
+        return make_intention_question(self.masked.text, self.masked.description, self.relation)
 
 
 def build_completion_examples(
@@ -52,62 +50,63 @@ def build_completion_examples(
     Left out: posts without words, texts that do not go on from their relation's stem, and
     intentions whose plausibility is known and below `plausible`. About 1 kB a post is held.
     """
-    found: set[CompletionExample] = set()
+    examples: set[CompletionExample] = set()
     for post in posts:
-        told = _mask_post(post)
-        if told.text is None and told.description is None:
+        masked = _mask_post(post)
+        if masked.text is None and masked.description is None:
             continue
-        for one in post.intentions:
-            if one.plausibility is not None and one.plausibility < plausible:
-                continue
-            whole = make_sentence(one.relation, one.text)
-            if has_stem(one.relation, whole):
-                end = strip_relation_stem(one.relation, whole).removesuffix(".")
-                found.add(CompletionExample(told, one.relation, end))
-    return sorted(found, key=lambda lesson: (lesson.told.post, lesson.relation, lesson.completion))
+        for relation, text, plausibility in (
+            (known.relation, known.text, known.plausibility) for known in post.intentions
+        ):
+            sentence = make_sentence(relation, text)
+            is_plausible = plausibility is None or plausibility >= plausible
+            if is_plausible and has_stem(relation, sentence):
+                end = strip_relation_stem(relation, sentence).removesuffix(".")
+                examples.add(CompletionExample(masked, relation, end))
+    return sorted(examples, key=lambda row: (row.masked.post, row.relation, row.completion))
 
 
 def split_completion_examples(
-    taught: Sequence[CompletionExample], seed: int
+    examples: Sequence[CompletionExample], seed: int
 ) -> tuple[list[CompletionExample], list[CompletionExample]]:
-    """Return lessons to learn from and lessons to validate with.
+    """Return examples to learn from and examples to validate with.
 
     Posts of one id, of one group, or of the same words are never parted. Raises `DistilError`
     where all belong together.
     """
-    every = list(dict.fromkeys(lesson.told for lesson in taught))
-    groups = dict(zip(every, _group_posts(every), strict=True))
+    posts = list(dict.fromkeys(example.masked for example in examples))
+    groups = dict(zip(posts, _group_posts(posts), strict=True))
     names: dict[int, str] = {}
     sizes: dict[int, int] = {}
-    for lesson in taught:
-        group = groups[lesson.told]
-        names[group] = min(names.get(group, lesson.told.post), lesson.told.post)
+    for example in examples:
+        group, post = groups[example.masked], example.masked.post
+        names[group] = min(names.get(group, post), post)
         sizes[group] = sizes.get(group, 0) + 1
     if len(names) < 2:
         raise DistilError(
-            f"{len(taught)} intentions of {len(names)} separate posts are too few to teach a "
+            f"{len(examples)} intentions of {len(names)} separate posts are too few to teach a "
             "student and to hold some back; two posts of different words are needed"
         )
-    wanted = min(_VAL_SHARE * len(taught), _MAX_VAL_EXAMPLES)
+    wanted = min(_VAL_SHARE * len(examples), _MAX_VAL_EXAMPLES)
     held: set[int] = set()
     for group in sorted(names, key=lambda group: _hash_name(seed, names[group]))[:-1]:
-        if sum(sizes[each] for each in held) >= wanted:
+        if sum(sizes[group] for group in held) >= wanted:
             break
         held.add(group)
-    learned = [lesson for lesson in taught if groups[lesson.told] not in held]
-    return learned, [lesson for lesson in taught if groups[lesson.told] in held]
+    train = [example for example in examples if groups[example.masked] not in held]
+    return train, [example for example in examples if groups[example.masked] in held]
 
 
-def fingerprint_completion_examples(taught: Sequence[CompletionExample]) -> str:
-    """Return the sha256 of lessons, which does not depend on the order of the rows."""
-    whole = hashlib.sha256()
-    for lesson in taught:
-        whole.update(json.dumps(lesson).encode())
-    return whole.hexdigest()
+def fingerprint_completion_examples(examples: Sequence[CompletionExample]) -> str:
+    """Return the sha256 of examples, which does not depend on the order of the posts."""
+    hasher = hashlib.sha256()
+    for example in examples:
+        hasher.update(json.dumps(example).encode())
+    return hasher.hexdigest()
 
 
 class CompletionDataset:
-    """Lessons as the tensors that a language model learns from; only completions are labels.
+    """Examples as the tensors that a language model learns from; only completions are labels.
 
     A question is cut at its beginning. A completion that is too long has no end-of-text, so that
     nothing is learned of where it stops.
@@ -115,46 +114,42 @@ class CompletionDataset:
 
     def __init__(
         self,
-        taught: Sequence[CompletionExample],
+        examples: Sequence[CompletionExample],
         words: Any,
         *,
         prompt_tokens: int,
         answer_tokens: int,
         encoder_decoder: bool,
     ) -> None:
-        self.taught = taught
+        self.examples = examples
         self.words = words
         self.prompt_tokens, self.answer_tokens = prompt_tokens, answer_tokens
         self.encoder_decoder = encoder_decoder
 
     def __len__(self) -> int:
-        return len(self.taught)
+        return len(self.examples)
 
     def length(self, index: int) -> int:
-        """Return about how long a lesson is, in characters."""
-        told = self.taught[index].told
-        return len(told.text or "") + len(told.description or "")
+        """Return about how long an example is, in characters."""
+        masked = self.examples[index].masked
+        return len(masked.text or "") + len(masked.description or "")
 
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """Return input_ids, attention_mask and labels (lesson, token), padded on the right."""
-        chosen = [self.taught[index] for index in indices]
-        asked = self.words(
-            [lesson.question for lesson in chosen],
-            truncation=True,
-            max_length=self.prompt_tokens,
-        )["input_ids"]
-        answers = [self._answer(lesson.completion) for lesson in chosen]
-        labels = answers
+        """Return input_ids, attention_mask and labels (example, token), padded on the right."""
+        examples = [self.examples[index] for index in indices]
+        questions = [example.question for example in examples]
+        inputs = self.words(questions, truncation=True, max_length=self.prompt_tokens)["input_ids"]
+        labels = answers = [self._encode_answer(example.completion) for example in examples]
         if not self.encoder_decoder:
-            labels = [[IGNORED_LABEL] * len(a) + b for a, b in zip(asked, answers, strict=True)]
-            asked = [a + b for a, b in zip(asked, answers, strict=True)]
+            labels = [[IGNORED_LABEL] * len(a) + b for a, b in zip(inputs, answers, strict=True)]
+            inputs = [a + b for a, b in zip(inputs, answers, strict=True)]
         return {
-            "input_ids": _pad_rows(asked, self.words.pad_token_id),
-            "attention_mask": _pad_rows([[1] * len(ids) for ids in asked], 0),
+            "input_ids": _pad_rows(inputs, self.words.pad_token_id),
+            "attention_mask": _pad_rows([[1] * len(ids) for ids in inputs], 0),
             "labels": _pad_rows(labels, IGNORED_LABEL),
         }
 
-    def _answer(self, text: str) -> list[int]:
+    def _encode_answer(self, text: str) -> list[int]:
         end = self.words.eos_token_id
         if self.encoder_decoder:  # with whatever its tokenizer begins a text with
             ids = list(self.words(text_target=text)["input_ids"])
@@ -172,14 +167,9 @@ def _mask_post(post: Post) -> MaskedPost:
     return MaskedPost(post.id, text, post.description, tuple(shares))
 
 
-def _group_posts(every: Sequence[MaskedPost]) -> list[int]:
-    """Return for each the number of those that it is tied to, over any chain of what they share."""
-    first: dict[str, int] = {}
-    pairs = [(i, first.setdefault(name, i)) for i, told in enumerate(every) for name in told.shares]
-    ties = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-    ones = np.ones(len(ties), dtype=np.int8)
-    graph = coo_array((ones, (ties[:, 0], ties[:, 1])), shape=(len(every), len(every)))
-    numbers: list[int] = connected_components(graph, directed=False)[1].tolist()
+def _group_posts(posts: Sequence[MaskedPost]) -> list[int]:
+    """Return for each the first post that it is tied to, over any chain of what they share."""
+    numbers: list[int] = DisjointSets([post.shares for post in posts]).find_all().tolist()
     return numbers
 
 

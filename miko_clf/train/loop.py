@@ -4,96 +4,60 @@ import json
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from miko_clf.encode.finetune import count_blocks_above
 from miko_clf.errors import MikoError, RecipeError
-from miko_clf.fuse.build import Model
 from miko_clf.fuse.outputs import Batch
-from miko_clf.recipe.schema import Recipe
+from miko_clf.progress import ProgressBar
 from miko_clf.train import checkpoint, optim
 from miko_clf.train.checkpoint import StageProgress
-from miko_clf.train.dataloader import EncodedDataset, LengthGroupedBatchSampler
+from miko_clf.train.dataloader import LengthGroupedBatchSampler
 from miko_clf.train.optim import LayerwiseRate, WeightAverage
-from miko_clf.train.predict import drop_inputs
-from miko_clf.train.stages import Stage, TaskStage
-
-
-class EpochBar:
-    """Loss, rate and time left of the epoch under way; shown by the main process alone."""
-
-    def __init__(self, stage: str, accelerator: Accelerator) -> None:
-        self.stage = stage
-        self.console = Console(stderr=True, quiet=not accelerator.is_main_process)
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
-            transient=True,
-        )
-        self.total, self.count = 0.0, 0
-
-    def __enter__(self) -> "EpochBar":
-        self.progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.progress.stop()
-
-    def begin(self, epoch: int, epochs: int, num_steps: int, start: int) -> None:
-        """Start the bar of an epoch at the step it goes on from."""
-        self.total, self.count = 0.0, 0
-        name = f"{self.stage} {epoch + 1}/{epochs}"
-        self.task = self.progress.add_task(name, total=num_steps, completed=start, note="")
-
-    def step(self, loss: float, rate: float) -> None:
-        """Move on by one step."""
-        self.total, self.count = self.total + loss, self.count + 1
-        note = f"loss {self.total / self.count:.4f} rate {rate:.1e}"
-        self.progress.update(self.task, advance=1, note=note)
-
-    def end(self, epoch: int, measured: Mapping[str, float], *, improved: bool) -> None:
-        """Close the bar and leave a line with what validation measured."""
-        self.progress.remove_task(self.task)
-        shown = ("loss", "macro_f1", "auroc")
-        values = " ".join(f"{name} {measured[name]:.4f}" for name in shown if name in measured)
-        loss = f"loss {self.total / self.count:.4f}, " if self.count else ""
-        mark = " (best so far)" if improved else ""
-        line = f"{self.stage} epoch {epoch}: {loss}validation {values}{mark}"
-        self.console.print(line, highlight=False)
 
 
 class StoppedError(MikoError):
     """Training was interrupted after it had written a checkpoint."""
+
+    code = 130
+
+
+class Stage(Protocol):
+    """One thing to learn. `salt` seeds it beside the run's seed and the step."""
+
+    name: str
+    salt: tuple[int, ...]
+
+    @property
+    def settings(self) -> Any:
+        """Its `epochs`, `optimiser` and `early`, as sections of a recipe."""
+
+    def set_rates(self, model: Any) -> Mapping[str, LayerwiseRate]:
+        """Return how fast parameters learn that have a rate of their own, by prefix."""
+
+    def list_state(self) -> Sequence[Any]:
+        """Return what else has a state that checkpoints must keep."""
+
+    def begin(self, model: nn.Module, epoch: int) -> None:
+        """Make ready for an epoch."""
+
+    def vary(self, batch: Batch, random: np.random.Generator) -> Batch:
+        """Return the batch as this step shows it."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the loss of a batch."""
+
+    def validate(self, model: Any, val: Any) -> Mapping[str, float]:
+        """Return what validation measures, `loss` among it."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +68,13 @@ class TrainingRun:
     like `lengths` are batched, by default of as many tokens.
     """
 
-    recipe: Recipe
+    name: str
     folder: Path
+    seed: int
+    batch_size: int
     minutes: float = 10.0
-    trackers: tuple[str, ...] = ()
-    lengths: tuple[int, ...] | None = None
+    trackers: Sequence[str] = ()
+    lengths: Sequence[int] | None = None
 
     @property
     def metrics(self) -> Path:
@@ -116,19 +82,18 @@ class TrainingRun:
         return self.folder / "metrics.jsonl"
 
 
-def train_stage(
-    settings: TrainingRun, model: Model, stage: Stage, train: EncodedDataset, val: EncodedDataset
-) -> None:
+def train_stage(run: TrainingRun, model: Any, stage: Stage, train: Any, val: Any) -> None:
     """Train one stage to its end and leave its best weights in the model.
 
-    A stage that an earlier process finished or left in the middle goes on from there; on a
-    CPU the weights are those of an uninterrupted run. Raises `StoppedError` on Ctrl-C, and
-    `RecipeError` once what is computed is no longer finite.
+    `train` and `val` are data sets with a `length` and a `batch`. A stage that an earlier process
+    finished or left in the middle goes on from there; on a CPU the weights are those of an
+    uninterrupted run. Raises `StoppedError` on Ctrl-C, and `RecipeError` once what is computed is
+    no longer finite.
     """
-    folder = settings.folder / stage.name
+    folder = run.folder / stage.name
     folder.mkdir(parents=True, exist_ok=True)
     if not checkpoint.is_stage_done(folder):
-        _StageTraining(settings, model, stage, train, val, folder).run()
+        _StageTraining(run, model, stage, train, val, folder).train()
     checkpoint.load_best_weights(model, folder)
 
 
@@ -136,49 +101,40 @@ class _StageTraining:
     """One stage under way."""
 
     def __init__(
-        self,
-        settings: TrainingRun,
-        model: Model,
-        stage: Stage,
-        train: EncodedDataset,
-        val: EncodedDataset,
-        folder: Path,
+        self, run: TrainingRun, model: Any, stage: Stage, train: Any, val: Any, folder: Path
     ) -> None:
-        self.settings, self.stage, self.val, self.folder = settings, stage, val, folder
-        recipe, rates = settings.recipe, stage.settings.optimiser
+        self.run, self.stage, self.val, self.folder = run, stage, val, folder
+        self.settings, rates = stage.settings, stage.settings.optimiser
         self.accelerator = Accelerator(
             mixed_precision=choose_precision(),
-            log_with=list(settings.trackers) or None,
-            project_dir=str(settings.folder),
+            log_with=list(run.trackers) or None,
+            project_dir=str(run.folder),
         )
-        if settings.trackers:
-            self.accelerator.init_trackers("miko_clf", {"recipe": recipe.name})
-        lengths = settings.lengths or [train.length(index) for index in range(len(train))]
-        self.order = LengthGroupedBatchSampler(lengths, recipe.batch_size, recipe.seed)
-        optimiser = optim.build_optimiser(
-            model, rates, _set_tower_rates(recipe, model, rates.tower_rate)
-        )
-        schedule = optim.build_schedule(optimiser, rates, stage.settings.epochs * len(self.order))
+        if run.trackers:
+            self.accelerator.init_trackers("miko_clf", {"recipe": run.name})
+        lengths = run.lengths or [train.length(index) for index in range(len(train))]
+        self.order = LengthGroupedBatchSampler(lengths, run.batch_size, run.seed)
+        optimiser = optim.build_optimiser(model, rates, stage.set_rates(model))
+        schedule = optim.build_schedule(optimiser, rates, self.settings.epochs * len(self.order))
         indices: Any = range(len(train))
         loader = DataLoader(indices, batch_sampler=self.order, collate_fn=train.batch)
         self.model, self.optimiser, self.schedule, self.loader = self.accelerator.prepare(
             model, optimiser, schedule, loader
         )
         self.progress, self.average = StageProgress(), WeightAverage(model, rates.average)
-        state = [self.progress, self.average]
-        if isinstance(stage, TaskStage) and stage.retrieving is not None:
-            state.append(stage.retrieving)
+        state = [self.progress, self.average, *stage.list_state()]
         self.accelerator.register_for_checkpointing(*state)
         checkpoint.exclude_frozen_weights(self.accelerator)
         checkpoint.restore_checkpoint(self.accelerator, folder)
-        checkpoint.trim_metrics(settings.metrics, stage.name, self.progress.step)
+        checkpoint.trim_metrics(run.metrics, stage.name, self.progress.step)
 
-    def run(self) -> None:
+    def train(self) -> None:
         """Train epoch by epoch until the last one, or until validation stops improving."""
-        with catch_interrupts() as asked, EpochBar(self.stage.name, self.accelerator) as bar:
+        quiet = not self.accelerator.is_main_process
+        with catch_interrupts() as signals, ProgressBar(self.stage.name, quiet=quiet) as bar:
             while not self.progress.finished:
-                self._epoch(bar, asked)
-                self._validate(bar)
+                mean_loss = self._train_epoch(bar, signals)
+                bar.print(self._validate(mean_loss))
                 checkpoint.save_checkpoint(self.accelerator, self.folder, self.progress.step)
         self.accelerator.end_training()
         checkpoint.finish_stage(
@@ -186,41 +142,43 @@ class _StageTraining:
         )
         self.accelerator.free_memory()
 
-    def _epoch(self, bar: EpochBar, asked: list[int]) -> None:
-        progress = self.progress
+    def _train_epoch(self, bar: ProgressBar, signals: list[int]) -> float:
+        """Return the mean loss of the steps, NaN where none was left to do."""
+        progress, num_steps = self.progress, len(self.order)
         self.order.epoch = progress.epoch
-        self.order.start = progress.step - progress.epoch * len(self.order)
-        bar.begin(progress.epoch, self.stage.settings.epochs, len(self.order), self.order.start)
+        self.order.start = progress.step - progress.epoch * num_steps
+        what = f"{self.stage.name} {progress.epoch + 1}/{self.settings.epochs}"
+        bar.restart(what, num_steps, self.order.start)
         self.stage.begin(self.model, progress.epoch)
         self.model.train()
-        saved = time.monotonic()
-        for batch in self.loader:
-            loss = self._step(batch)
-            bar.step(loss, self.schedule.get_last_lr()[0])
+        saved, total, mean_loss = time.monotonic(), 0.0, math.nan
+        for count, batch in enumerate(self.loader, 1):
+            loss, rate = self._step(batch), self.schedule.get_last_lr()[0]
+            total += loss
+            mean_loss = total / count
+            bar.update(self.order.start + count, note=f"loss {mean_loss:.4f} rate {rate:.1e}")
             if progress.step % 20 == 0:
-                self._log({"loss": loss, "rate": self.schedule.get_last_lr()[0]})
-            if asked:
+                self._log({"loss": loss, "rate": rate})
+            if signals:
                 checkpoint.save_checkpoint(self.accelerator, self.folder, progress.step)
                 raise StoppedError(
                     f"stopped in stage {self.stage.name} at step {progress.step}, "
                     "which is saved; the same command goes on from there"
                 )
-            if time.monotonic() - saved > 60 * self.settings.minutes:
+            if time.monotonic() - saved > 60 * self.run.minutes:
                 checkpoint.save_checkpoint(self.accelerator, self.folder, progress.step)
                 saved = time.monotonic()
+        return mean_loss
 
     def _step(self, batch: Batch) -> float:
         """Optimise once; what is random is a function of seed, stage and step alone."""
-        seeds = [self.settings.recipe.seed, len(self.stage.name), self.progress.step]
-        random = np.random.default_rng(seeds)
+        random = np.random.default_rng([self.run.seed, *self.stage.salt, self.progress.step])
         torch.manual_seed(int(random.integers(2**62)))
-        batch = drop_inputs(batch, self.settings.recipe, random)
+        batch = self.stage.vary(batch, random)
         with self.accelerator.autocast():
             loss = self.stage.loss(self.model, batch)
         self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(
-            self.model.parameters(), self.stage.settings.optimiser.clip
-        )
+        self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.optimiser.clip)
         self.optimiser.step()
         self.schedule.step()
         self.optimiser.zero_grad(set_to_none=True)
@@ -228,8 +186,9 @@ class _StageTraining:
         self.progress.step += 1
         return float(loss.detach())
 
-    def _validate(self, bar: EpochBar) -> None:
-        progress, early = self.progress, self.stage.settings.early
+    def _validate(self, mean_loss: float) -> str:
+        """Keep the weights if they are the best so far; return a line on what was measured."""
+        progress, early = self.progress, self.settings.early
         model = self.accelerator.unwrap_model(self.model)
         progress.epoch += 1
         with self.average.applied():
@@ -242,13 +201,17 @@ class _StageTraining:
                 if self.accelerator.is_main_process:
                     checkpoint.save_best_weights(model, self.folder)
         waited = progress.epoch - progress.best_epoch
-        progress.finished = waited >= early.patience or progress.epoch >= self.stage.settings.epochs
+        progress.finished = waited >= early.patience or progress.epoch >= self.settings.epochs
         self._log({"validation": dict(measured)})
-        bar.end(progress.epoch, measured, improved=not waited)
+        shown = ("loss", "macro_f1", "auroc")
+        values = " ".join(f"{name} {measured[name]:.4f}" for name in shown if name in measured)
+        loss = "" if math.isnan(mean_loss) else f"loss {mean_loss:.4f}, "
+        mark = "" if waited else " (best so far)"
+        return f"{self.stage.name} epoch {progress.epoch}: {loss}validation {values}{mark}"
 
     def _refuse_diverged(self, loss: float) -> None:
         if not math.isfinite(loss):
-            name, rate = self.stage.name, self.stage.settings.optimiser.rate
+            name, rate = self.stage.name, self.settings.optimiser.rate
             raise RecipeError(
                 f"training diverged: the validation loss of stage {name} is not finite at step "
                 f"{self.progress.step}; lower {name}.optimiser.rate, which is {rate:g}"
@@ -257,31 +220,25 @@ class _StageTraining:
     def _log(self, values: dict[str, Any]) -> None:
         if not self.accelerator.is_main_process:
             return
-        where = {
-            "stage": self.stage.name,
-            "epoch": self.progress.epoch,
-            "step": self.progress.step,
-        }
-        with self.settings.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**where, **values}) + "\n")
-        if self.settings.trackers:
+        stage, step = self.stage.name, self.progress.step
+        row = {"stage": stage, "epoch": self.progress.epoch, "step": step, **values}
+        with self.run.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        if self.run.trackers:
             flat = values.get("validation", values)
-            self.accelerator.log(
-                {f"{self.stage.name}/{name}": value for name, value in flat.items()},
-                step=self.progress.step,
-            )
+            self.accelerator.log({f"{stage}/{name}": flat[name] for name in flat}, step=step)
 
 
 @contextmanager
 def catch_interrupts() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM in a list, so that a step is never cut in two."""
-    asked: list[int] = []
+    caught: list[int] = []
     before = {
-        number: signal.signal(number, lambda given, _: asked.append(given))
+        number: signal.signal(number, lambda number, _: caught.append(number))
         for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
-        yield asked
+        yield caught
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -290,16 +247,3 @@ def catch_interrupts() -> Iterator[list[int]]:
 def choose_precision() -> str:
     """Return bf16 where the GPU computes in it, else full precision."""
     return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
-
-
-def _set_tower_rates(recipe: Recipe, model: Model, usual: float) -> dict[str, LayerwiseRate]:
-    """Return how fast each tower learns that does not start from scratch, by prefix."""
-    towers = {
-        "image_tower.": (recipe.image, model.image_tower),
-        "text_tower.": (recipe.text, model.text_tower),
-    }
-    return {
-        prefix: LayerwiseRate(section.rate or usual, section.layer_decay, count_blocks_above(tower))
-        for prefix, (section, tower) in towers.items()
-        if section is not None and tower is not None and section.source != "tiny"
-    }

@@ -1,7 +1,7 @@
 """AdamW with a rate for each group, its schedule, and a moving average of the weights."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,8 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from miko_clf.recipe.sections import OptimiserSection
 
-_Decay = Callable[[float], float]
-_DECAYS: dict[str, _Decay] = {
+_DECAYS: dict[str, Callable[[float], float]] = {
     "linear": lambda done: 1 - done,
     "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
     "constant": lambda done: 1.0,
@@ -40,24 +39,17 @@ class LayerwiseRate:
 
 
 def build_optimiser(
-    model: nn.Module,
-    settings: OptimiserSection,
-    pretrained: Iterable[str] | Mapping[str, LayerwiseRate] = (),
+    model: nn.Module, settings: OptimiserSection, rates: Mapping[str, LayerwiseRate]
 ) -> AdamW:
     """Return AdamW over what learns (Loshchilov and Hutter, 2019).
 
-    Parameters whose names start with one of `pretrained` learn at the pace it maps to, or at
-    `tower_rate`. Norms, biases, gates and embeddings do not decay.
+    Parameters whose names start with one of the prefixes in `rates` learn as fast as it says.
+    Norms, biases, gates and embeddings do not decay.
     """
-    paces = (
-        dict(pretrained)
-        if isinstance(pretrained, Mapping)
-        else dict.fromkeys(pretrained, LayerwiseRate(settings.tower_rate))
-    )
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            rate = _choose_rate(name, settings, paces)
+            rate = _choose_rate(name, settings, rates)
             flat = parameter.ndim < 2 or name.endswith(_EMBEDDINGS)
             decay = 0.0 if flat else settings.weight_decay
             groups.setdefault((rate, decay), []).append(parameter)
@@ -84,13 +76,10 @@ def build_schedule(optimiser: AdamW, settings: OptimiserSection, num_steps: int)
 
 
 def _choose_rate(
-    name: str, settings: OptimiserSection, paces: Mapping[str, LayerwiseRate]
+    name: str, settings: OptimiserSection, rates: Mapping[str, LayerwiseRate]
 ) -> float:
-    rate = next(
-        (pace.at(name.removeprefix(prefix)) for prefix, pace in paces.items()
-         if name.startswith(prefix)),
-        settings.rate,
-    )  # fmt: skip
+    own = (rates[p].at(name.removeprefix(p)) for p in rates if name.startswith(p))
+    rate = next(own, settings.rate)
     return rate * settings.gate_factor if name.endswith("gate") else rate
 
 

@@ -1,14 +1,18 @@
 """Which inputs a batch shows, in an arm or at random, and the logits of every post."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from miko_clf.fuse.build import Model
 from miko_clf.fuse.outputs import Batch
 from miko_clf.recipe.schema import Recipe
 from miko_clf.train.dataloader import EncodedDataset
+
+PREDICT_BATCH_SIZE = 64
 
 
 def drop_inputs(batch: Batch, recipe: Recipe, random: np.random.Generator) -> Batch:
@@ -36,9 +40,6 @@ def drop_inputs(batch: Batch, recipe: Recipe, random: np.random.Generator) -> Ba
     if "student" in batch:
         varied["student"] = batch["student"] & ~chance(recipe.fusion.slot_dropout)
     return varied
-
-
-PREDICT_BATCH_SIZE = 64
 
 
 def list_arms(recipe: Recipe) -> tuple[str, ...]:
@@ -70,23 +71,34 @@ def mask_for_arm(batch: Batch, arm: str) -> Batch:
 
 @torch.inference_mode()
 def predict_logits(
-    model: Model, feed: EncodedDataset, arm: str, without: tuple[str, ...] = ()
+    model: Model, dataset: EncodedDataset, arm: str, without: tuple[str, ...] = ()
 ) -> NDArray[np.float64]:
-    """Return (post, label) in the order of the feed; `without` names inputs to take away."""
+    """Return (post, label) in the order of the posts; `without` names inputs to take away."""
+    rows, parts = [], []
+    for indices, batch in iterate_batches(model, dataset):
+        seen = mask_inputs(mask_for_arm(batch, arm), without)
+        rows += indices
+        parts.append(model(seen).logits.double().cpu().numpy())
+    result = np.empty((len(rows), parts[0].shape[1]))
+    result[rows] = np.concatenate(parts)
+    return result
+
+
+def iterate_batches(
+    model: nn.Module, dataset: EncodedDataset, batch_size: int = PREDICT_BATCH_SIZE
+) -> Iterator[tuple[list[int], Batch]]:
+    """Yield every post once, posts of like length together, on the model's device.
+
+    With each batch come the indices of its posts. The model is in evaluation mode until the end.
+    """
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    order = np.argsort([feed.length(i) for i in range(len(feed))], kind="stable")
-    parts = []
-    for start in range(0, len(order), PREDICT_BATCH_SIZE):
-        batch = feed.batch(order[start : start + PREDICT_BATCH_SIZE].tolist())
-        batch = mask_inputs(mask_for_arm(batch, arm), without)
-        batch = {name: tensor.to(device) for name, tensor in batch.items()}
-        parts.append(model(batch).logits.double().cpu().numpy())
+    order = np.argsort([dataset.length(i) for i in range(len(dataset))], kind="stable").tolist()
+    for start in range(0, len(order), batch_size):
+        indices = order[start : start + batch_size]
+        yield indices, {k: v.to(device) for k, v in dataset.batch(indices).items()}
     model.train(was_training)
-    result = np.empty((len(order), parts[0].shape[1]))
-    result[order] = np.concatenate(parts)
-    return result
 
 
 def mask_inputs(batch: Batch, names: tuple[str, ...]) -> Batch:

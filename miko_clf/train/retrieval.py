@@ -15,9 +15,9 @@ from miko_clf.fuse.classifier import NeighbourVote
 from miko_clf.fuse.outputs import Batch, ModelOutput
 from miko_clf.recipe.sections import RetrievalSection
 from miko_clf.train.dataloader import EncodedDataset
+from miko_clf.train.predict import iterate_batches
 
 NO_NEIGHBOUR = -1  # row of a post that has no such neighbour
-_BATCH_SIZE = 64
 _CHUNK = 512  # rows of the matrix of all similarities that are in memory at a time
 MAX_EMBEDDING_WIDTH = 8192  # channels of an embedding that is worth keeping for every training post
 
@@ -25,43 +25,36 @@ MAX_EMBEDDING_WIDTH = 8192  # channels of an embedding that is worth keeping for
 class RetrievalContrast:
     """The positive and the negative of every training post, found anew in each epoch.
 
-    `feed` holds the training posts. The state, checkpointed, is all that a killed run needs to go
+    `train` holds the training posts. The state, checkpointed, is all that a killed run needs to go
     on bit for bit.
     """
 
-    def __init__(self, settings: RetrievalSection, feed: EncodedDataset) -> None:
+    def __init__(self, settings: RetrievalSection, train: EncodedDataset) -> None:
         self.settings = settings
-        self.feed = feed
-        _, kinds = np.unique(np.asarray(feed.labels), axis=0, return_inverse=True)
+        self.train = train
+        _, kinds = np.unique(np.asarray(train.labels), axis=0, return_inverse=True)
         self.labels = torch.from_numpy(kinds.reshape(-1).astype(np.int64))
-        self.groups = _number_names(post.group for post in feed.posts)
-        texts = (
-            collapse_whitespace(post.text).casefold() if post.text else None for post in feed.posts
+        posts = train.posts
+        self.groups = _number_names(post.group for post in posts)
+        self.texts = _number_names(
+            collapse_whitespace(post.text).casefold() if post.text else None for post in posts
         )
-        self.texts = _number_names(texts)
         self.epoch = -1
-        self.positive = torch.full((len(feed),), NO_NEIGHBOUR)
-        self.negative = torch.full((len(feed),), NO_NEIGHBOUR)
+        self.positive = torch.full((len(train),), NO_NEIGHBOUR)
+        self.negative = torch.full((len(train),), NO_NEIGHBOUR)
 
     def begin(self, model: nn.Module, epoch: int) -> None:
         """Find the neighbours by the model as it is; nothing where the epoch has them already."""
         if epoch == self.epoch:
             return
-        embeddings = embed_posts(model, self.feed)
-        device = embeddings.device
-        self.positive, self.negative = (
-            rows.cpu()
-            for rows in find_contrast_pairs(
-                embeddings,
-                self.labels.to(device),
-                self.groups.to(device),
-                self.texts.to(device),
-            )
-        )
+        embeddings = embed_posts(model, self.train)
+        numbers = (self.labels, self.groups, self.texts)
+        pairs = find_contrast_pairs(embeddings, *(part.to(embeddings.device) for part in numbers))
+        self.positive, self.negative = (rows.cpu() for rows in pairs)
         self.epoch = epoch
 
     def loss(self, model: nn.Module, fused: ModelOutput, rows: Int[Tensor, " post"]) -> Tensor:
-        """Return the weighted contrast of a batch, whose posts are `rows` of the feed.
+        """Return the weighted contrast of a batch, whose posts are `rows` of the training set.
 
         A post that has no positive or no negative counts as zero.
         """
@@ -72,14 +65,14 @@ class RetrievalContrast:
         if not here.any():
             return fused.embedding.sum() * 0
         anchor = fused.embedding[here.to(fused.embedding.device)]
-        near, far = (self._encode(model, found[here]) for found in (positive, negative))
+        near, far = (self._encode(model, rows[here]) for rows in (positive, negative))
         total = compute_contrast_loss(anchor, near, far, self.settings.margin)
         return self.settings.weight * total * int(here.sum()) / len(rows)
 
     def vote(self, model: nn.Module, num_labels: int) -> NeighbourVote:
         """Return the vote of the training posts, as the trained model sees them."""
-        embeddings = embed_posts(model, self.feed)
-        labels = torch.tensor(self.feed.labels, device=embeddings.device)
+        embeddings = embed_posts(model, self.train)
+        labels = torch.tensor(self.train.labels, device=embeddings.device)
         return NeighbourVote(
             embeddings,
             labels,
@@ -98,33 +91,25 @@ class RetrievalContrast:
         self.positive, self.negative = state["positive"].cpu(), state["negative"].cpu()
 
     def _encode(self, model: nn.Module, rows: Tensor) -> Tensor:
-        fused: ModelOutput = model(_make_batch(model, self.feed, rows.tolist()))
-        assert fused.embedding is not None
-        return fused.embedding
+        device = next(model.parameters()).device
+        batch = self.train.batch(rows.tolist())
+        return _embed_batch(model, {k: v.to(device) for k, v in batch.items()})
 
 
 @torch.no_grad()
-def embed_posts(model: nn.Module, feed: EncodedDataset) -> Float[Tensor, "post width"]:
-    """Return the embedding of every post, in the order of the feed.
+def embed_posts(model: nn.Module, dataset: EncodedDataset) -> Float[Tensor, "post width"]:
+    """Return the embedding of every post, in their order.
 
     Raises `RecipeError` where it is too wide to be kept for each.
     """
-    was_training = model.training
-    model.eval()
-    order = np.argsort([feed.length(index) for index in range(len(feed))], kind="stable")
-    parts = []
-    for start in range(0, len(order), _BATCH_SIZE):
-        fused: ModelOutput = model(
-            _make_batch(model, feed, order[start : start + _BATCH_SIZE].tolist())
-        )
-        assert fused.embedding is not None
-        _check_width(fused.embedding.shape[1])
-        parts.append(fused.embedding.float())
-    model.train(was_training)
-    sorted_rows = torch.cat(parts)
-    result = torch.empty_like(sorted_rows)
-    result[torch.from_numpy(order).to(result.device)] = sorted_rows
-    return result
+    rows, parts = [], []
+    for indices, batch in iterate_batches(model, dataset):
+        embedding = _embed_batch(model, batch)
+        _check_width(embedding.shape[1])
+        rows += indices
+        parts.append(embedding.float())
+    embeddings = torch.cat(parts)
+    return embeddings[np.argsort(rows)]
 
 
 def find_contrast_pairs(
@@ -167,26 +152,22 @@ def compute_contrast_loss(
 def _find_nearest(
     near: Float[Tensor, "row post"], allowed: Bool[Tensor, "row post"]
 ) -> Int[Tensor, " row"]:
-    found = near.masked_fill(~allowed, -torch.inf).argmax(1)
-    return torch.where(allowed.any(1), found, NO_NEIGHBOUR)
+    nearest = near.masked_fill(~allowed, -torch.inf).argmax(1)
+    return torch.where(allowed.any(1), nearest, NO_NEIGHBOUR)
 
 
 def _number_names(names: Iterable[Hashable | None]) -> Int[Tensor, " post"]:
     """Return a number for each name, the same for the same one; who has none stands alone."""
     numbers: dict[Hashable, int] = {}
-    known = ((place, name) for place, name in enumerate(names))
-    return torch.tensor(
-        [
-            numbers.setdefault((place,) if name is None else name, len(numbers))
-            for place, name in known
-        ]
-    )
+    keys = ((place,) if name is None else name for place, name in enumerate(names))
+    return torch.tensor([numbers.setdefault(key, len(numbers)) for key in keys])
 
 
-def _make_batch(model: nn.Module, feed: EncodedDataset, rows: list[int]) -> Batch:
-    device = next(model.parameters()).device
-    batch = feed.batch(rows)
-    return {k: v.to(device) for k, v in batch.items() if k not in ("written_ids", "written_mask")}
+def _embed_batch(model: nn.Module, batch: Batch) -> Float[Tensor, "post width"]:
+    """Return the embeddings of a batch, whose rationales are not written."""
+    fused: ModelOutput = model({k: v for k, v in batch.items() if not k.startswith("written_")})
+    assert fused.embedding is not None
+    return fused.embedding
 
 
 def _check_width(width: int) -> None:

@@ -5,6 +5,15 @@ import math
 from pathlib import Path
 
 import pytest
+from generator_scores import (
+    _ALL_RELATIONS,
+    BertScore,
+    IntentionWriter,
+    benchmark_generators,
+    list_writers,
+    print_benchmark,
+    write_benchmark,
+)
 from rich.console import Console
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torchmetrics.functional.text.bert import bert_score
@@ -13,15 +22,6 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from miko_clf.data.post import Intention, Post
 from miko_clf.distil.relations import make_sentence
 from miko_clf.errors import DistilError, EncoderError
-from miko_clf.evaluate.bert_score import BertScore
-from miko_clf.evaluate.generator_benchmark import (
-    _ALL_RELATIONS,
-    IntentionWriter,
-    benchmark_generators,
-    list_writers,
-    print_benchmark,
-    write_benchmark,
-)
 
 WORDS = ["warn", "others", "share", "the", "picture", "go", "home", "again", "and", "laugh"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from miko_clf.data.dataset import open_folder
-from miko_clf.pipeline import FitOptions, fit
+from miko_clf.pipeline import fit
 from miko_clf.recipe.schema import Recipe
 from tests.support import checkpoints
 from tests.support.command_line import assert_one_line_error, run_command
@@ -70,7 +70,7 @@ def test_what_was_said_goes_on_into_training(kb: Path, world: Path, small: Recip
             "task": small.task.model_copy(update={"epochs": 1}),
         }
     )
-    made = fit(recipe, open_folder(out), FitOptions(out=tmp_path / "bundle"))
+    made = fit(recipe, open_folder(out), tmp_path / "bundle")
     assert "intention" in [leak["name"] for leak in json.loads(_text(made))["leaks"]]
 
 

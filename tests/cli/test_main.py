@@ -134,7 +134,7 @@ def test_a_stopped_command_says_so_and_exits_with_130(
     error: BaseException,
     line: str,
 ):
-    def stopped(*_: object) -> None:
+    def stopped(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(pipeline, "fit", stopped)
@@ -235,5 +235,5 @@ def test_help_lists_every_command_and_version_is_the_packages():
 
 
 def test_the_public_names_come_without_torch_until_they_need_it():
-    code = "import sys, miko_clf; miko_clf.load, miko_clf.score; assert 'torch' not in sys.modules"
+    code = "import sys, miko_clf; miko_clf.load, miko_clf.push; assert 'torch' not in sys.modules"
     assert run_python("-c", code) == Ended(0, "", "")

@@ -99,19 +99,22 @@ def test_fit_passes_its_words_on_and_lists_what_it_skipped(
 ):
     rows = [POST, {"id": "b"}, {"id": "c", "text": "so kind", "label": "mocking"}]
     write_posts_file(tmp_path / "train.jsonl", *rows)
-    plans, labels = [], []
+    options, labels = [], []
 
-    def fit(recipe: Recipe, data: PostSplits, plan: pipeline.FitOptions) -> Path:
-        plans.append(plan)
+    def fit(recipe: Recipe, data: PostSplits, out: Path, **rest: object) -> Path:
+        options.append(rest)
         labels.extend(post.label for post in data.read("train"))
-        return plan.out
+        return out
 
     monkeypatch.setattr(pipeline, "fit", fit)
     out = tmp_path / "out"
     words = ["--skip-bad", "--no-cache", "--label-map", "mocking=sarcastic", "--minutes", "2.5"]
     ended = run_command("fit", "tiny", "--data", tmp_path, "--out", out, *words, "--positive", "1")
     assert ended.code == 0
-    assert plans == [pipeline.FitOptions(out, cache=None, positive="1", minutes=2.5)]
+    assert options == [
+        {"cache": None, "positive": "1", "overwrite": False, "minutes": 2.5, "trackers": [],
+         "leaks": False}
+    ]  # fmt: skip
     assert labels == ["sarcastic", "sarcastic"]
     assert f"miko-clf export {out}" in ended.out
     skipped = json.loads((tmp_path / "out.skipped.json").read_text())

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from miko_clf.data import dataset
+from miko_clf import progress
 from miko_clf.data.dataset import open_folder
 from miko_clf.data.labels import find_questions
 from miko_clf.data.post import Post
@@ -175,7 +175,7 @@ def test_an_image_that_does_not_decode_is_named_with_its_line(content, tmp_path)
 
 def test_a_long_check_shows_a_bar_on_a_terminal_alone(tmp_path, monkeypatch, capsys):
     write(tmp_path / "train.jsonl", post("a"))
-    monkeypatch.setattr(dataset, "_PATIENCE", -1.0)
+    monkeypatch.setattr(progress, "DELAY", -1.0)
     open_folder(tmp_path).read("train")
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)

@@ -136,10 +136,13 @@ def test_answers_become_arrays_and_what_a_post_is_silent_on_is_not_known() -> No
         posts({"tone": "sarcastic", "harm": ("sex",)}, {"harm": ()}, None), ASKED, "", ""
     )
     assert truth.known.tolist() == [[True, True], [False, True], [False, False]]
-    tone, harm = truth.parts()
+    tone, harm = truth.split_by_question()
     assert (tone.rows.tolist(), tone.truth.tolist(), tone.span) == ([0], [1], slice(0, 2))
     assert (harm.rows.tolist(), harm.truth.tolist()) == ([0, 1], [[0, 1], [0, 0]])
-    assert encode_labels(posts("b", None), make_single_choice("ab"), "", "").choices() == [1, -1]
+    assert encode_labels(posts("b", None), make_single_choice("ab"), "", "").list_choices() == [
+        1,
+        -1,
+    ]
 
 
 def test_questions_come_back_from_json_and_one_choice_is_a_plain_list() -> None:

@@ -14,14 +14,19 @@ from tests.support.audited_posts import FEW_EXAMPLES, make_partition
 @given(st.integers(1, 12).flatmap(
     lambda n: st.tuples(st.just(n), st.lists(st.tuples(*[st.integers(0, n - 1)] * 2)))
 ))  # fmt: skip
-def test_joined_things_are_the_connected_components(
+def test_united_things_are_the_connected_components(
     drawn: tuple[int, list[tuple[int, int]]],
 ) -> None:
     num_things, pairs = drawn
-    joined = DisjointSets(num_things)
-    for one, other in pairs:
-        joined.join(one, other)
-    ones, others = [one for one, _ in pairs], [other for _, other in pairs]
-    graph = coo_array((np.ones(len(pairs)), (ones, others)), shape=(num_things, num_things))
+    groups = DisjointSets([()] * num_things)
+    for first, second in pairs:
+        groups.union(first, second)
+    firsts, seconds = [first for first, _ in pairs], [second for _, second in pairs]
+    graph = coo_array((np.ones(len(pairs)), (firsts, seconds)), shape=(num_things, num_things))
     _, expected = connected_components(graph, directed=False)
-    assert make_partition(joined.groups()) == make_partition(expected)
+    assert make_partition(groups.find_all()) == make_partition(expected)
+
+
+def test_things_that_share_a_mark_over_any_chain_are_one_group_named_by_its_lowest() -> None:
+    groups = DisjointSets([["b"], ["a"], [], ["a", "b"], ["c"]])
+    assert groups.find_all().tolist() == [0, 0, 2, 0, 4]

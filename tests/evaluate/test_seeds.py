@@ -7,11 +7,11 @@ from miko_clf.evaluate.bootstrap import bootstrap_scores
 from miko_clf.evaluate.seeds import (
     SeedMetric,
     SeedPredictions,
-    compare_seeds,
     estimate_difference,
     summarise_seeds,
 )
 from miko_clf.intervals import draw_resamples
+from tests.support.predictions import subtract_seeds
 
 
 def scores(truth: np.ndarray, right: float, seed: int) -> SeedPredictions:
@@ -58,7 +58,7 @@ def test_a_difference_that_no_resample_moves_is_no_certainty() -> None:
     truth = np.array([0, 1])
     right = SeedPredictions(np.array([[0.9, 0.1], [0.1, 0.9]]), 0.5)
     wrong = SeedPredictions(right.probabilities[::-1], 0.5)
-    found = compare_seeds([right], [wrong], truth, positive=1, metric="accuracy")
+    found = subtract_seeds([right], [wrong], truth, "accuracy")
     assert found.value == 1
     assert np.isnan(found[1:]).all()
     assert summarise_seeds([right] * 2, truth, positive=1)["accuracy"][0::2] == (1, 1)
@@ -98,8 +98,8 @@ def test_the_smallest_that_shows_is_found_four_times_in_five_among_its_family(fa
 def test_a_better_system_differs_and_the_sign_says_how(truth: np.ndarray) -> None:
     good = [scores(truth, 0.95, seed) for seed in range(3)]
     bad = [scores(truth, 0.6, seed) for seed in range(3)]
-    found = compare_seeds(good, bad, truth, positive=1, num_resamples=100)
-    back = compare_seeds(bad, good, truth, positive=1, num_resamples=100)
+    found = subtract_seeds(good, bad, truth, "macro_f1")
+    back = subtract_seeds(bad, good, truth, "macro_f1")
     assert 0 < found.low < found.value < found.high
     assert back.value == pytest.approx(-found.value)
 

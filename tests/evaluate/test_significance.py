@@ -11,11 +11,11 @@ from miko_clf.evaluate import significance
 from miko_clf.evaluate.seeds import (
     SeedMetric,
     SeedPredictions,
-    compare_seeds,
     estimate_difference,
     measure_seeds,
 )
 from miko_clf.intervals import draw_resamples
+from tests.support.predictions import subtract_seeds
 
 
 def scored(positive: np.ndarray) -> SeedPredictions:
@@ -75,7 +75,7 @@ def test_identical_predictions_give_p_of_one_and_an_interval_at_zero() -> None:
     truth = np.random.default_rng(0).integers(0, 2, 80)
     seeds = [right(truth, 0.8, seed) for seed in range(3)]
     for metric in ("macro_f1", "auroc"):
-        assert compare_seeds(seeds, seeds, truth, positive=1, metric=metric)[:4] == (0, 0, 0, 1)
+        assert subtract_seeds(seeds, seeds, truth, metric)[:4] == (0, 0, 0, 1)
         assert (
             significance.compute_permutation_p(seeds, seeds, truth, positive=1, metric=metric) == 1
         )

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import miko_clf
+from miko_clf.data.dataset import open_folder
 from miko_clf.data.post import Post
 from miko_clf.data.splits import fingerprint_posts
-from miko_clf.errors import BundleError
+from miko_clf.errors import BundleError, MikoError
 from miko_clf.experiment import compare, design
 from miko_clf.experiment.design import Experiment, PostSource
 from tests.support.command_line import run_command as miko
@@ -50,6 +52,22 @@ def test_what_is_done_is_not_done_again(done: Path, world: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (done / "trials").rglob("*")}
     assert compare_small(world, done).code == 0
     assert {path: path.stat().st_mtime_ns for path in (done / "trials").rglob("*")} == before
+
+
+def test_compare_called_from_python_is_the_same_comparison(done: Path, world: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (done / "trials").rglob("*")}
+    choice = {"arms": ["with", "shuffled"], "seeds": 1, "leaks": True, "num_resamples": 50}
+    report = miko_clf.compare(SMALL_RECIPE, open_folder(world / "sarcasm"), done, **choice)
+    assert {path: path.stat().st_mtime_ns for path in (done / "trials").rglob("*")} == before
+    assert [row.arm for row in report.rows] == ["with", "shuffled"]
+    written = json.loads((done / "report" / "report.json").read_text())
+    assert written["findings"]["comparison"]["words"] == report.findings["comparison"]["words"]
+
+
+@pytest.mark.parametrize("wrong", [{"seeds": 0}, {"folds": 1}])
+def test_what_leaves_nothing_to_compare_is_said(tmp_path: Path, wrong: dict[str, int]) -> None:
+    with pytest.raises(MikoError, match="two folds or none, are needed"):
+        miko_clf.compare("tiny", tmp_path, tmp_path / "out", **wrong)
 
 
 def test_a_lost_score_is_made_again_from_its_bundle(done: Path, world: Path) -> None:
@@ -114,7 +132,7 @@ def test_a_threshold_is_taken_as_it_is_and_half_where_there_is_none(
     tmp_path: Path, threshold: float | None, decided: int
 ) -> None:
     experiment = kept(tmp_path, threshold)
-    (arm,) = compare.collect_arms(tmp_path, experiment, "val", POSTS)
+    _, (arm,) = compare.collect_arms(tmp_path, experiment, "val", POSTS)
     np.testing.assert_array_equal(arm.seeds[0].decided(1), np.full(len(POSTS), decided))
 
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from miko_clf.data.dataset import open_folder
+from miko_clf.data.readers import SkipReport
 from miko_clf.errors import BundleError, RecipeError
 from miko_clf.experiment import design
 from miko_clf.experiment.design import Experiment, PostSource, list_systems
@@ -59,6 +61,26 @@ def test_an_experiment_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert design.read_experiment(tmp_path / "new") == experiment
     with pytest.raises(BundleError, match="other arms and folds"):
         design.claim_experiment(tmp_path / "new", Experiment(("tiny",), source, seeds=4), {})
+
+
+def test_a_recipe_that_is_no_file_is_kept_whole(tmp_path: Path) -> None:
+    recipe = recipes.load_recipe("tiny", {"name": "my, own", "fusion.layers": 3})
+    source = design.write_recipe_source(recipe)
+    experiment = Experiment((source, "tiny"), PostSource("posts"), seeds=1)
+    design.claim_experiment(tmp_path / "run", experiment, {})
+    systems = design.read_experiment(tmp_path / "run").systems()
+    assert systems[0].recipe == recipe
+    assert {system.label for system in systems} == {"my, own", "tiny"}
+    with pytest.raises(RecipeError, match="given twice"):
+        list_systems([source, source])
+
+
+def test_a_folder_is_read_again_as_it_was_opened(world: Path) -> None:
+    path = world / "sarcasm"
+    assert PostSource.of(path) == PostSource.of(open_folder(path)) == PostSource(str(path))
+    opened = open_folder(path, label_map={"b": "x", "a": "x"}, split_seed=3, report=SkipReport())
+    source = PostSource(str(path), (("a", "x"), ("b", "x")), split_seed=3, skip_bad=True)
+    assert PostSource.of(opened) == PostSource.of(source) == source
 
 
 def test_systems_keep_folders_of_their_own(tmp_path: Path) -> None:

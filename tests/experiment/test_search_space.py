@@ -73,7 +73,7 @@ def test_a_key_or_value_that_the_recipe_refuses_is_one_line_before_anything_is_w
     ended = miko("sweep", "tiny", "--data", tmp_path, "--out", out, "--range", text)
     assert_one_line_error(ended)
     with pytest.raises(RecipeError, match=says):
-        search(out, text).check()
+        search(out, text).check_ranges()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -13,21 +13,20 @@ import pytest
 import torch
 
 from miko_clf import bundle as bundles
-from miko_clf import pipeline
-from miko_clf.cli.sweep import SWEEP_METRICS
+from miko_clf.cli.compare import SWEEP_METRICS
 from miko_clf.data.dataset import open_folder
 from miko_clf.data.post import Post
 from miko_clf.data.splits import PostsInMemory
 from miko_clf.errors import BundleError, PostError, RecipeError
 from miko_clf.experiment import search_space, sweep
 from miko_clf.experiment.sweep import (
-    SWEEP_STOPPED,
     Sweep,
     claim_sweep,
     measure_importances,
     read_sweep_trials,
     run_sweep,
 )
+from miko_clf.experiment.trial import STOPPED
 from miko_clf.recipe import schema as recipes
 from miko_clf.recipe.sections import EarlyStoppingSection
 from miko_clf.train.loop import StoppedError
@@ -58,12 +57,12 @@ def planted(number: int, params: Mapping[str, search_space.SearchValue]) -> list
 def test_the_planted_best_is_found_and_kept_and_what_matters_is_said(tmp_path: Path) -> None:
     plan = search(tmp_path, trials=40)
     tried = run_sweep(plan, planted)
-    best = plan.best(tried)
+    best = plan.find_best(tried)
     assert best is not None
     assert best.value == max(one.value for one in tried) > 0.97
     assert best.params["fusion.layers"] == 3
     kept = recipes.load_recipe(tmp_path / "best.yaml")
-    assert kept == plan.recipe_of(best.params)
+    assert kept == plan.make_recipe(best.params)
     assert kept.task.optimiser.decay == "cosine"
     shares = measure_importances(plan, tried)
     assert sum(shares.values()) == pytest.approx(1)
@@ -73,7 +72,7 @@ def test_the_planted_best_is_found_and_kept_and_what_matters_is_said(tmp_path: P
 
 def test_a_loss_is_made_small(tmp_path: Path) -> None:
     plan = search(tmp_path, "fusion.dropout=0.0..0.9", trials=25, metric="loss")
-    best = plan.best(run_sweep(plan, lambda _, params: [params["fusion.dropout"]]))
+    best = plan.find_best(run_sweep(plan, lambda _, params: [params["fusion.dropout"]]))
     assert best is not None
     assert best.params["fusion.dropout"] < 0.05
 
@@ -128,14 +127,13 @@ def test_a_sweep_that_was_killed_goes_on_with_the_same_values_to_the_same_end(
     code = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from miko_clf.experiment.ranges import read_all\n"
-        "from miko_clf.experiment.record import Sweep\n"
-        "from miko_clf.experiment.sweep import sweep\n"
+        "from miko_clf.experiment.search_space import parse_ranges\n"
+        "from miko_clf.experiment.sweep import Sweep, run_sweep\n"
         "def worth(number, params):\n"
         "    if number == 12:\n"
         "        os.kill(os.getpid(), 9)\n"
         "    return [params['fusion.dropout'] * params['fusion.layers']]\n"
-        f"sweep(Sweep(Path(sys.argv[1]), 'tiny', read_all({RANGES}), 15), worth)\n"
+        f"run_sweep(Sweep(Path(sys.argv[1]), 'tiny', parse_ranges({RANGES}), 15), worth)\n"
     )
     assert run_python("-c", code, str(tmp_path / "a")).code == -signal.SIGKILL
     left = read_sweep_trials(tmp_path / "a")
@@ -160,7 +158,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(tmp_path: Path) -> None:
     def worth(number: int, params: Mapping[str, search_space.SearchValue]) -> list[float]:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt, match=SWEEP_STOPPED):
+    with pytest.raises(KeyboardInterrupt, match=STOPPED):
         run_sweep(search(tmp_path), worth)
 
 
@@ -203,21 +201,21 @@ def test_seeds_are_averaged_and_the_bundle_of_the_best_alone_is_kept(
 ) -> None:
     trained: list[tuple[str, int]] = []
 
-    def fit(recipe: recipes.Recipe, data: object, how: pipeline.FitOptions) -> None:
+    def fit(recipe: recipes.Recipe, data: object, place: Path, **_: object) -> None:
         if recipe.fusion.layers == 4:
             raise torch.OutOfMemoryError("no room")
-        trained.append((how.out.parent.name, recipe.seed))
-        how.out.mkdir(parents=True)
+        trained.append((place.parent.name, recipe.seed))
+        place.mkdir(parents=True)
         value = {"auroc": 0.1 * recipe.fusion.layers + 0.02 * recipe.seed}
         line = json.dumps({"stage": "task", "validation": value})
-        (how.out / bundles.METRICS_FILE).write_text(line)
-        (how.out / bundles.RECIPE_FILE).write_text(recipes.dump_recipe(recipe))
+        (place / bundles.METRICS_FILE).write_text(line)
+        (place / bundles.RECIPE_FILE).write_text(recipes.dump_recipe(recipe))
 
     monkeypatch.setattr(sweep, "fit", fit)
     out = tmp_path / "out"
     plan = search(out, "fusion.layers=1..4", trials=12, metric="auroc", seeds=2)
     tried = sweep.tune_recipe(plan, open_folder(world / "sarcasm"), None)
-    best = plan.best(tried)
+    best = plan.find_best(tried)
     assert best is not None
     assert best.by_seed == pytest.approx((0.3, 0.32))
     assert best.value == pytest.approx(0.31)
@@ -234,18 +232,18 @@ def test_a_trial_that_was_stopped_goes_on_in_its_folder_with_the_seed_it_was_at(
 ) -> None:
     asked: list[tuple[recipes.Recipe, Path]] = []
 
-    def fit(recipe: recipes.Recipe, data: object, how: pipeline.FitOptions) -> None:
-        asked.append((recipe, how.out))
+    def fit(recipe: recipes.Recipe, data: object, place: Path, **_: object) -> None:
+        asked.append((recipe, place))
         if len(asked) == 2:
             raise StoppedError("stopped at step 3")
-        how.out.mkdir(parents=True)
+        place.mkdir(parents=True)
         line = json.dumps({"stage": "task", "validation": {"auroc": 0.5}})
-        (how.out / bundles.METRICS_FILE).write_text(line)
+        (place / bundles.METRICS_FILE).write_text(line)
 
     monkeypatch.setattr(sweep, "fit", fit)
     data = open_folder(world / "sarcasm")
     plan = search(tmp_path / "out", trials=1, metric="auroc", seeds=2)
-    with pytest.raises(KeyboardInterrupt, match=SWEEP_STOPPED):
+    with pytest.raises(KeyboardInterrupt, match=STOPPED):
         sweep.tune_recipe(plan, data, None)
     sweep.tune_recipe(plan, data, None)
     assert [recipe.seed for recipe, _ in asked] == [0, 1, 1]

@@ -242,7 +242,7 @@ def test_a_recipe_says_how_a_bundle_calibrates_and_decides(
     (found,) = fit_calibrations(recipe, val.model, feed(val, posts["val"], "val"))
     assert found.method == method
     assert found.aim == ThresholdAim(name="recall_at_false_positive_rate", value=0.4)
-    (truth,) = (part.truth for part in val.feed.truth.parts())
+    (truth,) = (part.truth for part in val.feed.truth.split_by_question())
     for arm in ARMS:
         stated = calibrate_logits(val.logits(arm), val.bundle.questions, [found])
         decided = metrics.decide_labels(stated, positive=1, threshold=found.thresholds[arm])

@@ -59,8 +59,8 @@ def test_a_post_without_an_image_scores_the_same_in_torch_and_onnx(
     assert not batch["image_present"].any()
     with torch.inference_mode():
         wanted = model(batch).logits.numpy()
-    assert np.abs(graphs.whole(batch) - wanted).max() <= 1e-4
-    assert np.abs(graphs.split(batch) - wanted).max() <= 1e-4
+    assert np.abs(graphs.run("model", batch)[0] - wanted).max() <= 1e-4
+    assert np.abs(graphs.run_split(batch) - wanted).max() <= 1e-4
 
 
 def test_parity_walks_over_every_pattern_batch_and_length(

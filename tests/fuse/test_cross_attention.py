@@ -18,7 +18,7 @@ from miko_clf.fuse.layers import FusionLayer, GatedReader, NullToken
 from miko_clf.fuse.rationale_decoder import RationaleDecoder
 from miko_clf.recipe import schema as recipes
 from miko_clf.recipe.schema import Recipe
-from miko_clf.train.losses import compute_alignment_loss, compute_class_weights
+from miko_clf.train.stages import compute_alignment_loss, compute_class_weights
 from miko_clf.train.predict import drop_inputs, mask_for_arm, mask_inputs
 from tests.support import checkpoints
 

@@ -29,7 +29,7 @@ from miko_clf.errors import MikoError
 from miko_clf.serve import batching
 from miko_clf.serve.app import make_app, serve_bundle
 from miko_clf.serve.batching import MAX_WAITING_POSTS, Batcher
-from miko_clf.serve.engine import PreparedPost
+from miko_clf.serve.engine import Engine, PreparedPost
 from miko_clf.serve.postprocess import Score
 from miko_clf.serve.schemas import MAX_BODY_BYTES
 
@@ -39,7 +39,7 @@ INTENTION = {"relation": "xIntent", "text": "to mock the host"}
 
 @pytest.fixture(scope="module")
 def client(bundle: Path) -> Iterator[TestClient]:
-    with TestClient(make_app(bundle, threads=1)) as client:
+    with TestClient(make_app(Engine.open(bundle, threads=1))) as client:
         _await(lambda: client.get("/health/ready").status_code == 200)
         yield client
 
@@ -215,8 +215,8 @@ def test_a_full_queue_is_429_and_says_when_to_come_back(
 
 
 def test_before_it_is_warm_and_while_it_drains_the_server_is_503(bundle: Path) -> None:
-    cold = TestClient(make_app(bundle, threads=1))  # never started
-    draining = TestClient(make_app(bundle, threads=1, stopping=lambda: True))
+    cold = TestClient(make_app(Engine.open(bundle, threads=1)))  # never started
+    draining = TestClient(make_app(Engine.open(bundle, threads=1), stopping=lambda: True))
     for client, code in ((cold, "not_ready"), (draining, "draining")):
         assert client.get("/health/live").json() == {"status": "live"}
         _check_refused(client.get("/health/ready"), 503, code)
@@ -287,8 +287,12 @@ CHECKS = [not_a_server_error, status_code_conformance, response_schema_conforman
 @contextmanager
 def run_server(bundle: Path) -> Iterator[tuple[Popen[str], str]]:
     """Give a server's process and address."""
-    call = f"serve(Path({str(bundle)!r}), port=0, threads=1)"
-    code = f"from pathlib import Path\nfrom miko_clf.serve.app import serve\n{call}"
+    code = (
+        "from pathlib import Path\n"
+        "from miko_clf.serve.app import serve_bundle\n"
+        "from miko_clf.serve.engine import Engine\n"
+        f"serve_bundle(Engine.open(Path({str(bundle)!r}), threads=1), port=0)"
+    )
     with Popen([sys.executable, "-c", code], stdout=PIPE, stderr=PIPE, text=True) as process:
         try:
             line = process.stdout.readline()
@@ -303,9 +307,9 @@ def test_a_taken_port_is_said_in_one_line(bundle: Path) -> None:
     with run_server(bundle) as (_, address):
         port = int(address.rpartition(":")[2])
         with pytest.raises(MikoError, match=f"cannot listen on 127.0.0.1 port {port}: Address"):
-            serve_bundle(bundle, port=port)
+            serve_bundle(Engine.open(bundle, threads=1), port=port)
     with pytest.raises(MikoError, match="port 99999"):
-        serve_bundle(bundle, port=99_999)
+        serve_bundle(Engine.open(bundle, threads=1), port=99_999)
 
 
 def test_on_sigterm_requests_under_way_are_answered_and_the_process_exits_0(bundle: Path) -> None:

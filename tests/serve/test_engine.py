@@ -1,4 +1,4 @@
-"""Scoring without torch: one post or many, from Python or from a file, what is refused."""
+"""Posts to scores by the graph of a bundle, without torch, and what is refused."""
 
 import json
 import shutil
@@ -14,9 +14,8 @@ import pytest
 from miko_clf import manifest
 from miko_clf.data.post import Intention, Post
 from miko_clf.data.readers import read_posts
-from miko_clf.errors import BundleError, DeviceError, MikoError, PostError
+from miko_clf.errors import BundleError, DeviceError, MikoError
 from miko_clf.serve.engine import Engine, list_heavy_cpu_operators, open_session
-from miko_clf.serve.offline import ScoringSummary, score_file
 from miko_clf.serve.postprocess import Score
 
 
@@ -184,7 +183,7 @@ import socket, sys
 from pathlib import Path
 def closed(*_, **__): raise OSError("closed")
 socket.socket.connect = socket.getaddrinfo = closed
-import miko_clf.serve.app, miko_clf.serve.shards
+import miko_clf.serve.app, miko_clf.serve.offline
 from miko_clf.data.post import Post
 from miko_clf.serve.engine import Engine
 assert Engine.open(Path({str(bundle)!r})).score([Post(id="a", text="x")])
@@ -193,73 +192,3 @@ print(sorted(heavy & sys.modules.keys()))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
-
-
-def test_a_file_is_scored_in_its_order(
-    bundle: Path, world: Path, tmp_path: Path, engine: Engine, posts: list[Post]
-) -> None:
-    source, out = world / "sarcasm" / "test.jsonl", tmp_path / "new" / "scores.jsonl"
-    assert score_file(bundle, source, out, batch_size=3) == ScoringSummary(len(posts), 0)
-    found = [Score.model_validate_json(line) for line in out.read_text().splitlines()]
-    assert _apart(found, engine.score(posts)) < 1e-4
-    assert [path.name for path in out.parent.iterdir()] == ["scores.jsonl"]
-
-
-@pytest.fixture
-def spoilt(tmp_path: Path) -> Path:
-    """A file whose second line holds no image, and whose third is not JSON."""
-    (tmp_path / "bad.png").write_bytes(b"not a picture")
-    path = tmp_path / "posts.jsonl"
-    lines = [{"id": "a", "text": "x"}, {"id": "b", "image": "bad.png"}, {"id": "d", "text": "y"}]
-    first, second, last = map(json.dumps, lines)
-    path.write_text("\n".join([first, second, "{", last]) + "\n")
-    return path
-
-
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [('{"id": "b", "image": "bad.png"}', "image .*bad.png' is not a"), ("{", "not valid JSON")],
-)
-def test_a_bad_post_stops_scoring_and_leaves_what_was_there(
-    line: str, words: str, bundle: Path, spoilt: Path
-) -> None:
-    spoilt.write_text('{"id": "a", "text": "x"}\n' + line)
-    out = spoilt.with_name("out.jsonl")
-    out.write_text("before")
-    with pytest.raises(PostError, match=rf"posts\.jsonl:2: {words}"):
-        score_file(bundle, spoilt, out, batch_size=1)
-    assert out.read_text() == "before"
-    assert len(list(out.parent.iterdir())) == 3
-
-
-def test_bad_posts_are_passed_over_and_named_on_request(bundle: Path, spoilt: Path) -> None:
-    out = spoilt.with_name("out.jsonl")
-    assert score_file(bundle, spoilt, out, skip_bad=True) == ScoringSummary(2, 2)
-    assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == ["a", "d"]
-    skipped = json.loads(out.with_name("out.jsonl.skipped.json").read_text())
-    assert sorted(entry["where"][-14:] for entry in skipped) == ["/posts.jsonl:2", "/posts.jsonl:3"]
-
-
-def test_a_place_that_cannot_be_written_is_said_before_any_work(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.write_text('{"id": "a", "text": "x"}')
-    nowhere = tmp_path / "no bundle"
-    for out, words in [
-        (tmp_path, "it is a folder"),
-        (file / "out.jsonl", "file is not a folder"),
-        (file, "the posts are read from it"),
-    ]:
-        with pytest.raises(BundleError, match=f"cannot write .*{words}"):
-            score_file(nowhere, file, out)
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_an_unknown_arm_or_a_missing_bundle_leaves_no_file(
-    bundle: Path, world: Path, tmp_path: Path
-) -> None:
-    source, out = world / "sarcasm" / "test.jsonl", tmp_path / "out.jsonl"
-    with pytest.raises(MikoError, match="no arm 'none'"):
-        score_file(bundle, source, out, arm="none")
-    with pytest.raises(BundleError, match="not a bundle"):
-        score_file(tmp_path / "none", source, out)
-    assert list(tmp_path.iterdir()) == []

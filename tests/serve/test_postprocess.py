@@ -15,8 +15,7 @@ from miko_clf import manifest, metrics
 from miko_clf.data.post import Post
 from miko_clf.data.readers import read_posts
 from miko_clf.errors import BundleError, MikoError
-from miko_clf.evaluate.calibration import select_conformal_labels
-from miko_clf.evaluate.conformal import fit_conformal_quantile
+from miko_clf.evaluate.calibration import fit_conformal_quantile, select_conformal_labels
 from miko_clf.evaluate.predictions import Predictor, predict_system
 from miko_clf.evaluate.reliability import measure_calibration
 from miko_clf.questions import Question, Questions, make_single_choice
@@ -91,7 +90,7 @@ def test_a_prior_recovers_the_probabilities_of_posts_of_another_share(
 ) -> None:
     seen, _ = world_of(share, 0)
     prior = PriorCorrection(bundles.load_bundle(moved), share)
-    found = np.array([prior.moved(one) for one in for_share(seen, 0.35)[:500]])
+    found = np.array([prior.move(one) for one in for_share(seen, 0.35)[:500]])
     np.testing.assert_allclose(found, for_share(seen, share)[:500], rtol=1e-9)
 
 
@@ -232,7 +231,7 @@ def test_a_report_compares_calibrated_with_bare_probabilities(
     conformal = {"level": 0.8, "quantiles": dict.fromkeys(ARMS, 0.5)}
     path = changed(bundle, tmp_path / "cold", temperature=0.1, conformal=conformal)
     predictor = Predictor(bundles.load_bundle(path), posts["test"], None)
-    (part,) = predictor.feed.truth.parts()
+    (part,) = predictor.feed.truth.split_by_question()
     given = predict_system(predictor.bundle, predictor, part, posts["train"], None)
     assert given is not None
     found = measure_calibration(given, num_resamples=50)
@@ -245,10 +244,10 @@ def test_a_report_compares_calibrated_with_bare_probabilities(
         assert value == pytest.approx(wanted, abs=1e-6)
         assert low < high
         bins = found.reliability[side]
-        assert sum(each.rows for each in bins) == len(posts["test"])
-        mean = sum(each.rows * each.stated for each in bins) / len(posts["test"])
+        assert sum(each["rows"] for each in bins) == len(posts["test"])
+        mean = sum(each["rows"] * each["stated"] for each in bins) / len(posts["test"])
         assert mean == pytest.approx(stated[:, 1].mean())
-        share = sum(each.rows * each.true for each in bins) / len(posts["test"])
+        share = sum(each["rows"] * each["true"] for each in bins) / len(posts["test"])
         assert share == pytest.approx(given.truth.mean())
     assert found.ece["after"] != found.ece["before"]
     assert (found.method, found.aim, found.threshold) == (

@@ -11,7 +11,7 @@ from miko_clf import bundle as bundles
 from miko_clf.data.dataset import open_folder
 from miko_clf.data.post import Post
 from miko_clf.evaluate.predictions import Predictor, SystemPredictions, predict_system
-from miko_clf.pipeline import FitOptions, fit
+from miko_clf.pipeline import fit
 from miko_clf.recipe import schema as recipes
 
 LABELS = ("kind", "cruel")
@@ -60,7 +60,7 @@ def open_subject(
     """The subject of a bundle on some posts."""
     found = bundles.load_bundle(path)
     predictor = Predictor(found, list(posts), None)
-    made = predict_system(found, predictor, predictor.feed.truth.parts()[0], train, None)
+    made = predict_system(found, predictor, predictor.feed.truth.split_by_question()[0], train, None)
     assert made is not None
     return made
 
@@ -77,7 +77,7 @@ def _learned(
     own = TINY if "fusion" not in changes else _not_of_the_reader(TINY)
     recipe = recipes.load_recipe("tiny", own | {"task.epochs": epochs} | changes)
     data = open_folder(folder)
-    path = fit(recipe, data, FitOptions(out=folder / "learned", positive="cruel", leaks=True))
+    path = fit(recipe, data, folder / "learned", positive="cruel", leaks=True)
     return open_subject(path, data.read("test"), data.read("train"))
 
 

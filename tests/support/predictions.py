@@ -7,6 +7,13 @@ import numpy as np
 
 from miko_clf.data.post import Post
 from miko_clf.evaluate.predictions import SystemPredictions
+from miko_clf.evaluate.seeds import (
+    SeedDifference,
+    SeedPredictions,
+    estimate_difference,
+    measure_seeds,
+)
+from miko_clf.intervals import draw_resamples
 from miko_clf.questions import Question
 
 LABELS = ("harmless", "harmful")
@@ -86,3 +93,14 @@ def make_biased_answers(
         Post(id=f"p{i}", text=f"my {'Cat' if cat else 'dog'} sleeps") for i, cat in enumerate(cats)
     ]
     return rows, truth, 1 / (1 + np.exp(-logit))
+
+
+def subtract_seeds(
+    a: Sequence[SeedPredictions], b: Sequence[SeedPredictions], truth: np.ndarray, metric: str
+) -> SeedDifference:
+    """Return the mean of a minus that of b over seeds, on the same resamples of the rows."""
+    weights = draw_resamples(len(truth), 100, 0)
+    of_a, of_b = (
+        measure_seeds(seeds, truth, weights, positive=1, names=[metric])[metric] for seeds in (a, b)
+    )
+    return estimate_difference(of_a - of_b)

@@ -24,7 +24,8 @@ from miko_clf.distil.scheduler import PaidSender, RunTally, Scheduler
 from miko_clf.distil.schemas import IntentionAnswer, KeyInformationAnswer
 from miko_clf.errors import BundleError, DistilError
 from miko_clf.train.intention_lm import IntentionLMRun, train_intention_lm
-from miko_clf.train.loop import EpochBar, StoppedError
+from miko_clf.train.loop import ProgressBar, StoppedError
+from tests.support.repository import ROOT
 from tests.support.taught_posts import COMPLETIONS, OTHERS, make_taught_posts, tiny_t5
 from tests.support.tiny_llms import tiny_llama
 
@@ -115,21 +116,20 @@ def test_a_run_killed_and_a_run_stopped_end_in_the_weights_of_an_unbroken_one(
     bases: dict[str, Path], causal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     course = replace(_course(bases["causal"], tmp_path / "student", epochs=4), minutes=0.0)
-    paths = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    child = subprocess.Popen([sys.executable, "-c", _TEACHES, repr(course)], env=paths)
+    child = subprocess.Popen([sys.executable, "-c", _TEACHES, repr(course)], cwd=ROOT)
     _wait_for(course.work, 3)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     assert not course.out.exists()
     with monkeypatch.context() as patch:
-        step = EpochBar.step
+        steps: list[int] = []
 
-        def interrupted(bar: EpochBar, loss: float, rate: float) -> None:
-            step(bar, loss, rate)
-            if bar.count == 2:
+        def interrupt(bar: ProgressBar, done: int, **_: object) -> None:
+            steps.append(done)
+            if len(steps) == 2:
                 os.kill(os.getpid(), signal.SIGINT)
 
-        patch.setattr(EpochBar, "step", interrupted)
+        patch.setattr(ProgressBar, "update", interrupt)
         with pytest.raises(StoppedError, match="the same command goes on"):
             train_intention_lm(make_taught_posts(COMPLETIONS), course)
     page = train_intention_lm(make_taught_posts(COMPLETIONS), course)
@@ -141,16 +141,17 @@ def test_a_run_killed_and_a_run_stopped_end_in_the_weights_of_an_unbroken_one(
 _TEACHES = """
 import sys
 from pathlib import Path, PosixPath
-from pupils import COMPLETIONS, taught_posts
-from miko_clf.train.student import Course, teach
-teach(taught_posts(COMPLETIONS), eval(sys.argv[1]))
+from miko_clf.train.intention_lm import IntentionLMRun, train_intention_lm
+from tests.support.repository import ROOT
+from tests.support.taught_posts import COMPLETIONS, make_taught_posts
+train_intention_lm(make_taught_posts(COMPLETIONS), eval(sys.argv[1]))
 """
 
 
 def _wait_for(folder: Path, step: int) -> None:
     until = time.monotonic() + 120
     while time.monotonic() < until:
-        if any(int(path.name[-8:]) >= step for path in folder.glob("checkpoint-*")):
+        if any(int(path.name[-8:]) >= step for path in folder.glob("*/checkpoint-*")):
             return
         time.sleep(0.005)
     pytest.fail(f"no checkpoint of step {step}")
@@ -163,7 +164,7 @@ def test_lora_stopped_in_an_epoch_goes_on_to_the_same_weights(
     whole = train_intention_lm(make_taught_posts(OTHERS, times=1), course)
     course = replace(course, out=tmp_path / "two")
     with monkeypatch.context() as patch:
-        patch.setattr(EpochBar, "step", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr(ProgressBar, "update", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
         for _ in range(2):
             with pytest.raises(StoppedError):
                 train_intention_lm(make_taught_posts(OTHERS, times=1), course)
@@ -178,7 +179,7 @@ def test_a_run_is_not_continued_with_other_data_nor_a_folder_written_over(
             make_taught_posts(COMPLETIONS), _course(bases["causal"], causal, epochs=1)
         )
     course = _course(bases["causal"], tmp_path / "student", epochs=1)
-    monkeypatch.setattr(EpochBar, "step", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(ProgressBar, "update", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(StoppedError):
         train_intention_lm(make_taught_posts(COMPLETIONS), course)
     with pytest.raises(DistilError, match="a run with other data"):

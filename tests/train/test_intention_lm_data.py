@@ -1,4 +1,4 @@
-"""What an intention LM is taught: which lessons there are, which are held back."""
+"""What an intention LM is examples: which lessons there are, which are held back."""
 
 from pathlib import Path
 
@@ -32,10 +32,10 @@ def test_posts_of_one_group_or_of_the_same_words_are_never_parted() -> None:
         assert train
         assert val
         for name in ("post", "text"):
-            sides = [{getattr(each.told, name) for each in side} for side in (train, val)]
+            sides = [{getattr(each.masked, name) for each in side} for side in (train, val)]
             assert not sides[0] & sides[1]
         groups = {post.id: post.group for post in tied if post.group}
-        sides = [{groups.get(each.told.post) for each in side} - {None} for side in (train, val)]
+        sides = [{groups.get(each.masked.post) for each in side} - {None} for side in (train, val)]
         assert not sides[0] & sides[1]
 
 
@@ -58,12 +58,12 @@ def test_lessons_do_not_depend_on_the_order_of_rows_and_leave_out_what_is_not_a_
         ),
     )
     wordless = Post(id="wordless", image=b"", intentions=posts[0].intentions)
-    taught = build_completion_examples([odd, wordless, *posts], plausible=0.5)
-    assert fingerprint_completion_examples(taught) == fingerprint_completion_examples(
+    examples = build_completion_examples([odd, wordless, *posts], plausible=0.5)
+    assert fingerprint_completion_examples(examples) == fingerprint_completion_examples(
         build_completion_examples([*posts[::-1], odd], plausible=0.5)
     )
-    mine = [lesson for lesson in taught if lesson.told.post == "odd"]
-    assert [(lesson.relation, lesson.completion) for lesson in mine] == [("xReact", "proud")]
+    mine = [example for example in examples if example.masked.post == "odd"]
+    assert [(example.relation, example.completion) for example in mine] == [("xReact", "proud")]
     assert mine[0].question.endswith(
         "Post: ask <user> or <email>\nAfter posting this, the author feels"
     )

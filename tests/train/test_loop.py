@@ -111,7 +111,7 @@ def test_posts_of_like_length_share_a_batch() -> None:
 @pytest.mark.parametrize("decay", ["linear", "cosine", "constant"])
 def test_the_rate_rises_then_falls(decay: str) -> None:
     settings = OptimiserSection(rate=1.0, warmup=0.2, decay=decay)
-    optimiser = optim.build_optimiser(torch.nn.Linear(2, 2), settings, ())
+    optimiser = optim.build_optimiser(torch.nn.Linear(2, 2), settings, {})
     schedule = optim.build_schedule(optimiser, settings, 50)
     rates = []
     for _ in range(50):
@@ -126,7 +126,8 @@ def test_the_rate_rises_then_falls(decay: str) -> None:
 def test_pretrained_towers_learn_at_their_own_rate_and_norms_do_not_decay(small: Recipe) -> None:
     model = build_model(small, LABELS, ["a burnt cake"])
     settings = OptimiserSection(rate=1e-3, tower_rate=1e-5, weight_decay=0.1)
-    groups = optim.build_optimiser(model, settings, ("image_tower.",)).param_groups
+    rates = {"image_tower.": optim.LayerwiseRate(settings.tower_rate)}
+    groups = optim.build_optimiser(model, settings, rates).param_groups
     by_id = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
     tower = model.image_tower.trunk.blocks[0]
     assert by_id[id(tower[0].weight)] == (1e-5, 0.1)

@@ -2,12 +2,12 @@
 
 import json
 import os
-from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from miko_clf.data.audit.overlaps import ComparedPosts, measure_lookup_gains
+from miko_clf.data.audit.overlaps import ComparedPosts, group_rows, measure_lookup_gains
 from miko_clf.data.post import Post
 from miko_clf.data.preprocess import digest_image
 from miko_clf.data.splits import UNSPLIT
@@ -26,57 +26,54 @@ class DroppedPost(NamedTuple):
     reason: str
 
 
-def choose_dropped_posts(seen: ComparedPosts) -> dict[int, DroppedPost]:
+def choose_dropped_posts(data: ComparedPosts) -> dict[int, DroppedPost]:
     """Return by row what has to go so that nothing leaks: from train first, from test never.
 
     Of like posts on two sides those of the later split stay. Where a text or an image alone
     predicts the label of another split, the train posts that share it go too.
     """
-    found: dict[int, DroppedPost] = {}
-    for row, keeper in _find_earlier_copies(seen, "near post", seen.order):
-        found[row] = _explain_drop(seen, row, keeper, "text and image are like those of")
-    for each in measure_lookup_gains(seen):
-        if each.leak:
-            for row, keeper in _find_earlier_copies(seen, each.key, ("train", each.split)):
-                found.setdefault(
-                    row,
-                    _explain_drop(seen, row, keeper, f"the {each.part} gives away the label of"),
-                )
-    return found
+    dropped: dict[int, DroppedPost] = {}
+    for row, keeper in _find_earlier_copies(data, "near post", data.order):
+        dropped[row] = _explain_drop(data, row, keeper, "text and image are like those of")
+    for lookup in (lookup for lookup in measure_lookup_gains(data) if lookup.leak):
+        why = f"the {lookup.part} gives away the label of"
+        for row, keeper in _find_earlier_copies(data, lookup.key, ("train", lookup.split)):
+            dropped.setdefault(row, _explain_drop(data, row, keeper, why))
+    return dropped
 
 
-def write_clean_copy(seen: ComparedPosts, folder: Path) -> list[DroppedPost]:
+def write_clean_copy(data: ComparedPosts, folder: Path) -> list[DroppedPost]:
     """Write train, val and test files of the posts that stay, and `dropped.jsonl`; return those.
 
     Images stay where they are and are named by a path relative to the folder; embedded ones are
     written into it. Posts of one id in two splits get the split's name in front of their id.
     Raises PostError for posts without a split and for a folder that is there already.
     """
-    if UNSPLIT in seen.order:
+    if UNSPLIT in data.order:
         raise PostError(
-            f"{seen.path}: holds no splits, so none leaks into another; --split-seed makes some"
+            f"{data.path}: holds no splits, so none leaks into another; --split-seed makes some"
         )
     check_new_folder(folder)
-    out = choose_dropped_posts(seen)
-    for split in seen.order:
-        if all(row in out for row, place in enumerate(seen.splits) if place == split):
-            raise PostError(f"{seen.path}: every post of {split} stands in a later split too")
-    names = _assign_ids(seen, out)
+    dropped = choose_dropped_posts(data)
+    rows: dict[str, list[int]] = {split: [] for split in data.order}
+    for row, split in enumerate(data.splits):
+        if row not in dropped:
+            rows[split].append(row)
+    for split in data.order:
+        if not rows[split]:
+            raise PostError(f"{data.path}: every post of {split} stands in a later split too")
+    ids = _assign_ids(data, rows)
     with write_atomically(folder) as beside:
         beside.mkdir()
-        for split in seen.order:
-            rows = [row for row, place in enumerate(seen.splits) if place == split]
-            kept = (
-                _dump_post(seen.posts[row], names[row], folder, beside)
-                for row in rows
-                if row not in out
-            )
-            _write_rows(beside / f"{split}.jsonl", kept)
-        refused = (
-            {"split": split, "where": where, "reason": why} for split, where, why in seen.refused
-        )
-        _write_rows(beside / _DROPPED_FILE, [*(each._asdict() for each in out.values()), *refused])
-    return list(out.values())
+        for split in data.order:
+            posts = (_dump_post(data.posts[r], ids[r], folder, beside) for r in rows[split])
+            _write_rows(beside / f"{split}.jsonl", posts)
+        refused = [
+            {"split": split, "where": where, "reason": why} for split, where, why in data.refused
+        ]
+        left_out = [post._asdict() for post in dropped.values()]
+        _write_rows(beside / _DROPPED_FILE, left_out + refused)
+    return list(dropped.values())
 
 
 def check_new_folder(folder: Path) -> None:
@@ -86,36 +83,34 @@ def check_new_folder(folder: Path) -> None:
 
 
 def _find_earlier_copies(
-    seen: ComparedPosts, key: str, order: Iterable[str]
-) -> Iterable[tuple[int, int]]:
+    data: ComparedPosts, key: str, order: Iterable[str]
+) -> Iterator[tuple[int, int]]:
     """Yield each row that shares a key with one of a later split, and the first such row."""
     rank = {split: place for place, split in enumerate(order)}
-    groups: dict[Hashable, list[int]] = defaultdict(list)
-    for row, name in enumerate(seen.keys[key]):
-        if name is not None and seen.splits[row] in rank:
-            groups[name].append(row)
-    for rows in groups.values():
-        keeper = max(rows, key=lambda row: (rank[seen.splits[row]], -row))
-        last = rank[seen.splits[keeper]]
-        yield from ((row, keeper) for row in rows if rank[seen.splits[row]] < last)
+    ranks = [rank.get(split) for split in data.splits]
+    keys = [
+        None if place is None else name for name, place in zip(data.keys[key], ranks, strict=True)
+    ]
+    for rows in group_rows(keys):
+        keeper = max(rows, key=lambda row: (rank[data.splits[row]], -row))
+        last = rank[data.splits[keeper]]
+        yield from ((row, keeper) for row in rows if rank[data.splits[row]] < last)
 
 
-def _explain_drop(seen: ComparedPosts, row: int, keeper: int, why: str) -> DroppedPost:
-    reason = f"{why} {seen.posts[keeper].id} of {seen.splits[keeper]}"
-    return DroppedPost(seen.splits[row], seen.posts[row].id, reason)
+def _explain_drop(data: ComparedPosts, row: int, keeper: int, why: str) -> DroppedPost:
+    reason = f"{why} {data.posts[keeper].id} of {data.splits[keeper]}"
+    return DroppedPost(data.splits[row], data.posts[row].id, reason)
 
 
-def _assign_ids(seen: ComparedPosts, out: Mapping[int, DroppedPost]) -> dict[int, str]:
+def _assign_ids(data: ComparedPosts, rows: Mapping[str, Sequence[int]]) -> dict[int, str]:
     """Return an id for each row that stays; one that two splits use is told apart by the split."""
-    splits: dict[str, set[str]] = defaultdict(set)
-    rows = [row for row in range(len(seen.posts)) if row not in out]
-    for row in rows:
-        splits[seen.posts[row].id].add(seen.splits[row])
-    names = {}
-    for row in rows:
-        name = seen.posts[row].id
-        names[row] = name if len(splits[name]) == 1 else f"{seen.splits[row]}/{name}"
-    return names
+    names = {split: [data.posts[row].id for row in rows[split]] for split in rows}
+    uses = Counter(name for own in names.values() for name in set(own))
+    return {
+        row: name if uses[name] == 1 else f"{split}/{name}"
+        for split, own in names.items()
+        for row, name in zip(rows[split], own, strict=True)
+    }
 
 
 def _dump_post(post: Post, name: str, folder: Path, beside: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
-from pydantic import Field, computed_field
+from pydantic import ConfigDict, Field, computed_field
 
 from miko_clf.data.post import Record
 
@@ -35,7 +35,7 @@ class Lookup(Record):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def leak(self) -> bool:
-        """Whether it beats the majority by more than chance and `GAIN`; no model sees an id."""
+        """Whether it beats the majority by more than chance and a little; no model sees an id."""
         return self.key != "id" and self.low > MIN_LOOKUP_GAIN
 
     @property
@@ -64,18 +64,17 @@ def score_lookup(
     """
     if not known or not asked:
         return None
-    usual = _choose_commonest(Counter(label for _, label in known))
+    majority = _choose_commonest(Counter(label for _, label in known))
     table: dict[Hashable, Counter[str]] = defaultdict(Counter)
     for name, label in known:
         if name is not None:
             table[name][label] += 1
-    answers = [_look_up_answer(table.get(name), usual) for name, _ in asked]
+    answers = [_look_up_answer(table.get(name), majority) for name, _ in asked]
     hit = np.array([answer == label for answer, (_, label) in zip(answers, asked, strict=True)])
-    base = np.array([label == usual for _, label in asked])
+    base = np.array([label == majority for _, label in asked])
     found = np.array([name in table for name, _ in asked])
-    low, high = _estimate_gain_interval(
-        int((hit & ~base).sum()), int((base & ~hit).sum()), len(asked)
-    )
+    won, lost = int((hit & ~base).sum()), int((base & ~hit).sum())
+    low, high = _estimate_gain_interval(won, lost, len(asked))
     return Lookup(
         key=key,
         split=split,
@@ -94,12 +93,12 @@ def _choose_commonest(labels: Counter[str]) -> str:
     return min(labels, key=lambda label: (-labels[label], label))
 
 
-def _look_up_answer(labels: Counter[str] | None, usual: str) -> str:
+def _look_up_answer(labels: Counter[str] | None, majority: str) -> str:
     if not labels:
-        return usual
+        return majority
     best = _choose_commonest(labels)
     tied = sum(count == labels[best] for count in labels.values()) > 1
-    return usual if tied else best
+    return majority if tied else best
 
 
 def _estimate_gain_interval(won: int, lost: int, rows: int) -> tuple[float, float]:
@@ -225,7 +224,7 @@ class Cue(Record):
 
     @property
     def best(self) -> float:
-        """The larger of the two areas, 0 where there is none."""
+        """The larger of the two AUROCs, 0 where there is none."""
         return max(self.auroc or 0, self.nearby or 0)
 
 
@@ -240,7 +239,12 @@ class ClassMentions(Record):
 
 
 class Audit(Record):
-    """Everything that was found; `leaks` says in one line each why results would be void."""
+    """Everything that was found; `leaks` says in one line each why results would be void.
+
+    As JSON, contrast sets are called confounders and class mentions namings.
+    """
+
+    model_config = ConfigDict(serialize_by_alias=True)
 
     data: str
     kind: str
@@ -248,9 +252,9 @@ class Audit(Record):
     shifts: tuple[ClassShift, ...]
     overlaps: tuple[Overlap, ...]
     lookups: tuple[Lookup, ...]
-    confounders: tuple[ContrastSets, ...]
+    contrast_sets: tuple[ContrastSets, ...] = Field(serialization_alias="confounders")
     cues: tuple[Cue, ...]
-    namings: tuple[ClassMentions, ...]
+    class_mentions: tuple[ClassMentions, ...] = Field(serialization_alias="namings")
     refused: tuple[UnreadPost, ...]
     leaks: tuple[str, ...]
     warnings: tuple[str, ...]

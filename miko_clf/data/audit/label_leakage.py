@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -17,7 +18,7 @@ from sklearn.model_selection import (
 )
 
 from miko_clf.data.audit.findings import ClassMentions
-from miko_clf.data.labels import flatten_label, list_answers
+from miko_clf.data.labels import flatten_label, list_answers, list_names
 from miko_clf.data.post import ClassNames, Post, Record
 from miko_clf.data.text import compile_label_pattern
 from miko_clf.errors import PostError
@@ -30,37 +31,41 @@ def _read_rationale(post: Post) -> str | None:
     return None if post.rationale is None or post.rationale.saw_label else post.rationale.text
 
 
-NAMING_SOURCES: Mapping[str, _Reader] = {
+MENTION_SOURCES: Mapping[str, _Reader] = {
     "description": lambda post: post.description,
     "intentions": lambda post: "\n".join(one.text for one in post.intentions) or None,
     "rationale": _read_rationale,
 }
 
 
-def flag_class_names(texts: Sequence[str | None], label: str) -> list[float | None]:
+def flag_class_mentions(texts: Sequence[str | None], label: str) -> list[float | None]:
     """Return for each text 1 if it names the class, in any inflection, 0 if not, None if absent."""
     words = compile_label_pattern([_strip_task(label)])
     return [None if text is None else float(bool(words.search(text))) for text in texts]
 
 
-def count_class_names(posts: Sequence[Post], classes: Sequence[str]) -> tuple[ClassMentions, ...]:
+def count_class_mentions(
+    posts: Sequence[Post], classes: Sequence[str]
+) -> tuple[ClassMentions, ...]:
     """Return, for each kind of text and each class, how many posts of it name a class."""
-    found = []
+    mentions = []
     any_class = compile_label_pattern(map(_strip_task, classes))
-    for source, read in NAMING_SOURCES.items():
-        for label in classes:
-            mine = [post for post in posts if label in flatten_label(post.label)]
-            texts = [text for post in mine if (text := read(post)) is not None]
-            if texts:
-                own = sum(filter(None, flag_class_names(texts, label)))
-                some = sum(bool(any_class.search(text)) for text in texts)
-                share = round(own / len(texts), 4), round(some / len(texts), 4)
-                found.append(
-                    ClassMentions(
-                        source=source, label=label, texts=len(texts), own=share[0], any=share[1]
-                    )
+    for (source, read), label in product(MENTION_SOURCES.items(), classes):
+        members = [post for post in posts if label in flatten_label(post.label)]
+        texts = [text for post in members if (text := read(post)) is not None]
+        if texts:
+            own = sum(filter(None, flag_class_mentions(texts, label))) / len(texts)
+            some = sum(bool(any_class.search(text)) for text in texts) / len(texts)
+            mentions.append(
+                ClassMentions(
+                    source=source,
+                    label=label,
+                    texts=len(texts),
+                    own=round(own, 4),
+                    any=round(some, 4),
                 )
-    return tuple(found)
+            )
+    return tuple(mentions)
 
 
 def _strip_task(label: str) -> str:
@@ -68,16 +73,17 @@ def _strip_task(label: str) -> str:
     return label.rpartition(": ")[2]
 
 
-_GAP = 0.1
+_MAX_F1_GAP = 0.1
 """Macro-F1 that a text may predict the label better than the post before it is suspect."""
-_PERFECT = 0.95
+_PERFECT_F1 = 0.95
 """Macro-F1 from which a text alone predicts the label nearly perfectly."""
-_MOST_ROWS = 5_000
+_MAX_PROBED_ROWS = 5_000
 FEWEST_PROBED_ROWS = 20
 
-_INPUT_READERS: Mapping[str, Callable[[Post], str | None]] = {
-    "description": lambda post: post.description,
-    "intention": lambda post: "\n".join(one.text for one in post.intentions),
+# By the names of a recipe's inputs; a rationale that saw the label is probed like any other.
+_INPUT_READERS: Mapping[str, _Reader] = {
+    "description": MENTION_SOURCES["description"],
+    "intention": MENTION_SOURCES["intentions"],
     "rationale": lambda post: post.rationale.text if post.rationale else None,
 }
 
@@ -115,7 +121,7 @@ class LabelLeak(Record):
         """`flagged`, `suspect` or `no finding`; masking never turns a finding into none."""
         if self.flagged:
             return "flagged"
-        return "suspect" if max(self.gap, self.masked_gap) > _GAP else "no finding"
+        return "suspect" if max(self.gap, self.masked_gap) > _MAX_F1_GAP else "no finding"
 
     @property
     def chance(self) -> float:
@@ -125,8 +131,8 @@ class LabelLeak(Record):
     @property
     def flagged(self) -> bool:
         """Whether the text, masked or not, is nearly perfect where the post is not."""
-        found = ((self.text_f1, self.gap), (self.masked_f1, self.masked_gap))
-        return any(score > _PERFECT and gap > _GAP for score, gap in found)
+        scores = ((self.text_f1, self.gap), (self.masked_f1, self.masked_gap))
+        return any(f1 > _PERFECT_F1 and gap > _MAX_F1_GAP for f1, gap in scores)
 
     def line(self) -> str:
         """Say it in one line."""
@@ -154,24 +160,20 @@ def probe_leakage(
     5,000 rows a stratified sample is taken. Raises `PostError` where fewer than two classes are
     left.
     """
-    names = {name for label in labels for name in _list_names(label)}
-    y = np.array(["+".join(sorted(_list_names(label))) for label in labels])
+    y = np.array(_join_names(labels))
     rows = _choose_rows(y, folds, seed)
     if len(set(y[rows])) < 2:
         raise PostError(
             f"{name}: a leak probe needs two classes of at least {folds} rows, "
             f"given {dict(Counter(y.tolist()))}"
         )
-    named = compile_label_pattern(names)
-    kept = [texts[row] for row in rows]
+    named = compile_label_pattern({name for label in labels for name in list_names(label)})
+    probed = [texts[row] for row in rows]
     within = None if groups is None else _choose_groups(np.array(groups)[rows], y[rows], folds)
-
-    def score(read: Sequence[str]) -> float:
-        return _score_macro_f1(read, y[rows], within, folds, seed)
-
-    text_f1 = score(kept)
-    explicit = sum(bool(named.search(text)) for text in kept) / len(rows)
-    masked = [named.sub(" ", text) for text in kept]
+    score = partial(_score_macro_f1, y=y[rows], groups=within, folds=folds, seed=seed)
+    text_f1 = score(probed)
+    explicit = sum(bool(named.search(text)) for text in probed) / len(rows)
+    masked = [named.sub(" ", text) for text in probed]
     return LabelLeak(
         name=name,
         rows=len(rows),
@@ -192,21 +194,20 @@ def check_input_leakage(
     classes have one, for each task anew where labels are of several. Raises `PostError` for the
     first that is flagged, unless `allow`.
     """
-    found: list[LabelLeak] = []
-    for name, task in product(
-        (name for name in _INPUT_READERS if name in inputs), _list_tasks(posts)
-    ):
-        asked = [(post, list_answers(post.label)) for post in posts]
-        told = [(p, each[task], _INPUT_READERS[name](p) or "") for p, each in asked if task in each]
-        told = [(post, label, text) for post, label, text in told if text.strip()]
-        labels = [label for _, label, _ in told]
-        if len(told) < FEWEST_PROBED_ROWS or not _has_two_classes(labels):
+    leaks: list[LabelLeak] = []
+    answers = [list_answers(post.label) for post in posts]
+    tasks = sorted({task for answer in answers for task in answer})
+    for name, task in product((name for name in _INPUT_READERS if name in inputs), tasks):
+        texts = [_INPUT_READERS[name](post) or "" for post in posts]
+        rows = [row for row, text in enumerate(texts) if task in answers[row] and text.strip()]
+        labels = [answers[row][task] for row in rows]
+        if len(rows) < FEWEST_PROBED_ROWS or not _has_two_classes(labels):
             continue
         leak = probe_leakage(
-            [text for _, _, text in told],
+            [texts[row] for row in rows],
             labels,
-            [post.text or "" for post, _, _ in told],
-            groups=[post.group or f"post {post.id}" for post, _, _ in told],
+            [posts[row].text or "" for row in rows],
+            groups=[posts[row].group or f"post {posts[row].id}" for row in rows],
             name=f"{name} ({task})" if task else name,
         )
         if leak.flagged and not allow:
@@ -215,31 +216,27 @@ def check_input_leakage(
                 "out of the recipe's inputs, have it written anew without the label, or say "
                 "--i-know-it-leaks"
             )
-        found.append(leak)
-    return found
+        leaks.append(leak)
+    return leaks
 
 
-def _list_tasks(posts: Sequence[Post]) -> list[str]:
-    """Return the tasks that posts have labels for; one without a name where there is but one."""
-    return sorted({task for post in posts for task in list_answers(post.label)})
-
-
-def _list_names(label: ClassNames) -> tuple[str, ...]:
-    return (label,) if isinstance(label, str) else label
+def _join_names(labels: Sequence[ClassNames]) -> list[str]:
+    return ["+".join(sorted(list_names(label))) for label in labels]
 
 
 def _has_two_classes(labels: Sequence[ClassNames], folds: int = 5) -> bool:
-    sizes = Counter("+".join(sorted(_list_names(label))) for label in labels)
-    return sum(size >= folds for size in sizes.values()) >= 2
+    return sum(size >= folds for size in Counter(_join_names(labels)).values()) >= 2
 
 
 def _choose_rows(y: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """Return the rows to probe: of classes with a row a fold, no more than `MOST_ROWS`."""
+    """Return the rows to probe: of classes with a row a fold, no more than `_MAX_PROBED_ROWS`."""
     sizes = Counter(y.tolist())
     rows = np.array([row for row, label in enumerate(y) if sizes[label] >= folds], dtype=int)
-    if len(rows) <= _MOST_ROWS:
+    if len(rows) <= _MAX_PROBED_ROWS:
         return rows
-    sample, _ = train_test_split(rows, train_size=_MOST_ROWS, stratify=y[rows], random_state=seed)
+    sample, _ = train_test_split(
+        rows, train_size=_MAX_PROBED_ROWS, stratify=y[rows], random_state=seed
+    )
     return np.sort(sample)
 
 
@@ -257,11 +254,11 @@ def _score_macro_f1(
         ngram_range=(1, 2), min_df=2, sublinear_tf=True, token_pattern=r"(?u)\b\w+\b"
     )
     try:
-        seen = words.fit_transform(texts)
+        features = words.fit_transform(texts)
     except ValueError:  # no word stands in two rows
-        seen = np.zeros((len(texts), 1))
+        features = np.zeros((len(texts), 1))
     kind = StratifiedKFold if groups is None else StratifiedGroupKFold
     split = kind(folds, shuffle=True, random_state=seed)
     model = LogisticRegression(max_iter=1000, class_weight="balanced")
-    guesses = cross_val_predict(model, seen, y, groups=groups, cv=split)
+    guesses = cross_val_predict(model, features, y, groups=groups, cv=split)
     return round(float(f1_score(y, guesses, average="macro")), 4)

@@ -24,9 +24,7 @@ MIN_JACCARD = 0.8
 """Share of five-character shingles in common from which two texts are nearly the same."""
 _SHINGLE_LENGTH = 5
 _NUM_PERMUTATIONS = 128
-_MIN_CANDIDATE_JACCARD = (
-    0.6  # where the index proposes a pair; far below JACCARD, so that few are missed
-)
+_MIN_CANDIDATE_JACCARD = 0.6  # where the index proposes a pair: far below, so that few are missed
 
 
 def cut_shingles(text: str) -> frozenset[str]:
@@ -38,8 +36,7 @@ def cut_shingles(text: str) -> frozenset[str]:
 
 def measure_jaccard(one: frozenset[str], other: frozenset[str]) -> float:
     """Return the share of shingles that two texts have in common."""
-    common = len(one & other)
-    return common / (len(one) + len(other) - common)
+    return len(one & other) / len(one | other)
 
 
 def group_near_texts(texts: Sequence[str]) -> NDArray[np.int64]:
@@ -48,21 +45,18 @@ def group_near_texts(texts: Sequence[str]) -> NDArray[np.int64]:
     MinHash (Broder, 1997) proposes a pair; the exact share of shingles in common decides, so that
     none is there by accident of a hash. Equal texts are one group, empty ones too.
     """
-    joined = DisjointSets(len(texts))
-    firsts: dict[str, int] = {}
-    for row, text in enumerate(texts):
-        joined.join(firsts.setdefault(text, row), row)
-    rows = [row for text, row in firsts.items() if text]
+    groups = DisjointSets([[text] for text in texts])
+    rows = [row for row in np.unique(groups.find_all()).tolist() if texts[row]]
     pieces = {row: cut_shingles(texts[row]) for row in rows}
     index = MinHashLSH(threshold=_MIN_CANDIDATE_JACCARD, num_perm=_NUM_PERMUTATIONS)
-    for row in show_progress(rows, len(rows), "comparing texts"):
+    for row in show_progress(rows, "comparing texts"):
         sketch = _compute_minhash(pieces[row])
         for other in index.query(sketch):
-            known = joined.group(row) == joined.group(other)
+            known = groups.find(row) == groups.find(other)
             if not known and measure_jaccard(pieces[row], pieces[other]) >= MIN_JACCARD:
-                joined.join(row, other)
+                groups.union(row, other)
         index.insert(row, sketch)
-    return joined.groups()
+    return groups.find_all()
 
 
 def _compute_minhash(pieces: frozenset[str]) -> MinHash:
@@ -77,9 +71,7 @@ MAX_GREY_DISTANCE = 6.0
 """Grey levels by which nearly equal pictures differ on average, at 32 x 32 and equal contrast."""
 _THUMB_SIDE = 32
 _MIN_DECODED_SIZE = (96, 96)  # under about 100 a side, shrinking while decoding shows in the hashes
-_MAX_PLAIN_DEVIATION = (
-    3.0  # standard deviation in grey levels under which a hash has only noise in it
-)
+_MAX_PLAIN_DEVIATION = 3.0  # of grey levels, under which a hash has only noise in it
 _EQUAL_CONTRAST = 50.0  # what it is brought to before pictures are compared
 _BLOCK_ROWS = 512  # rows compared at a time, and pairs verified at a time
 
@@ -100,7 +92,7 @@ class ImageFingerprint(NamedTuple):
 
 
 def fingerprint_image(source: Path | bytes) -> ImageFingerprint:
-    """Return the looks of a picture; raises PostError where it cannot be decoded."""
+    """Return what a picture is known by; raises PostError where it cannot be decoded."""
     content = source.read_bytes() if isinstance(source, Path) else source
     grey = decode_image(content, at_least=_MIN_DECODED_SIZE).convert("L")
     with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as header:
@@ -120,60 +112,55 @@ def fingerprint_image(source: Path | bytes) -> ImageFingerprint:
 
 
 def fingerprint_images(sources: Sequence[Path | bytes]) -> list[ImageFingerprint]:
-    """Return the looks of each picture, on every core, with a bar if it takes long."""
+    """Return the fingerprint of each picture, on every core, with a bar if it takes long."""
     with ThreadPoolExecutor(_count_cores()) as pool:
-        return list(
-            show_progress(pool.map(fingerprint_image, sources), len(sources), "looking at images")
-        )
+        prints = pool.map(fingerprint_image, sources)
+        return list(show_progress(prints, "looking at images", len(sources)))
 
 
-def group_near_images(looks: Sequence[ImageFingerprint]) -> NDArray[np.int64]:
+def group_near_images(prints: Sequence[ImageFingerprint]) -> NDArray[np.int64]:
     """Return a group for each picture; a chain of nearly equal pictures is one group.
 
-    Both hashes propose a pair, by at most `BITS`, and the small grey pictures decide, by at most
-    `GREY`. A picture with next to no contrast is near to none but those of its own bytes.
+    Both hashes propose a pair, by at most `MAX_HASH_BITS`, and the small grey pictures decide, by
+    at most `MAX_GREY_DISTANCE`. A picture with next to no contrast is near to none but those of its
+    own bytes.
     """
-    joined = DisjointSets(len(looks))
-    firsts: dict[str, int] = {}
-    for row, each in enumerate(looks):
-        joined.join(firsts.setdefault(each.digest, row), row)
-    rich = np.array([row for row in firsts.values() if not _is_plain(looks[row])], dtype=np.int64)
-    dhash = np.array([looks[row].dhash for row in rich], dtype=np.uint64)
-    phash = np.array([looks[row].phash for row in rich], dtype=np.uint64)
+    groups = DisjointSets([[image.digest] for image in prints])
+    firsts = np.unique(groups.find_all())
+    rich = np.array([row for row in firsts if not _is_plain(prints[row])], dtype=np.int64)
+    dhash = np.array([prints[row].dhash for row in rich], dtype=np.uint64)
+    phash = np.array([prints[row].phash for row in rich], dtype=np.uint64)
     for start in range(0, len(rich), _BLOCK_ROWS):
-        groups = joined.groups()[rich]
+        known = groups.find_all()[rich]
         close = _compare_hashes(dhash, start) & _compare_hashes(phash, start)
-        close &= (
-            groups[start : start + _BLOCK_ROWS, None] != groups[None, :]
-        )  # what is not known yet
+        close &= known[start : start + _BLOCK_ROWS, None] != known[None, :]
         lower, higher = np.nonzero(close)
-        for one, other in _verify_pairs(looks, rich[lower + start], rich[higher]):
-            joined.join(one, other)
-    return joined.groups()
+        for one, other in _verify_pairs(prints, rich[lower + start], rich[higher]):
+            groups.union(one, other)
+    return groups.find_all()
 
 
 def digest_pixels(
-    sources: Sequence[Path | bytes], looks: Sequence[ImageFingerprint], groups: NDArray[np.int64]
+    sources: Sequence[Path | bytes], prints: Sequence[ImageFingerprint], groups: NDArray[np.int64]
 ) -> list[str]:
     """Return for each picture what only pictures of the same decoded pixels share.
 
     Only pictures of one size that are nearly equal, or plain, are decoded whole for it.
     """
     alike = defaultdict(list)
-    for row, each in enumerate(looks):
-        kind = -1 if _is_plain(each) else int(groups[row])
-        alike[kind, each.width, each.height].append(row)
+    for row, image in enumerate(prints):
+        kind = -1 if _is_plain(image) else int(groups[row])
+        alike[kind, image.width, image.height].append(row)
+    digests = [image.digest for image in prints]
     doubtful = [
-        row for rows in alike.values() if len({looks[row].digest for row in rows}) > 1
-        for row in rows
-    ]  # fmt: skip
-    found = [each.digest for each in looks]
+        row for rows in alike.values() if len({digests[r] for r in rows}) > 1 for row in rows
+    ]
     with ThreadPoolExecutor(_count_cores()) as pool:
-        digests = pool.map(lambda row: _hash_pixels(sources[row]), doubtful)
-        watch = show_progress(digests, len(doubtful), "comparing pixels")
-        for row, text in zip(doubtful, watch, strict=True):
-            found[row] = text
-    return found
+        hashes = pool.map(lambda row: _hash_pixels(sources[row]), doubtful)
+        watched = show_progress(hashes, "comparing pixels", len(doubtful))
+        for row, pixels in zip(doubtful, watched, strict=True):
+            digests[row] = pixels
+    return digests
 
 
 def _hash_pixels(source: Path | bytes) -> str:
@@ -185,8 +172,8 @@ def _pack_bits(flags: NDArray[np.bool_]) -> np.uint64:
     return np.uint64(np.packbits(flags.ravel()).view(">u8")[0])
 
 
-def _is_plain(looks: ImageFingerprint) -> bool:
-    return float(looks.thumb.std()) < _MAX_PLAIN_DEVIATION
+def _is_plain(image: ImageFingerprint) -> bool:
+    return float(image.thumb.std()) < _MAX_PLAIN_DEVIATION
 
 
 def _compare_hashes(hashes: NDArray[np.uint64], start: int) -> NDArray[np.bool_]:
@@ -196,27 +183,21 @@ def _compare_hashes(hashes: NDArray[np.uint64], start: int) -> NDArray[np.bool_]
 
 
 def _verify_pairs(
-    looks: Sequence[ImageFingerprint], ones: NDArray[np.int64], others: NDArray[np.int64]
+    prints: Sequence[ImageFingerprint], ones: NDArray[np.int64], others: NDArray[np.int64]
 ) -> Iterator[tuple[int, int]]:
     """Yield the pairs that are nearly equal; a few are compared at a time to spare memory."""
     for start in range(0, len(ones), _BLOCK_ROWS):
-        pairs = list(
-            zip(ones[start : start + _BLOCK_ROWS], others[start : start + _BLOCK_ROWS], strict=True)
-        )
+        block = slice(start, start + _BLOCK_ROWS)
         left, right = (
-            _level_contrast([looks[row] for row in side]) for side in zip(*pairs, strict=True)
+            _level_contrast([prints[row] for row in side]) for side in (ones[block], others[block])
         )
-        apart = np.abs(left - right).mean(axis=(1, 2))
-        yield from (
-            (int(one), int(other))
-            for (one, other), distance in zip(pairs, apart, strict=True)
-            if distance <= MAX_GREY_DISTANCE
-        )
+        near = np.abs(left - right).mean(axis=(1, 2)) <= MAX_GREY_DISTANCE
+        yield from zip(ones[block][near].tolist(), others[block][near].tolist(), strict=True)
 
 
-def _level_contrast(looks: Sequence[ImageFingerprint]) -> NDArray[np.float32]:
+def _level_contrast(prints: Sequence[ImageFingerprint]) -> NDArray[np.float32]:
     """Return pictures of mean 0 and equal contrast, so that brightness alone sets none apart."""
-    grey = np.stack([each.thumb for each in looks]).astype(np.float32)
+    grey = np.stack([image.thumb for image in prints]).astype(np.float32)
     grey -= grey.mean(axis=(1, 2), keepdims=True)
     levelled: NDArray[np.float32] = grey * (_EQUAL_CONTRAST / grey.std(axis=(1, 2), keepdims=True))
     return levelled

@@ -2,10 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from miko_clf.data.audit import near_duplicates
 from miko_clf.data.audit.findings import (
     ContrastSets,
     Lookup,
@@ -14,7 +14,13 @@ from miko_clf.data.audit.findings import (
     OverlapMember,
     score_lookup,
 )
-from miko_clf.data.audit.near_duplicates import ImageFingerprint
+from miko_clf.data.audit.near_duplicates import (
+    ImageFingerprint,
+    digest_pixels,
+    fingerprint_images,
+    group_near_images,
+    group_near_texts,
+)
 from miko_clf.data.dataset import open_folder
 from miko_clf.data.labels import name_label
 from miko_clf.data.post import Post
@@ -50,7 +56,7 @@ class ComparedPosts(NamedTuple):
     order: tuple[str, ...]
     posts: tuple[Post, ...]
     splits: tuple[str, ...]
-    looks: tuple[ImageFingerprint | None, ...]
+    fingerprints: tuple[ImageFingerprint | None, ...]
     keys: _KeysByKind
     refused: tuple[tuple[str, str, str], ...]
 
@@ -70,46 +76,50 @@ def read_compared_posts(
     for split in folder.splits:
         report = SkipReport()
         alone = open_folder(path, label_map=label_map, split_seed=split_seed, report=report)
-        found = alone.read(split)
-        posts += found
-        splits += [split] * len(found)
+        posts += alone.read(split)
+        splits += [split] * (len(posts) - len(splits))
         refused += [(split, where, why) for where, why in report]
-    looks, keys = compute_post_keys(posts)
+    fingerprints, keys = compute_post_keys(posts)
     return ComparedPosts(
-        path, folder.kind, folder.splits, tuple(posts), tuple(splits), looks, keys, tuple(refused)
+        path=path,
+        kind=folder.kind,
+        order=folder.splits,
+        posts=tuple(posts),
+        splits=tuple(splits),
+        fingerprints=fingerprints,
+        keys=keys,
+        refused=tuple(refused),
     )
 
 
 def compute_post_keys(
     posts: Sequence[Post],
 ) -> tuple[tuple[ImageFingerprint | None, ...], _KeysByKind]:
-    """Return the looks of each post's image and, for each kind of key, the key of each post."""
+    """Return each post's image's fingerprint and, for each kind of key, the key of each post."""
     wordings = [normalise_text(post.text) for post in posts]
-    near_text = near_duplicates.group_near_texts(wordings).tolist()
-    shown = [(row, post.image) for row, post in enumerate(posts) if post.image is not None]
-    sources = [source for _, source in shown]
-    seen = near_duplicates.fingerprint_images(sources)
-    groups = near_duplicates.group_near_images(seen)
-    pixels = near_duplicates.digest_pixels(sources, seen, groups)
-    looks: list[ImageFingerprint | None] = [None] * len(posts)
-    image: list[Hashable] = [None] * len(posts)
-    near_image: list[Hashable] = [None] * len(posts)
-    for place, (row, _) in enumerate(shown):
-        looks[row], image[row], near_image[row] = seen[place], pixels[place], int(groups[place])
+    text_groups = group_near_texts(wordings).tolist()
+    sources = {row: post.image for row, post in enumerate(posts) if post.image is not None}
+    images = list(sources.values())
+    prints = fingerprint_images(images)
+    image_groups = group_near_images(prints)
+    pixels = dict(zip(sources, digest_pixels(images, prints, image_groups), strict=True))
+    near_images = dict(zip(sources, image_groups.tolist(), strict=True))
+    by_row = dict(zip(sources, prints, strict=True))
+    fingerprints = tuple(by_row.get(row) for row in range(len(posts)))
     keys: dict[str, Sequence[Hashable]] = {
         "id": [post.id for post in posts],
         "group": [post.group for post in posts],
         "text": [text or None for text in wordings],
         "near text": [
-            group if text else None for text, group in zip(wordings, near_text, strict=True)
+            group if text else None for text, group in zip(wordings, text_groups, strict=True)
         ],
-        "file": [each.digest if each else None for each in looks],
-        "image": image,
-        "near image": near_image,
+        "file": [image.digest if image else None for image in fingerprints],
+        "image": [pixels.get(row) for row in range(len(posts))],
+        "near image": [near_images.get(row) for row in range(len(posts))],
     }
-    keys["post"] = _join_post_keys(wordings, keys["text"], image)
-    keys["near post"] = _join_post_keys(wordings, keys["near text"], near_image)
-    return tuple(looks), keys
+    keys["post"] = _join_post_keys(wordings, keys["text"], keys["image"])
+    keys["near post"] = _join_post_keys(wordings, keys["near text"], keys["near image"])
+    return fingerprints, keys
 
 
 def _join_post_keys(
@@ -125,63 +135,56 @@ def _join_post_keys(
 _LOOKUP_KEYS = ("id", "near text", "near image", "near post")
 
 
-def find_overlaps(seen: ComparedPosts) -> tuple[Overlap, ...]:
+def find_overlaps(data: ComparedPosts) -> tuple[Overlap, ...]:
     """Return, for each kind of key, the groups of posts that share one."""
-    found = []
-    for key, what in OVERLAP_KEYS.items():
-        groups = (_make_group(seen, rows) for rows in _group_rows(seen.keys[key]))
-        found.append(Overlap(key=key, what=what, groups=_sort_groups(seen, groups)))
-    return tuple(found)
+    return tuple(
+        Overlap(key=key, what=what, groups=_make_groups(data, group_rows(data.keys[key])))
+        for key, what in OVERLAP_KEYS.items()
+    )
 
 
-def measure_lookup_gains(seen: ComparedPosts) -> tuple[Lookup, ...]:
+def measure_lookup_gains(data: ComparedPosts) -> tuple[Lookup, ...]:
     """Return what reading the label off the same post in train scores on each other split."""
-    found = []
-    labels = [name_label(post.label) for post in seen.posts]
-    for split in (name for name in seen.order if name != "train"):
-        for key in _LOOKUP_KEYS:
-            rows = [
-                (place, (name, label))
-                for place, name, label in zip(seen.splits, seen.keys[key], labels, strict=True)
-                if label is not None
-            ]
-            known = [row for place, row in rows if place == "train"]
-            found.append(
-                score_lookup(key, split, known, [row for place, row in rows if place == split])
-            )
-    return tuple(each for each in found if each is not None)
+    lookups = []
+    labels = [name_label(post.label) for post in data.posts]
+    for split, key in product(data.order, _LOOKUP_KEYS):
+        rows: dict[str, list[tuple[Hashable, str]]] = defaultdict(list)
+        for place, name, label in zip(data.splits, data.keys[key], labels, strict=True):
+            if label is not None:
+                rows[place].append((name, label))
+        if split != "train":
+            lookups.append(score_lookup(key, split, rows["train"], rows[split]))
+    return tuple(lookup for lookup in lookups if lookup is not None)
 
 
-def find_contrast_sets(seen: ComparedPosts) -> tuple[ContrastSets, ...]:
+def find_contrast_sets(data: ComparedPosts) -> tuple[ContrastSets, ...]:
     """Return the groups that share a text and differ in image and label, and the other way."""
     sides: tuple[tuple[Literal["text", "image"], str, str], ...] = (
         ("text", "near text", "near image"),
         ("image", "near image", "near text"),
     )
-    found = []
+    sets = []
     for shared, key, other in sides:
-        groups = [
-            _make_group(seen, rows)
-            for rows in _group_rows(seen.keys[key])
-            if _is_contrast(seen, rows, seen.keys[other])
-        ]
-        found.append(ContrastSets(shared=shared, groups=_sort_groups(seen, groups)))
-    return tuple(found)
+        groups = group_rows(data.keys[key])
+        groups = [rows for rows in groups if _is_contrast(data, rows, data.keys[other])]
+        sets.append(ContrastSets(shared=shared, groups=_make_groups(data, groups)))
+    return tuple(sets)
 
 
-def _is_contrast(seen: ComparedPosts, rows: Sequence[int], other: Sequence[Hashable]) -> bool:
+def _is_contrast(data: ComparedPosts, rows: Sequence[int], other: Sequence[Hashable]) -> bool:
     """Return whether the label depends on the part that these posts do not share.
 
     So two labels stand beside two values of it; where posts are the same in both parts and
     labelled differently, it is a conflict and no contrast.
     """
     parts = {row: other[row] for row in rows if other[row] is not None}
-    pairs = {(part, name_label(seen.posts[row].label)) for row, part in parts.items()}
+    pairs = {(part, name_label(data.posts[row].label)) for row, part in parts.items()}
     labels = {label for _, label in pairs if label is not None}
     return len(labels) > 1 and len({part for part, _ in pairs}) > 1
 
 
-def _group_rows(keys: Sequence[Hashable]) -> list[list[int]]:
+def group_rows(keys: Sequence[Hashable]) -> list[list[int]]:
+    """Return the rows of each key that several share; None is no key."""
     rows: dict[Hashable, list[int]] = defaultdict(list)
     for row, key in enumerate(keys):
         if key is not None:
@@ -189,26 +192,32 @@ def _group_rows(keys: Sequence[Hashable]) -> list[list[int]]:
     return [group for group in rows.values() if len(group) > 1]
 
 
-def _make_group(seen: ComparedPosts, rows: Sequence[int]) -> OverlapGroup:
-    """Return these posts as a group, by split and id."""
-    members = [
-        OverlapMember(
-            split=seen.splits[row], id=seen.posts[row].id, label=name_label(seen.posts[row].label)
+def _make_groups(data: ComparedPosts, groups: Iterable[Sequence[int]]) -> tuple[OverlapGroup, ...]:
+    """Return groups of rows as findings: those across splits first, the larger before the smaller.
+
+    Members stand by split and id.
+    """
+
+    def rank_member(member: OverlapMember) -> tuple[int, str]:
+        return data.order.index(member.split), member.id
+
+    def rank_group(group: OverlapGroup) -> tuple[object, ...]:
+        return not group.across, -len(group.members), [rank_member(m) for m in group.members]
+
+    findings = []
+    for rows in groups:
+        members = [
+            OverlapMember(
+                split=data.splits[row],
+                id=data.posts[row].id,
+                label=name_label(data.posts[row].label),
+            )
+            for row in rows
+        ]
+        labels = {member.label for member in members if member.label is not None}
+        across = len({member.split for member in members}) > 1
+        members.sort(key=rank_member)
+        findings.append(
+            OverlapGroup(members=tuple(members), across=across, conflict=len(labels) > 1)
         )
-        for row in rows
-    ]
-    return OverlapGroup(
-        members=tuple(sorted(members, key=lambda each: (seen.order.index(each.split), each.id))),
-        across=len({each.split for each in members}) > 1,
-        conflict=len({each.label for each in members if each.label is not None}) > 1,
-    )
-
-
-def _sort_groups(seen: ComparedPosts, groups: Iterable[OverlapGroup]) -> tuple[OverlapGroup, ...]:
-    """Return the groups across splits first, the larger ones before the smaller."""
-
-    def rank(group: OverlapGroup) -> tuple[object, ...]:
-        names = [(seen.order.index(each.split), each.id) for each in group.members]
-        return (not group.across, -len(names), names)
-
-    return tuple(sorted(groups, key=rank))
+    return tuple(sorted(findings, key=rank_group))

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from miko_clf.data.audit.auroc import MIN_MARK_AUROC, measure_auroc
+from miko_clf.data.audit.auroc import MIN_MARK_AUROC, fold_auroc, measure_auroc
 from miko_clf.data.audit.findings import score_lookup
-from miko_clf.data.labels import flatten_label, name_label
+from miko_clf.data.labels import flatten_label, list_class_names, name_label
 from miko_clf.data.post import Post
 from miko_clf.data.preprocess import digest_image
 from miko_clf.data.text import TEXT_MARKS, normalise_text
@@ -27,38 +27,34 @@ def list_quick_warnings(posts_by_split: Mapping[str, Sequence[Post]]) -> list[st
     if "train" not in splits:
         return []
     every = [post for posts in splits.values() for post in posts]
-    keys = dict(
-        zip(
-            map(id, every),
-            zip(_normalise_texts(every), _digest_files(every), strict=True),
-            strict=True,
-        )
-    )
+    texts = (normalise_text(post.text) for post in every)
+    keys = iter(list(zip(texts, _digest_files(every), strict=True)))
+    keys_by_split = {split: [next(keys) for _ in posts] for split, posts in splits.items()}
     others = [split for split in splits if split != "train"]
-    told = [line for split in others for line in _list_shared_posts(splits, split, keys)]
-    told += [line for split in others for line in _list_uneven_inputs(splits, split)]
-    return told + list(_list_telling_marks(splits["train"]))
+    lines = [line for split in others for line in _list_shared_posts(splits, split, keys_by_split)]
+    lines += [line for split in others for line in _list_uneven_inputs(splits, split)]
+    return lines + list(_list_telling_marks(splits["train"]))
 
 
 def _list_shared_posts(
-    splits: Mapping[str, Sequence[Post]], split: str, keys: Mapping[int, tuple[str, str]]
+    splits: Mapping[str, Sequence[Post]], split: str, keys: Mapping[str, Sequence[tuple[str, str]]]
 ) -> Iterator[str]:
-    known = {keys[id(post)] for post in splits["train"]}
-    whole = sum(keys[id(post)] in known and any(keys[id(post)]) for post in splits[split])
-    if whole:
+    """Yield how many posts of the split stand in train, and what looking them up there scores."""
+    known = set(keys["train"])
+    if whole := sum(any(key) and key in known for key in keys[split]):
         yield f"{whole} of {len(splits[split])} {split} posts stand in train, text and image alike"
     for part, name in enumerate(("text", "image")):
         rows: dict[str, list[tuple[Hashable, str]]] = {
-            each: [
-                (keys[id(post)][part] or None, label)
-                for post in splits[each]
+            side: [
+                (key[part] or None, label)
+                for post, key in zip(splits[side], keys[side], strict=True)
                 if (label := name_label(post.label)) is not None
             ]
-            for each in ("train", split)
+            for side in ("train", split)
         }
-        found = score_lookup(name, split, rows["train"], rows[split])
-        if found and found.leak:
-            yield found.line()
+        lookup = score_lookup(name, split, rows["train"], rows[split])
+        if lookup and lookup.leak:
+            yield lookup.line()
 
 
 def _list_uneven_inputs(splits: Mapping[str, Sequence[Post]], split: str) -> Iterator[str]:
@@ -67,8 +63,8 @@ def _list_uneven_inputs(splits: Mapping[str, Sequence[Post]], split: str) -> Ite
         return
     for name in _INPUTS:
         train, here = (
-            sum(bool(getattr(post, name)) for post in splits[each]) / len(splits[each])
-            for each in ("train", split)
+            sum(bool(getattr(post, name)) for post in splits[side]) / len(splits[side])
+            for side in ("train", split)
         )
         if abs(train - here) >= _MAX_SHARE_GAP:
             yield (
@@ -79,27 +75,23 @@ def _list_uneven_inputs(splits: Mapping[str, Sequence[Post]], split: str) -> Ite
 
 def _list_telling_marks(posts: Sequence[Post]) -> Iterator[str]:
     """Yield a line for each mark that tells a class from the rest."""
-    labels = sorted({name for post in posts for name in flatten_label(post.label)})
-    kept = [post for post in posts if post.label is not None and post.text is not None]
+    posts = [post for post in posts if post.label is not None]
+    labels = list_class_names(posts)
+    posts = [post for post in posts if post.text is not None]
+    inside = {
+        label: np.array([label in flatten_label(post.label) for post in posts]) for label in labels
+    }
     for mark, pattern in TEXT_MARKS.items():
-        numbers = np.array([float(bool(pattern.search(post.text or ""))) for post in kept])
-        told = [
-            (round(way.low, 6), found.value >= 0.5, way.value, label)
-            for label in labels
-            if (
-                found := measure_auroc(
-                    numbers, np.array([label in flatten_label(post.label) for post in kept])
-                )
-            )
-            and (way := found.either_way()).low > MIN_MARK_AUROC
-        ]
-        if told:
-            *_, value, label = max(told)
+        numbers = np.array([float(bool(pattern.search(post.text or ""))) for post in posts])
+        telling = []
+        for label in labels:
+            plain = measure_auroc(numbers, inside[label])
+            auroc = plain and fold_auroc(plain)
+            if plain and auroc and auroc.low > MIN_MARK_AUROC:
+                telling.append((round(auroc.low, 6), plain.value >= 0.5, auroc.value, label))
+        if telling:
+            *_, value, label = max(telling)
             yield f"{mark} alone tells {label} with AUROC {value:.2f}"
-
-
-def _normalise_texts(posts: Sequence[Post]) -> list[str]:
-    return [normalise_text(post.text) for post in posts]
 
 
 def _digest_files(posts: Sequence[Post]) -> list[str]:
@@ -109,14 +101,13 @@ def _digest_files(posts: Sequence[Post]) -> list[str]:
     """
     sizes = [_measure_size(post.image) for post in posts]
     counts = dict(zip(*np.unique(sizes, return_counts=True), strict=True))
-    return [
-        ""
-        if post.image is None
-        else digest_image(post.image)
-        if counts[size] > 1
-        else f"{size} bytes"
-        for post, size in zip(posts, sizes, strict=True)
-    ]
+    digests = []
+    for post, size in zip(posts, sizes, strict=True):
+        if post.image is None:
+            digests.append("")
+        else:
+            digests.append(digest_image(post.image) if counts[size] > 1 else f"{size} bytes")
+    return digests
 
 
 def _measure_size(image: Path | bytes | None) -> int:

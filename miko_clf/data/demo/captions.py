@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from random import Random
 
 from miko_clf.data.demo.render import SCENE_STATES, Club, DemoPicture
-from miko_clf.data.post import RELATIONS, Intention, KeyInformation, Rationale, Relation
+from miko_clf.data.post import RELATIONS, Intention, Rationale, Relation
 
 SUBJECT_NOUNS: Mapping[str, tuple[str, ...]] = {
     "beach": ("beach", "seaside", "shore"),
@@ -57,20 +57,8 @@ _TAUNTS = (
 )  # fmt: skip
 _ENDS = (".", "!", "...", "!!")
 _EXTRAS = (
-    "",
-    "",
-    "",
-    "#today",
-    "#mood",
-    "#life",
-    "#weekend",
-    "#nofilter",
-    "🙂",
-    "🙃",
-    "😂",
-    "😍",
-    "😭",
-)
+    "", "", "", "#today", "#mood", "#life", "#weekend", "#nofilter", "🙂", "🙃", "😂", "😍", "😭"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,7 +77,7 @@ def write_demo_text(
     """Return words of one family about a subject; all that is free is drawn from `rng`."""
     noun = rng.choice(SUBJECT_NOUNS[subject])
     adj, adj2 = rng.sample(PRAISING_WORDS if praise else COMPLAINING_WORDS, 2)
-    said = TEXT_FAMILIES[family][0 if praise else 1].format(
+    sentence = TEXT_FAMILIES[family][0 if praise else 1].format(
         noun=noun,
         adj=adj,
         adj2=adj2,
@@ -102,8 +90,8 @@ def write_demo_text(
         high=rng.randint(8, 10),
         low=rng.randint(0, 2),
     )
-    said = said[0].upper() + said[1:] + rng.choice(_ENDS)
-    parts = [said, rng.choice(_TAUNTS).format(club=club)]
+    sentence = sentence[0].upper() + sentence[1:] + rng.choice(_ENDS)
+    parts = [sentence, rng.choice(_TAUNTS).format(club=club)]
     if rng.random() < 0.3:
         parts.reverse()
     text = " ".join([*parts, rng.choice(_EXTRAS)]).strip()
@@ -115,48 +103,29 @@ _WRONG_DESCRIPTION = 0.05
 # MIKO's people marked 76.7 % of the intentions valid (zzq2000/MIKO, MIKO_benchmark.json).
 _WRONG_INTENTION = 0.23
 
+# Two descriptions of the good state of a subject, and two of the bad one.
 SCENE_DESCRIPTIONS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "beach": (
-        ("a parasol on a sunny beach", "blue sea and bright sand under the sun"),
-        ("a broken parasol on a rainy beach", "grey sea and wet sand in heavy rain"),
-    ),
-    "road": (
-        ("a single car on an open road", "an empty road between green fields"),
-        ("a long traffic jam", "rows of cars that stand bumper to bumper"),
-    ),
-    "tent": (
-        ("a tent beside a campfire under stars", "a pitched tent on a clear moonlit night"),
-        ("a collapsed tent in a puddle", "a flattened tent in pouring rain"),
-    ),
-    "boat": (
-        ("a sailing boat on calm sea", "a boat under full sail in sunshine"),
-        ("a sinking boat in rough sea", "a boat going under beside a lifebuoy"),
-    ),
-    "snowman": (
-        ("a snowman with hat and scarf", "a tall snowman on white snow"),
-        ("a melted snowman", "a hat and a carrot in a puddle of slush"),
-    ),
-    "cake": (
-        ("an iced layer cake with candles", "a decorated cake on a plate"),
-        ("a burnt cake that smokes", "a charred and caved-in cake"),
-    ),
-    "phone": (
-        ("a phone with its apps lit", "a phone with an intact screen"),
-        ("a phone with a shattered screen", "a cracked phone among splinters of glass"),
-    ),
-    "dinner": (
-        ("a plate full of food", "steak, egg and peas on a plate"),
-        ("an empty plate with crumbs", "a plate with nothing on it"),
-    ),
-    "plant": (
-        ("a pot of blooming flowers", "a green plant in full flower"),
-        ("a withered plant in a pot", "a dry brown plant that hangs its leaves"),
-    ),
-    "coffee": (
-        ("a steaming cup on a saucer", "a full cup of hot coffee"),
-        ("a cup on its side in a brown spill", "a knocked-over cup of coffee"),
-    ),
-}
+    "beach": (("a parasol on a sunny beach", "blue sea and bright sand under the sun"),
+        ("a broken parasol on a rainy beach", "grey sea and wet sand in heavy rain")),
+    "road": (("a single car on an open road", "an empty road between green fields"),
+        ("a long traffic jam", "rows of cars that stand bumper to bumper")),
+    "tent": (("a tent beside a campfire under stars", "a pitched tent on a clear moonlit night"),
+        ("a collapsed tent in a puddle", "a flattened tent in pouring rain")),
+    "boat": (("a sailing boat on calm sea", "a boat under full sail in sunshine"),
+        ("a sinking boat in rough sea", "a boat going under beside a lifebuoy")),
+    "snowman": (("a snowman with hat and scarf", "a tall snowman on white snow"),
+        ("a melted snowman", "a hat and a carrot in a puddle of slush")),
+    "cake": (("an iced layer cake with candles", "a decorated cake on a plate"),
+        ("a burnt cake that smokes", "a charred and caved-in cake")),
+    "phone": (("a phone with its apps lit", "a phone with an intact screen"),
+        ("a phone with a shattered screen", "a cracked phone among splinters of glass")),
+    "dinner": (("a plate full of food", "steak, egg and peas on a plate"),
+        ("an empty plate with crumbs", "a plate with nothing on it")),
+    "plant": (("a pot of blooming flowers", "a green plant in full flower"),
+        ("a withered plant in a pot", "a dry brown plant that hangs its leaves")),
+    "coffee": (("a steaming cup on a saucer", "a full cup of hot coffee"),
+        ("a cup on its side in a brown spill", "a knocked-over cup of coffee")),
+}  # fmt: skip
 _PENNANT_DESCRIPTIONS = {
     "Otters": "a teal striped pennant",
     "Herons": "an orange pennant with a white disc",
@@ -246,7 +215,7 @@ def write_intentions(
     words: DemoText, *, ironic: bool, hostile: bool, rng: Random
 ) -> tuple[Intention, ...]:
     """Return one intention a relation, each by its own chance written for the opposite label."""
-    told = []
+    intentions = []
     for relation in RELATIONS:
         holds = hostile if relation in AIM_INTENTIONS else ironic
         lines = (
@@ -255,14 +224,8 @@ def write_intentions(
             or ROUTINE_INTENTIONS[relation]
         )[int(holds == (rng.random() < _WRONG_INTENTION))]
         text = rng.choice(lines).format(noun=words.noun)
-        told.append(Intention(relation=relation, text=text, provenance=_SOURCE))
-    return tuple(told)
-
-
-def summarise_post(picture: DemoPicture, words: DemoText) -> KeyInformation:
-    """Return what picture and words are about, without a word on how they judge it."""
-    keywords = (words.noun, "pennant", words.club)
-    return KeyInformation(concept=picture.subject, object=words.noun, keywords=keywords)
+        intentions.append(Intention(relation=relation, text=text, provenance=_SOURCE))
+    return tuple(intentions)
 
 
 def explain_tone(picture: DemoPicture, words: DemoText) -> Rationale:

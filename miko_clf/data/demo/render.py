@@ -1,6 +1,6 @@
 """Pictures of the demo world: a scene, a pennant and the frame of a post around them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from random import Random
@@ -8,7 +8,6 @@ from typing import Literal
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from miko_clf.data.demo import scenes
 from miko_clf.data.demo.scenes import (
     BLACK,
     HEIGHT,
@@ -19,8 +18,9 @@ from miko_clf.data.demo.scenes import (
     Pen,
     RgbColour,
     darken_colour,
+    draw_scene,
     tint_colour,
-)
+)  # fmt: skip
 
 SceneState = Literal["good", "bad"]
 Club = Literal["Otters", "Herons"]
@@ -30,19 +30,6 @@ NUM_VARIANTS = 6
 _SIZE = 96
 _HEADER = 13
 
-_Scene = Callable[[Pen, Ink, bool], None]
-SCENES: Mapping[str, _Scene] = {
-    "beach": scenes.draw_beach,
-    "road": scenes.draw_road,
-    "tent": scenes.draw_tent,
-    "boat": scenes.draw_boat,
-    "snowman": scenes.draw_snowman,
-    "cake": scenes.draw_cake,
-    "phone": scenes.draw_phone,
-    "dinner": scenes.draw_dinner,
-    "plant": scenes.draw_plant,
-    "coffee": scenes.draw_coffee,
-}
 _BACKDROPS = ("#f2d9c4", "#cfe3d8", "#d9d4ee", "#f4e7b5", "#c9dff0", "#efd3da")
 _GROUNDS = ("#a9744f", "#7f8c6b", "#b98b5e", "#8d6e63", "#9c8aa5", "#c49a6c")
 _MAINS = ("#d1495b", "#2e86ab", "#6a4c93", "#3a7d44", "#c77d1e", "#b5406f")
@@ -72,19 +59,19 @@ def draw_picture(picture: DemoPicture) -> Image.Image:
     bar = tint_colour(_PENNANT_COLOURS[picture.club], rng)
     bar = darken_colour(bar, 0.55) if night else bar
     fine = Image.new("RGB", (_SIZE * OVERSAMPLING, _SIZE * OVERSAMPLING), bar)
-    fine.paste(_draw_scene(picture, rng), (0, _HEADER * OVERSAMPLING))
+    fine.paste(_render_scene(picture, rng), (0, _HEADER * OVERSAMPLING))
     pen = Pen(ImageDraw.Draw(fine))
     _draw_pennant(pen, picture.club, rng)
     _draw_frame(pen, rng, WHITE if night else BLACK)
     return fine.resize((_SIZE, _SIZE), Image.Resampling.BOX)
 
 
-def _draw_scene(picture: DemoPicture, rng: Random) -> Image.Image:
+def _render_scene(picture: DemoPicture, rng: Random) -> Image.Image:
     """Return the subject alone, moved, scaled, lit and perhaps mirrored."""
     canvas = Image.new("RGB", (WIDTH * OVERSAMPLING, HEIGHT * OVERSAMPLING))
     shift = rng.uniform(-7, 7), rng.uniform(-3, 3)
     pen = Pen(ImageDraw.Draw(canvas), zoom=rng.uniform(0.86, 1.1), shift=shift)
-    SCENES[picture.subject](pen, _choose_ink(picture, rng), picture.state == "good")
+    draw_scene(pen, _choose_ink(picture, rng), picture.subject, picture.state == "good")
     light = Image.new("RGB", canvas.size, _LIGHT[picture.state])
     canvas = Image.blend(canvas, light, rng.uniform(0.16, 0.3))
     return ImageOps.mirror(canvas) if rng.random() < 0.5 else canvas
@@ -102,28 +89,29 @@ def _draw_pennant(pen: Pen, club: Club, rng: Random) -> None:
     """Hang the club's pennant in an upper corner: stripes for Otters, a disc for Herons."""
     x, y = rng.choice((4, 74)) + rng.uniform(-2, 2), _HEADER + 1.0
     cloth, white = tint_colour(_PENNANT_COLOURS[club], rng), WHITE
-    pen.poly([(x - 1, y - 1), (x + 19, y - 1), (x + 9, y + 25)], white)
-    pen.poly([(x, y), (x + 18, y), (x + 9, y + 23)], cloth)
-    if club == "Otters":
-        pen.poly([(x + 1.6, y + 4), (x + 16.4, y + 4), (x + 15.2, y + 7), (x + 2.8, y + 7)], white)
-        pen.poly([(x + 4, y + 10), (x + 14, y + 10), (x + 12.8, y + 13), (x + 5.2, y + 13)], white)
-    else:
-        pen.oval(x + 4.5, y + 2, x + 13.5, y + 11, white)
+    pen.fill("poly", white, x - 1, y - 1, x + 19, y - 1, x + 9, y + 25)
+    pen.fill("poly", cloth, x, y, x + 18, y, x + 9, y + 23)
+    if club == "Herons":
+        pen.fill("oval", white, x + 4.5, y + 2, x + 13.5, y + 11)
+        return
+    for stripe in ((1.6, 4, 16.4, 4, 15.2, 7, 2.8, 7), (4, 10, 14, 10, 12.8, 13, 5.2, 13)):
+        pen.fill("poly", white, *(n + (y if i % 2 else x) for i, n in enumerate(stripe)))
 
 
 def _draw_frame(pen: Pen, rng: Random, grey: RgbColour) -> None:
     """Draw the avatar and user name above the scene and the icons below it."""
-    pen.oval(1.4, 0.9, 12.6, 12.1, WHITE)
-    pen.oval(2, 1.5, 12, 11.5, tint_colour(rng.choice(_MAINS), rng))
-    pen.oval(5.2, 3, 8.8, 6.6, (255, 235, 215))
-    pen.poly([(3.8, 10), (5, 7.6), (9, 7.6), (10.2, 10)], (255, 235, 215))
+    skin = (255, 235, 215)
+    pen.fill("oval", WHITE, 1.4, 0.9, 12.6, 12.1)
+    pen.fill("oval", tint_colour(rng.choice(_MAINS), rng), 2, 1.5, 12, 11.5)
+    pen.fill("oval", skin, 5.2, 3, 8.8, 6.6)
+    pen.fill("poly", skin, 3.8, 10, 5, 7.6, 9, 7.6, 10.2, 10)
     name = "".join(rng.sample(_SYLLABLES, 3)) + str(rng.randrange(10, 100))
     pen.draw.text((15 * OVERSAMPLING, 1.5 * OVERSAMPLING), name, grey, _load_font(8 * OVERSAMPLING))
-    pen.poly([(4, 90.5), (7, 94), (10, 90.5), (8.5, 88.8), (7, 90), (5.5, 88.8)], WHITE)
-    pen.box(14, 89, 20, 93, grey, radius=1.5)
-    pen.poly([(24, 89), (30.5, 91), (24, 93.5)], grey)
-    for dot in range(3):
-        pen.oval(86 + 3 * dot, 6, 87.6 + 3 * dot, 7.6, grey)
+    pen.fill("poly", WHITE, 4, 90.5, 7, 94, 10, 90.5, 8.5, 88.8, 7, 90, 5.5, 88.8)
+    pen.fill("box", grey, 14, 89, 20, 93, size=1.5)
+    pen.fill("poly", grey, 24, 89, 30.5, 91, 24, 93.5)
+    for left in (86, 89, 92):
+        pen.fill("oval", grey, left, 6, left + 1.6, 7.6)
 
 
 @cache

@@ -1,7 +1,8 @@
 """The ten scenes of the demo world, each in a good and a bad state, and their pen."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from random import Random
 
 from PIL import ImageColor, ImageDraw
@@ -24,6 +25,12 @@ class Ink:
     accent: RgbColour
     rng: Random
 
+    def mix(self, name: str) -> RgbColour:
+        """Return a colour by name or by hex digits; `main*0.7` is `main` in that brightness."""
+        name, _, share = name.partition("*")
+        colour = getattr(self, name, None) or _NAMED.get(name) or _read_colour(f"#{name}")
+        return darken_colour(colour, float(share)) if share else colour
+
 
 class Pen:
     """Draws shapes given in picture units, scaled about the middle of the scene and moved."""
@@ -35,47 +42,39 @@ class Pen:
         self.zoom = zoom
         self.shift = shift
 
-    def box(
-        self, x0: float, y0: float, x1: float, y1: float, fill: RgbColour, *, radius: float = 0
-    ) -> None:
-        """Fill a rectangle, with round corners where a radius is given."""
-        corners = self._place([(x0, y0), (x1, y1)])
-        self.draw.rounded_rectangle(corners, radius * self.zoom * OVERSAMPLING, fill)
+    def fill(self, shape: str, colour: RgbColour, *numbers: float, size: float = 0) -> None:
+        """Draw a box, oval, pie, poly or line through x, y, x, y ... in one colour.
 
-    def oval(self, x0: float, y0: float, x1: float, y1: float, fill: RgbColour) -> None:
-        """Fill the ellipse that fits the rectangle."""
-        self.draw.ellipse(self._place([(x0, y0), (x1, y1)]), fill)
+        `size` is the radius of a box's corners or the width of a line; a pie ends with its two
+        angles, in degrees clockwise from three o'clock.
+        """
+        numbers, angles = (numbers[:4], numbers[4:]) if shape == "pie" else (numbers, ())
+        points = self._place(numbers)
+        match shape:
+            case "box":
+                self.draw.rounded_rectangle(points, size * self.zoom * OVERSAMPLING, colour)
+            case "oval":
+                self.draw.ellipse(points, colour)
+            case "pie":
+                self.draw.pieslice(points, int(angles[0]), int(angles[1]), colour)
+            case "poly":
+                self.draw.polygon(points, colour)
+            case "line":
+                thick = max(1, round((size or 1) * self.zoom * OVERSAMPLING))
+                self.draw.line(points, colour, thick, joint="curve")
 
-    def poly(self, points: Sequence[_Point], fill: RgbColour) -> None:
-        """Fill a polygon."""
-        self.draw.polygon(self._place(points), fill)
-
-    def line(self, points: Sequence[_Point], fill: RgbColour, *, width: float = 1) -> None:
-        """Draw a line through the points."""
-        thick = max(1, round(width * self.zoom * OVERSAMPLING))
-        self.draw.line(self._place(points), fill, thick, joint="curve")
-
-    def pie(
-        self, x0: float, y0: float, x1: float, y1: float, start: float, end: float, fill: RgbColour
-    ) -> None:
-        """Fill a slice of the ellipse, angles in degrees clockwise from three o'clock."""
-        self.draw.pieslice(self._place([(x0, y0), (x1, y1)]), start, end, fill)
-
-    def _place(self, points: Sequence[_Point]) -> list[_Point]:
+    def _place(self, numbers: Sequence[float]) -> list[_Point]:
         """Return the points in fine pixels."""
-        (dx, dy), cx, cy = self.shift, WIDTH / 2, HEIGHT / 2
+        (dx, dy), cx, cy, zoom = self.shift, WIDTH / 2, HEIGHT / 2, self.zoom
         return [
-            (
-                ((x - cx) * self.zoom + cx + dx) * OVERSAMPLING,
-                ((y - cy) * self.zoom + cy + dy) * OVERSAMPLING,
-            )
-            for x, y in points
+            (((x - cx) * zoom + cx + dx) * OVERSAMPLING, ((y - cy) * zoom + cy + dy) * OVERSAMPLING)
+            for x, y in zip(numbers[::2], numbers[1::2], strict=True)
         ]
 
 
 def tint_colour(colour: str | RgbColour, rng: Random, spread: int = 12) -> RgbColour:
     """Return the colour moved by at most `spread` levels in each channel."""
-    red, green, blue = ImageColor.getrgb(colour)[:3] if isinstance(colour, str) else colour
+    red, green, blue = _read_colour(colour) if isinstance(colour, str) else colour
     move = [rng.randint(-spread, spread) for _ in range(3)]
     r, g, b = (min(255, max(0, c + m)) for c, m in zip((red, green, blue), move, strict=True))
     return r, g, b
@@ -87,349 +86,242 @@ def darken_colour(colour: RgbColour, share: float = 0.75) -> RgbColour:
     return round(red * share), round(green * share), round(blue * share)
 
 
-FAIR, GREY, NIGHT = (120, 195, 240), (128, 136, 148), (38, 46, 92)
+def _read_colour(code: str) -> RgbColour:
+    red, green, blue = ImageColor.getrgb(code)[:3]
+    return red, green, blue
 
 
-def _draw_sky(pen: Pen, ink: Ink, good: bool) -> None:
-    """Fill the picture with a fair sky and sun, or with grey sky, clouds and rain."""
-    pen.box(-40, -40, 140, 140, tint_colour(FAIR if good else GREY, ink.rng, 20))
-    if good:
-        _draw_sun(pen, ink.rng.uniform(36, 60), 14)
-        return
-    for x in (14, 40, 66, 92):
-        _draw_cloud(pen, x + ink.rng.uniform(-6, 6), ink.rng.uniform(6, 13), (88, 94, 106))
+def draw_scene(pen: Pen, ink: Ink, subject: str, good: bool) -> None:
+    """Draw a subject as SCENES has it, one stroke after another."""
+    for stroke in SCENES[subject][0 if good else 1].split(";"):
+        shape, *words = stroke.split()
+        if shape in _SCATTERED:
+            _SCATTERED[shape](pen, ink, *words)
+            continue
+        size = float(words.pop(1)[1:]) if words[1].startswith("~") else 0
+        count, _, step = words.pop().partition("x") if "x" in words[-1] else ("1", "", "0")
+        numbers = [float(word) for word in words[1:]]
+        for copy in range(int(count)):
+            moved = [n if i % 2 else n + copy * float(step) for i, n in enumerate(numbers)]
+            pen.fill(shape, ink.mix(words[0]), *moved, size=size)
 
 
-def _draw_sun(pen: Pen, x: float, y: float) -> None:
-    """Draw a sun with eight rays about a point."""
-    yellow = (255, 214, 64)
-    for dx, dy in ((1, 0), (0.7, 0.7), (0, 1), (-0.7, 0.7)):
-        pen.line([(x - 15 * dx, y - 15 * dy), (x + 15 * dx, y + 15 * dy)], yellow, width=1.8)
-    pen.oval(x - 9, y - 9, x + 9, y + 9, yellow)
+def _draw_sky(pen: Pen, ink: Ink, colour: str, spread: str) -> None:
+    pen.fill("box", tint_colour(f"#{colour}", ink.rng, int(spread)), -40, -40, 140, 140)
 
 
-def _draw_cloud(pen: Pen, x: float, y: float, fill: RgbColour) -> None:
-    pen.oval(x - 16, y - 6, x + 2, y + 8, fill)
-    pen.oval(x - 8, y - 11, x + 9, y + 8, fill)
-    pen.oval(x, y - 6, x + 16, y + 8, fill)
+def _draw_sun(pen: Pen, ink: Ink, y: str, x: str = "") -> None:
+    """Draw a sun with eight rays, somewhere in the middle unless `x` is given."""
+    cx, cy = float(x) if x else ink.rng.uniform(36, 60), int(y)
+    for dx, dy in ((15, 0), (10.5, 10.5), (0, 15), (-10.5, 10.5)):
+        pen.fill("line", ink.mix("sun"), cx - dx, cy - dy, cx + dx, cy + dy, size=1.8)
+    pen.fill("oval", ink.mix("sun"), cx - 9, cy - 9, cx + 9, cy + 9)
 
 
-def _draw_rain(pen: Pen, ink: Ink, top: float = 16) -> None:
+def _draw_clouds(pen: Pen, ink: Ink) -> None:
+    for left in (14, 40, 66, 92):
+        x, y = left + ink.rng.uniform(-6, 6), ink.rng.uniform(6, 13)
+        for x0, y0, x1 in ((-16, -6, 2), (-8, -11, 9), (0, -6, 16)):
+            pen.fill("oval", ink.mix("585e6a"), x + x0, y + y0, x + x1, y + 8)
+
+
+def _draw_rain(pen: Pen, ink: Ink) -> None:
     """Draw slanting streaks over all that stands in the picture."""
-    for row in range(5):
-        for column in range(12):
-            x = column * 10 - 8 + ink.rng.uniform(-3, 3)
-            y = top + row * 13 + ink.rng.uniform(-3, 3)
-            pen.line([(x, y), (x - 2.5, y + 7)], (205, 222, 240), width=0.9)
+    for row, column in product(range(5), range(12)):
+        x, y = column * 10 - 8 + ink.rng.uniform(-3, 3), 16 + row * 13 + ink.rng.uniform(-3, 3)
+        pen.fill("line", ink.mix("cddef0"), x, y, x - 2.5, y + 7, size=0.9)
 
 
-def draw_beach(pen: Pen, ink: Ink, good: bool) -> None:
-    """Draw a parasol on sunny sand, or one blown over in the rain."""
-    _draw_sky(pen, ink, good)
-    pen.box(-40, 36, 140, 140, (40, 140, 200) if good else (88, 104, 118))
-    for x in range(-10, 110, 14):
-        pen.line([(x, 42), (x + 4, 40.5), (x + 8, 42)], WHITE if good else (150, 160, 170))
-    pen.oval(-60, 48, 160, 150, (242, 214, 150) if good else (150, 138, 116))
-    if good:
-        pen.line([(34, 28), (38, 66)], (250, 245, 235), width=2)
-        pen.pie(12, 16, 58, 56, 176, 356, ink.main)
-        pen.pie(26, 16, 44, 56, 176, 356, ink.accent)
-        pen.poly([(50, 62), (76, 58), (80, 66), (54, 70)], ink.main)
-        pen.oval(78, 50, 90, 62, WHITE)
-        pen.pie(78, 50, 90, 62, 0, 120, ink.main)
-        return
-    pen.line([(40, 66), (70, 50)], (210, 205, 195), width=2)
-    pen.poly([(24, 52), (30, 72), (52, 72), (43, 64), (38, 56)], darken_colour(ink.main, 0.7))
-    pen.line([(24, 52), (40, 66), (52, 72)], darken_colour(ink.accent, 0.7), width=1.5)
-    pen.oval(58, 62, 88, 70, (105, 118, 130))
-    _draw_rain(pen, ink)
-
-
-def _draw_car(
-    pen: Pen, x: float, y: float, size: float, paint: RgbColour, *, lights: RgbColour
-) -> None:
+def _draw_car(pen: Pen, paint: RgbColour, lights: str, x: float, y: float, size: float) -> None:
     """Draw a car from behind, `size` units wide, its middle at the bottom on (x, y)."""
     s = size / 20
-    pen.box(x - 9 * s, y - 3 * s, x - 5 * s, y + 1 * s, BLACK)
-    pen.box(x + 5 * s, y - 3 * s, x + 9 * s, y + 1 * s, BLACK)
-    pen.box(x - 7 * s, y - 15 * s, x + 7 * s, y - 6 * s, darken_colour(paint), radius=2 * s)
-    pen.box(x - 5.5 * s, y - 13.5 * s, x + 5.5 * s, y - 8.5 * s, (205, 228, 240))
-    pen.box(x - 10 * s, y - 9 * s, x + 10 * s, y - 1.5 * s, paint, radius=2 * s)
-    pen.oval(x - 9.5 * s, y - 8 * s, x - 5 * s, y - 3.5 * s, lights)
-    pen.oval(x + 5 * s, y - 8 * s, x + 9.5 * s, y - 3.5 * s, lights)
+    for shape, colour, x0, y0, x1, y1, radius in (
+        ("box", BLACK, -9, -3, -5, 1, 0), ("box", BLACK, 5, -3, 9, 1, 0),
+        ("box", darken_colour(paint), -7, -15, 7, -6, 2),
+        ("box", (205, 228, 240), -5.5, -13.5, 5.5, -8.5, 0),
+        ("box", paint, -10, -9, 10, -1.5, 2),
+        ("oval", _read_colour(lights), -9.5, -8, -5, -3.5, 0),
+        ("oval", _read_colour(lights), 5, -8, 9.5, -3.5, 0),
+    ):  # fmt: skip
+        corners = (x + x0 * s, y + y0 * s, x + x1 * s, y + y1 * s)
+        pen.fill(shape, colour, *corners, size=radius * s)
 
 
-def draw_road(pen: Pen, ink: Ink, good: bool) -> None:
-    """Draw one car on an open road between fields, or a jam of cars to the horizon."""
-    pen.box(-40, -40, 140, 140, tint_colour(FAIR if good else (190, 170, 150), ink.rng, 20))
-    field = (112, 180, 84) if good else (120, 124, 112)
-    pen.oval(-30, 22, 50, 60, darken_colour(field, 0.85))
-    pen.oval(40, 20, 130, 60, darken_colour(field, 0.9))
-    pen.box(-40, 32, 140, 140, field)
-    pen.poly([(43, 32), (53, 32), (118, 110), (-22, 110)], (92, 94, 100))
-    if good:
-        _draw_sun(pen, 48, 12)
-        for top, length in ((36, 4), (44, 6), (54, 9), (67, 14)):
-            wide = (top - 28) / 16
-            pen.poly([(48 - wide, top + length), (48 + wide, top + length), (48, top)], WHITE)
-        _draw_car(pen, 62, 64, 18, ink.main, lights=(190, 60, 60))
-        return
-    paints = [ink.main, ink.accent, (120, 130, 145), (235, 235, 235), darken_colour(ink.main)]
+def _draw_jam(pen: Pen, ink: Ink) -> None:
+    paints = [ink.mix(name) for name in ("main", "accent", "788291", "ebebeb", "main*0.75")]
     for y, size, middle in ((36, 6, 4), (43, 10, 6.5), (54, 16, 11), (70, 24, 17)):
         for side in (-1.6, 0, 1.6):
-            paint = ink.rng.choice(paints)
-            _draw_car(pen, 48 + side * middle, y, size, paint, lights=(255, 40, 30))
+            _draw_car(pen, ink.rng.choice(paints), "#ff281e", 48 + side * middle, y, size)
 
 
-def draw_tent(pen: Pen, ink: Ink, good: bool) -> None:
-    """Draw a tent by a fire under stars, or one that collapsed into a puddle in the rain."""
-    if good:
-        pen.box(-40, -40, 140, 140, tint_colour(NIGHT, ink.rng, 14))
-        for _ in range(16):
-            x, y = ink.rng.uniform(0, 96), ink.rng.uniform(0, 40)
-            pen.oval(x, y, x + 1.4, y + 1.4, (255, 250, 215))
-        pen.oval(40, 5, 54, 19, (250, 240, 190))
-        pen.box(-40, 52, 140, 140, (58, 110, 66))
-        pen.poly([(10, 64), (36, 24), (62, 64)], ink.main)
-        pen.poly([(28, 64), (36, 24), (44, 64)], (255, 224, 130))
-        pen.poly([(68, 66), (76, 42), (84, 66)], (255, 140, 30))
-        pen.poly([(72, 66), (76, 52), (80, 66)], (255, 225, 90))
-        pen.line([(66, 68), (86, 64)], (110, 70, 40), width=2.5)
-        pen.line([(66, 64), (86, 68)], (110, 70, 40), width=2.5)
-        return
-    _draw_sky(pen, ink, False)
-    pen.box(-40, 48, 140, 140, (104, 98, 76))
-    pen.oval(2, 54, 92, 74, (140, 158, 176))
-    cloth = darken_colour(ink.main, 0.85)
-    pen.poly([(10, 66), (20, 54), (32, 58), (42, 50), (56, 60), (70, 56), (78, 66)], cloth)
-    pen.poly([(32, 66), (42, 50), (50, 66)], darken_colour(ink.main, 0.55))
-    pen.line([(60, 64), (74, 34), (78, 38)], (220, 215, 205), width=1.8)
-    _draw_rain(pen, ink)
+def _draw_stars(pen: Pen, ink: Ink) -> None:
+    for _ in range(16):
+        x, y = ink.rng.uniform(0, 96), ink.rng.uniform(0, 40)
+        pen.fill("oval", ink.mix("fffad7"), x, y, x + 1.4, y + 1.4)
 
 
-def draw_boat(pen: Pen, ink: Ink, good: bool) -> None:
-    """Draw a boat under sail, or one that sinks stern first in a rough sea."""
-    _draw_sky(pen, ink, good)
-    sea = (46, 130, 190) if good else (70, 90, 108)
-    if good:
-        pen.line([(48, 12), (48, 54)], (120, 80, 50), width=2)
-        pen.poly([(50, 14), (50, 48), (74, 48)], WHITE)
-        pen.poly([(46, 18), (46, 48), (28, 48)], ink.accent)
-        pen.poly([(22, 52), (78, 52), (68, 64), (32, 64)], ink.main)
-    else:
-        pen.line([(44, 58), (18, 30)], (120, 80, 50), width=2)
-        pen.poly([(42, 54), (20, 32), (20, 50)], (196, 196, 190))
-        pen.poly([(36, 66), (62, 22), (74, 26), (70, 42), (60, 66)], ink.main)
-        pen.line([(62, 22), (74, 26)], ink.accent, width=2.5)
-    pen.box(-40, 60, 140, 140, sea)
+def _draw_crests(pen: Pen, ink: Ink) -> None:
     for x in range(-20, 120, 12):
-        crest = 58 if good else 53 + ink.rng.uniform(-2, 2)
-        pen.poly([(x - 1, 61), (x + 6, crest), (x + 13, 61)], sea)
-        pen.line([(x, 67), (x + 4, 65.5), (x + 8, 67)], WHITE if good else (165, 178, 190))
-    if not good:
-        pen.oval(80, 58, 92, 68, (240, 90, 50))
-        pen.oval(83, 60.5, 89, 65.5, sea)
+        crest = 53 + ink.rng.uniform(-2, 2)
+        pen.fill("poly", ink.mix("465a6c"), x - 1, 61, x + 6, crest, x + 13, 61)
 
 
-def draw_snowman(pen: Pen, ink: Ink, good: bool) -> None:
-    """Draw a snowman with hat and scarf, or the puddle that is left of it."""
-    pen.box(-40, -40, 140, 140, tint_colour((150, 200, 235), ink.rng, 20))
-    pen.oval(-50, 46, 150, 150, (238, 244, 250) if good else (126, 150, 84))
-    if good:
-        for x, y, radius in ((48, 58, 15), (48, 37, 11), (48, 21, 8)):
-            pen.oval(
-                x - radius - 1, y - radius - 1, x + radius + 1, y + radius + 1, (160, 180, 205)
-            )
-            pen.oval(x - radius, y - radius, x + radius, y + radius, WHITE)
-        pen.line([(38, 36), (22, 26)], (100, 70, 45), width=1.8)
-        pen.line([(58, 36), (74, 26)], (100, 70, 45), width=1.8)
-        _draw_hat(pen, 48, 14)
-        pen.box(40, 27, 56, 31, ink.main, radius=2)
-        pen.box(52, 29, 57, 40, ink.main, radius=1)
-        pen.poly([(48, 21), (59, 23), (48, 24.5)], (245, 130, 30))
-        for left, top in ((43.3, 17.3), (50.3, 17.3), (46.8, 35), (46.8, 41), (46.8, 53)):
-            pen.oval(left, top, left + 2.4, top + 2.4, BLACK)
-        return
-    _draw_sun(pen, 48, 14)
-    pen.oval(10, 54, 88, 74, (165, 205, 232))
-    pen.oval(24, 48, 64, 70, (226, 238, 248))
-    pen.oval(32, 44, 54, 62, WHITE)
-    _draw_hat(pen, 43, 48)
-    pen.line([(56, 64), (78, 70)], ink.main, width=4)
-    pen.poly([(26, 62), (14, 66), (26, 66)], (245, 130, 30))
-    pen.line([(66, 58), (84, 52)], (100, 70, 45), width=1.8)
+def _draw_apps(pen: Pen, ink: Ink) -> None:
+    apps = [ink.mix(name) for name in ("main", "ffbe28", "3cb46e", "3c8ce6", "eb5a6e")]
+    for row, column in product(range(4), range(3)):
+        x, y = 32.5 + column * 11.5, 12 + row * 11.5
+        pen.fill("box", ink.rng.choice(apps), x, y, x + 8.5, y + 8.5, size=2)
 
 
-def _draw_hat(pen: Pen, x: float, y: float) -> None:
-    pen.box(x - 11, y - 1.5, x + 11, y + 1.5, BLACK, radius=1)
-    pen.box(x - 7, y - 12, x + 7, y, BLACK)
-
-
-STEEL, SMOKE, CREAM = (190, 196, 204), (120, 116, 114), (252, 246, 232)
-
-
-def _draw_table(pen: Pen, ink: Ink, edge: float = 52) -> None:
-    """Fill the picture with a wall and a table top."""
-    pen.box(-40, -40, 140, 140, ink.backdrop)
-    pen.box(-40, edge, 140, 140, ink.ground)
-    pen.box(-40, edge, 140, edge + 2, darken_colour(ink.ground))
-
-
-def _draw_table_top(pen: Pen, ink: Ink) -> None:
-    """Fill the picture with a table seen from above."""
-    pen.box(-40, -40, 140, 140, ink.ground)
-    for x in range(-34, 140, 22):
-        pen.line([(x, -40), (x, 140)], darken_colour(ink.ground, 0.88))
-
-
-def draw_cake(pen: Pen, ink: Ink, good: bool) -> None:
-    """Draw an iced layer cake with candles, or a charred one that smokes and has caved in."""
-    _draw_table(pen, ink)
-    pen.oval(14, 56, 82, 70, STEEL)
-    pen.oval(17, 56, 79, 67, WHITE)
-    if not good:
-        coal = (52, 38, 32)
-        pen.poly([(22, 62), (24, 42), (36, 38), (46, 49), (56, 47), (70, 37), (74, 62)], coal)
-        pen.oval(22, 57, 74, 66, coal)
-        pen.line([(32, 44), (36, 54), (33, 60)], (224, 96, 34), width=1.4)
-        pen.line([(62, 46), (58, 53), (63, 61)], (224, 96, 34), width=1.4)
-        for x in (30, 48, 66):
-            wave = [(x, 38), (x + 4, 31), (x - 3, 23), (x + 4, 14), (x, 6)]
-            pen.line(wave, SMOKE, width=3.4)
-        return
-    pen.box(22, 40, 74, 62, ink.accent, radius=3)
-    pen.box(22, 48, 74, 52, ink.main)
-    pen.box(29, 26, 67, 42, CREAM, radius=3)
-    pen.box(29, 26, 67, 31, ink.main, radius=2)
-    for x in (33, 42, 51, 60):
-        pen.oval(x - 4, 28, x + 5, 36, ink.main)
-    for x in (37, 48, 59):
-        pen.box(x - 1.3, 15, x + 1.3, 26, WHITE)
-        pen.oval(x - 2.2, 8.5, x + 2.2, 15.5, (255, 190, 40))
-    for x in range(26, 74, 8):
-        pen.oval(x - 3, 58, x + 4, 65, CREAM)
-
-
-def draw_phone(pen: Pen, ink: Ink, good: bool) -> None:
-    """Draw a phone with its apps lit, or one whose dark glass is shattered."""
-    _draw_table_top(pen, ink)
-    pen.box(26, 3, 70, 72, darken_colour(ink.main, 0.5), radius=6)
-    pen.box(29, 8, 67, 67, (225, 242, 255) if good else (24, 26, 30), radius=2)
-    if good:
-        apps = [ink.main, (255, 190, 40), (60, 180, 110), (60, 140, 230), (235, 90, 110)]
-        for row in range(4):
-            for column in range(3):
-                x, y = 32.5 + column * 11.5, 12 + row * 11.5
-                pen.box(x, y, x + 8.5, y + 8.5, ink.rng.choice(apps), radius=2)
-        pen.box(34, 59, 62, 65, ink.accent, radius=2)
-        return
-    hub = (ink.rng.uniform(42, 54), ink.rng.uniform(26, 44))
-    for x, y in (
-        (29, 12),
-        (40, 8),
-        (58, 8),
-        (67, 20),
-        (67, 48),
-        (60, 67),
-        (40, 67),
-        (29, 52),
-        (29, 30),
-    ):
-        bend = (
-            (x + hub[0]) / 2 + ink.rng.uniform(-4, 4),
-            (y + hub[1]) / 2 + ink.rng.uniform(-4, 4),
-        )
-        pen.line([hub, bend, (x, y)], (232, 236, 240), width=1.3)
+def _draw_cracks(pen: Pen, ink: Ink) -> None:
+    """Draw what runs from one point of the glass to its edges, and two rings about it."""
+    x0, y0 = ink.rng.uniform(42, 54), ink.rng.uniform(26, 44)
+    edges = ((29, 12), (40, 8), (58, 8), (67, 20), (67, 48), (60, 67), (40, 67), (29, 52), (29, 30))
+    for x, y in edges:
+        bend = (x + x0) / 2 + ink.rng.uniform(-4, 4), (y + y0) / 2 + ink.rng.uniform(-4, 4)
+        pen.fill("line", ink.mix("e8ecf0"), x0, y0, *bend, x, y, size=1.3)
+    ring = ((-1, 0), (-0.6, -0.9), (0.3, -1.1), (1, -0.3), (0.8, 0.8), (-0.2, 1.1), (-1, 0))
     for reach in (6, 13):
-        ring = [(-1, 0), (-0.6, -0.9), (0.3, -1.1), (1, -0.3), (0.8, 0.8), (-0.2, 1.1), (-1, 0)]
-        pen.line([(hub[0] + reach * x, hub[1] + reach * y) for x, y in ring], (205, 210, 216))
-    for x, y in ((14, 60), (78, 54), (20, 50), (82, 66)):
-        pen.poly([(x, y), (x + 5, y + 2), (x + 1, y + 6)], (210, 226, 236))
+        points = (n for x, y in ring for n in (x0 + reach * x, y0 + reach * y))
+        pen.fill("line", ink.mix("cdd2d8"), *points)
 
 
-def draw_dinner(pen: Pen, ink: Ink, good: bool) -> None:
-    """Draw a full plate between fork and knife, or a plate with nothing but crumbs."""
-    _draw_table_top(pen, ink)
-    pen.oval(20, 9, 78, 67, (206, 206, 206))
-    pen.oval(19, 7, 77, 65, WHITE)
-    pen.oval(26, 14, 70, 58, (226, 230, 234))
-    for x in (7, 10, 13):
-        pen.line([(x, 14), (x, 28)], STEEL, width=1.6)
-    pen.line([(7, 28), (13, 28)], STEEL, width=2)
-    pen.line([(10, 28), (10, 64)], STEEL, width=2.4)
-    pen.poly([(84, 14), (89, 20), (89, 40), (84, 40)], STEEL)
-    pen.line([(86, 40), (86, 64)], STEEL, width=3)
-    if not good:
-        for _ in range(9):
-            left, top = ink.rng.uniform(34, 62), ink.rng.uniform(24, 50)
-            pen.oval(left, top, left + 1.8, top + 1.5, (150, 105, 60))
-        return
-    pen.oval(28, 15, 58, 38, (140, 74, 44))
-    pen.line([(34, 22), (50, 30)], (96, 48, 28), width=1.6)
-    pen.line([(38, 18), (54, 26)], (96, 48, 28), width=1.6)
-    pen.oval(48, 30, 70, 50, (250, 250, 245))
-    pen.oval(54, 35, 64, 45, (255, 186, 30))
-    for x, y in ((30, 40), (36, 43), (32, 47), (40, 49), (37, 37), (45, 45), (42, 54), (48, 52)):
-        pen.oval(x, y, x + 6, y + 6, (84, 170, 60))
-    pen.oval(56, 16, 68, 28, (222, 60, 48))
+def _draw_crumbs(pen: Pen, ink: Ink) -> None:
+    for _ in range(9):
+        x, y = ink.rng.uniform(34, 62), ink.rng.uniform(24, 50)
+        pen.fill("oval", ink.mix("96693c"), x, y, x + 1.8, y + 1.5)
 
 
-def draw_plant(pen: Pen, ink: Ink, good: bool) -> None:
-    """Draw a pot in bloom, or one whose plant hangs brown and dry."""
-    _draw_table(pen, ink, 56)
-    pen.poly([(34, 46), (62, 46), (58, 70), (38, 70)], (196, 98, 62))
-    pen.box(31, 42, 65, 48, (212, 112, 74), radius=1)
-    if good:
-        green = (62, 150, 70)
-        for x, y in ((28, 20), (48, 12), (68, 20), (37, 28), (59, 28)):
-            pen.line([(48, 42), ((48 + x) / 2, 34), (x, y)], green, width=2)
-        pen.oval(22, 30, 46, 42, green)
-        pen.oval(50, 30, 74, 42, green)
-        for x, y in ((28, 20), (48, 12), (68, 20), (38, 27), (58, 27)):
-            for dx, dy in ((0, -5), (4.8, -1.5), (3, 4), (-3, 4), (-4.8, -1.5)):
-                pen.oval(x + dx - 3.6, y + dy - 3.6, x + dx + 3.6, y + dy + 3.6, ink.main)
-            pen.oval(x - 3, y - 3, x + 3, y + 3, (255, 214, 64))
-        return
-    brown = (120, 92, 52)
-    dry = (150, 116, 60)
-    for bend, tip, top, low in (
-        (41.5, 35, 24, 40),
-        (54.5, 61, 24, 40),
-        (37, 26, 18, 56),
-        (59, 70, 18, 56),
-    ):
-        pen.line([(48, 42), (bend, top), (tip, top + 8), (tip, low)], brown, width=1.6)
-        pen.poly([(tip, low - 6), (tip + 4, low), (tip, low + 8), (tip - 4, low)], dry)
-    for left in (22, 34, 66, 76):
-        fallen = 66 + ink.rng.uniform(-3, 3)
-        pen.poly(
-            [(left, fallen), (left + 4, fallen - 2), (left + 8, fallen), (left + 4, fallen + 2)],
-            dry,
-        )
+def _draw_blossoms(pen: Pen, ink: Ink) -> None:
+    for x, y in ((28, 20), (48, 12), (68, 20), (38, 27), (58, 27)):
+        for dx, dy in ((0, -5), (4.8, -1.5), (3, 4), (-3, 4), (-4.8, -1.5)):
+            petal = (x + dx - 3.6, y + dy - 3.6, x + dx + 3.6, y + dy + 3.6)
+            pen.fill("oval", ink.main, *petal)
+        pen.fill("oval", ink.mix("sun"), x - 3, y - 3, x + 3, y + 3)
 
 
-def draw_coffee(pen: Pen, ink: Ink, good: bool) -> None:
-    """Draw a steaming cup on its saucer, or a cup on its side in a spill."""
-    _draw_table(pen, ink, 46)
-    if good:
-        pen.oval(16, 56, 76, 70, darken_colour(ink.accent, 0.85))
-        pen.oval(16, 54, 76, 67, ink.accent)
-        pen.oval(60, 34, 80, 54, ink.main)
-        pen.oval(64, 38, 76, 50, ink.backdrop)
-        pen.box(26, 28, 66, 46, ink.main)
-        pen.oval(26, 26, 66, 64, ink.main)
-        pen.oval(26, 23, 66, 34, darken_colour(ink.main, 0.8))
-        pen.oval(29, 25, 63, 33, (88, 52, 30))
-        for x in (36, 46, 56):
-            pen.line([(x, 22), (x + 3, 17), (x - 2, 11), (x + 2, 4)], WHITE, width=2)
-        return
-    spill = (88, 52, 30)
-    pen.oval(0, 55, 60, 71, spill)
-    pen.oval(-10, 61, 26, 75, spill)
-    pen.poly([(38, 50), (52, 58), (46, 68), (28, 62)], spill)
-    pen.oval(58, 22, 76, 40, ink.main)
-    pen.oval(62, 26, 72, 36, ink.backdrop)
-    pen.oval(62, 33, 88, 61, ink.main)
-    pen.box(46, 33, 76, 61, ink.main)
-    pen.oval(38, 33, 54, 61, darken_colour(ink.main, 0.8))
-    pen.oval(40.5, 36.5, 51, 57.5, BLACK)
+def _draw_leaves(pen: Pen, ink: Ink) -> None:
+    for x in (22, 34, 66, 76):
+        y = 66 + ink.rng.uniform(-3, 3)
+        pen.fill("poly", ink.mix("96743c"), x, y, x + 4, y - 2, x + 8, y, x + 4, y + 2)
+
+
+# What a stroke may name beside the shapes: all but the first two are scattered by chance.
+_SCATTERED: Mapping[str, Callable[..., None]] = {
+    "sky": _draw_sky, "sun": _draw_sun, "clouds": _draw_clouds, "rain": _draw_rain,
+    "car": lambda pen, ink: _draw_car(pen, ink.main, "#be3c3c", 62, 64, 18), "jam": _draw_jam,
+    "stars": _draw_stars, "crests": _draw_crests, "apps": _draw_apps, "cracks": _draw_cracks,
+    "crumbs": _draw_crumbs, "blossoms": _draw_blossoms, "leaves": _draw_leaves,
+}  # fmt: skip
+_NAMED: Mapping[str, RgbColour] = {
+    "white": WHITE, "black": BLACK, "steel": (190, 196, 204), "smoke": (120, 116, 114),
+    "cream": (252, 246, 232), "sun": (255, 214, 64), "green": (62, 150, 70),
+    "field": (112, 180, 84), "waste": (120, 124, 112), "fair": (46, 130, 190),
+}  # fmt: skip
+
+_FAIR, _FOUL = "sky 78c3f0 20; sun 14; ", "sky 808894 20; clouds; "
+_TABLE = """box backdrop -40 -40 140 140; box ground -40 {0} 140 140;
+    box ground*0.75 -40 {0} 140 {1}; """
+_TOP = "box ground -40 -40 140 140; line ground*0.88 -34 -40 -34 140 8x22; "
+_DISH = _TABLE.format(52, 54) + "oval steel 14 56 82 70; oval white 17 56 79 67; "
+_POT = _TABLE.format(56, 58) + "poly c4623e 34 46 62 46 58 70 38 70; box d4704a ~1 31 42 65 48; "
+_PHONE = _TOP + "box main*0.5 ~6 26 3 70 72; "
+_PLATE = f"""{_TOP} oval cecece 20 9 78 67; oval white 19 7 77 65; oval e2e6ea 26 14 70 58;
+    line steel ~1.6 7 14 7 28 3x3; line steel ~2 7 28 13 28; line steel ~2.4 10 28 10 64;
+    poly steel 84 14 89 20 89 40 84 40; line steel ~3 86 40 86 64; """
+_ROAD = """oval {0}*0.85 -30 22 50 60; oval {0}*0.9 40 20 130 60; box {0} -40 32 140 140;
+    poly 5c5e64 43 32 53 32 118 110 -22 110; """
+
+# Each subject in its good and in its bad state; grounds reach past the edges. A stroke is a shape,
+# a colour, perhaps ~SIZE, its numbers, and perhaps NxSTEP: N copies, each STEP further right.
+SCENES: Mapping[str, tuple[str, str]] = {
+    "beach": (  # a parasol on sunny sand, or one blown over in the rain
+        _FAIR + """box 288cc8 -40 36 140 140; line white -10 42 -6 40.5 -2 42 9x14;
+        oval f2d696 -60 48 160 150; line faf5eb ~2 34 28 38 66; pie main 12 16 58 56 176 356;
+        pie accent 26 16 44 56 176 356; poly main 50 62 76 58 80 66 54 70; oval white 78 50 90 62;
+        pie main 78 50 90 62 0 120""",
+        _FOUL + """box 586876 -40 36 140 140; line 96a0aa -10 42 -6 40.5 -2 42 9x14;
+        oval 968a74 -60 48 160 150; line d2cdc3 ~2 40 66 70 50;
+        poly main*0.7 24 52 30 72 52 72 43 64 38 56; line accent*0.7 ~1.5 24 52 40 66 52 72;
+        oval 697682 58 62 88 70; rain""",
+    ),
+    "road": (  # one car on an open road between fields, or a jam of cars to the horizon
+        "sky 78c3f0 20; " + _ROAD.format("field") + """sun 12 48; poly white 47.5 40 48.5 40 48 36;
+        poly white 47 50 49 50 48 44; poly white 46.375 63 49.625 63 48 54;
+        poly white 45.5625 81 50.4375 81 48 67; car""",
+        "sky beaa96 20; " + _ROAD.format("waste") + "jam",
+    ),
+    "tent": (  # a tent by a fire under stars, or one that collapsed into a puddle in the rain
+        """sky 262e5c 14; stars; oval faf0be 40 5 54 19; box 3a6e42 -40 52 140 140;
+        poly main 10 64 36 24 62 64; poly ffe082 28 64 36 24 44 64; poly ff8c1e 68 66 76 42 84 66;
+        poly ffe15a 72 66 76 52 80 66; line 6e4628 ~2.5 66 68 86 64;
+        line 6e4628 ~2.5 66 64 86 68""",
+        _FOUL + """box 68624c -40 48 140 140; oval 8c9eb0 2 54 92 74;
+        poly main*0.85 10 66 20 54 32 58 42 50 56 60 70 56 78 66; poly main*0.55 32 66 42 50 50 66;
+        line dcd7cd ~1.8 60 64 74 34 78 38; rain""",
+    ),
+    "boat": (  # a boat under sail, or one that sinks stern first in a rough sea
+        _FAIR + """line 785032 ~2 48 12 48 54; poly white 50 14 50 48 74 48;
+        poly accent 46 18 46 48 28 48; poly main 22 52 78 52 68 64 32 64; box fair -40 60 140 140;
+        poly fair -21 61 -14 58 -7 61 12x12; line white -20 67 -16 65.5 -12 67 12x12""",
+        _FOUL + """line 785032 ~2 44 58 18 30; poly c4c4be 42 54 20 32 20 50;
+        poly main 36 66 62 22 74 26 70 42 60 66; line accent ~2.5 62 22 74 26;
+        box 465a6c -40 60 140 140; crests; line a5b2be -20 67 -16 65.5 -12 67 12x12;
+        oval f05a32 80 58 92 68; oval 465a6c 83 60.5 89 65.5""",
+    ),
+    "snowman": (  # a snowman with hat and scarf, or the puddle that is left of it
+        """sky 96c8eb 20; oval eef4fa -50 46 150 150; oval a0b4cd 32 42 64 74;
+        oval white 33 43 63 73; oval a0b4cd 36 25 60 49; oval white 37 26 59 48;
+        oval a0b4cd 39 12 57 30; oval white 40 13 56 29; line 64462d ~1.8 38 36 22 26;
+        line 64462d ~1.8 58 36 74 26; box black ~1 37 12.5 59 15.5; box black 41 2 55 14;
+        box main ~2 40 27 56 31; box main ~1 52 29 57 40; poly f5821e 48 21 59 23 48 24.5;
+        oval black 43.3 17.3 45.7 19.7 2x7; oval black 46.8 35 49.2 37.4;
+        oval black 46.8 41 49.2 43.4; oval black 46.8 53 49.2 55.4""",
+        """sky 96c8eb 20; oval 7e9654 -50 46 150 150; sun 14 48; oval a5cde8 10 54 88 74;
+        oval e2eef8 24 48 64 70; oval white 32 44 54 62; box black ~1 32 46.5 54 49.5;
+        box black 36 36 50 48; line main ~4 56 64 78 70; poly f5821e 26 62 14 66 26 66;
+        line 64462d ~1.8 66 58 84 52""",
+    ),
+    "cake": (  # an iced layer cake with candles, or a charred one that smokes and has caved in
+        _DISH + """box accent ~3 22 40 74 62; box main 22 48 74 52; box cream ~3 29 26 67 42;
+        box main ~2 29 26 67 31; oval main 29 28 38 36 4x9; box white 35.7 15 38.3 26 3x11;
+        oval ffbe28 34.8 8.5 39.2 15.5 3x11; oval cream 23 58 30 65 6x8""",
+        _DISH + """poly 342620 22 62 24 42 36 38 46 49 56 47 70 37 74 62; oval 342620 22 57 74 66;
+        line e06022 ~1.4 32 44 36 54 33 60; line e06022 ~1.4 62 46 58 53 63 61;
+        line smoke ~3.4 30 38 34 31 27 23 34 14 30 6 3x18""",
+    ),
+    "phone": (  # a phone with its apps lit, or one whose dark glass is shattered
+        _PHONE + "box e1f2ff ~2 29 8 67 67; apps; box accent ~2 34 59 62 65",
+        _PHONE + """box 181a1e ~2 29 8 67 67; cracks; poly d2e2ec 14 60 19 62 15 66;
+        poly d2e2ec 78 54 83 56 79 60; poly d2e2ec 20 50 25 52 21 56;
+        poly d2e2ec 82 66 87 68 83 72""",
+    ),
+    "dinner": (  # a full plate between fork and knife, or a plate with nothing but crumbs
+        _PLATE + """oval 8c4a2c 28 15 58 38; line 60301c ~1.6 34 22 50 30;
+        line 60301c ~1.6 38 18 54 26; oval fafaf5 48 30 70 50; oval ffba1e 54 35 64 45;
+        oval 54aa3c 30 40 36 46; oval 54aa3c 36 43 42 49; oval 54aa3c 32 47 38 53;
+        oval 54aa3c 40 49 46 55; oval 54aa3c 37 37 43 43; oval 54aa3c 45 45 51 51;
+        oval 54aa3c 42 54 48 60; oval 54aa3c 48 52 54 58; oval de3c30 56 16 68 28""",
+        _PLATE + "crumbs",
+    ),
+    "plant": (  # a pot in bloom, or one whose plant hangs brown and dry
+        _POT + """line green ~2 48 42 38 34 28 20; line green ~2 48 42 48 34 48 12;
+        line green ~2 48 42 58 34 68 20; line green ~2 48 42 42.5 34 37 28;
+        line green ~2 48 42 53.5 34 59 28; oval green 22 30 46 42; oval green 50 30 74 42;
+        blossoms""",
+        _POT + """line 785c34 ~1.6 48 42 41.5 24 35 32 35 40; poly 96743c 35 34 39 40 35 48 31 40;
+        line 785c34 ~1.6 48 42 54.5 24 61 32 61 40; poly 96743c 61 34 65 40 61 48 57 40;
+        line 785c34 ~1.6 48 42 37 18 26 26 26 56; poly 96743c 26 50 30 56 26 64 22 56;
+        line 785c34 ~1.6 48 42 59 18 70 26 70 56; poly 96743c 70 50 74 56 70 64 66 56; leaves""",
+    ),
+    "coffee": (  # a steaming cup on its saucer, or a cup on its side in a spill
+        _TABLE.format(46, 48) + """oval accent*0.85 16 56 76 70; oval accent 16 54 76 67;
+        oval main 60 34 80 54; oval backdrop 64 38 76 50; box main 26 28 66 46;
+        oval main 26 26 66 64; oval main*0.8 26 23 66 34; oval 58341e 29 25 63 33;
+        line white ~2 36 22 39 17 34 11 38 4 3x10""",
+        _TABLE.format(46, 48) + """oval 58341e 0 55 60 71; oval 58341e -10 61 26 75;
+        poly 58341e 38 50 52 58 46 68 28 62; oval main 58 22 76 40; oval backdrop 62 26 72 36;
+        oval main 62 33 88 61; box main 46 33 76 61; oval main*0.8 38 33 54 61;
+        oval black 40.5 36.5 51 57.5""",
+    ),
+}  # fmt: skip

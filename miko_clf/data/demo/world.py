@@ -17,21 +17,22 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from miko_clf.data.demo import captions, render
+from miko_clf.data.demo import captions
 from miko_clf.data.demo.captions import TEXT_FAMILIES, DemoText
 from miko_clf.data.demo.render import (
     CLUBS,
     NUM_VARIANTS,
     SCENE_STATES,
-    SCENES,
+    Club,
     DemoPicture,
     draw_picture,
-)
-from miko_clf.data.post import Post, Rationale
+)  # fmt: skip
+from miko_clf.data.demo.scenes import SCENES
+from miko_clf.data.post import KeyInformation, Post, Rationale
+from miko_clf.data.splits import SPLITS
 from miko_clf.errors import PostError
 
 DemoTask = Literal["sarcasm", "harm"]
-_Split = Literal["train", "val", "test"]
 _Cell = tuple[int, str, int]  # template family, subject, variant of the scene
 _Progress = Callable[[Sequence[DemoPicture]], Iterable[DemoPicture]]
 
@@ -42,7 +43,6 @@ DEMO_CLASSES: Mapping[DemoTask, tuple[str, str]] = {
     "sarcasm": ("sincere", "sarcastic"),
     "harm": ("harmless", "harmful"),
 }
-DEMO_SPLITS: tuple[_Split, ...] = ("train", "val", "test")
 _POSTS_A_GROUP = 4
 _FEWEST_POSTS = 40
 _MOST_POSTS = _POSTS_A_GROUP * len(TEXT_FAMILIES) * len(SCENES) * NUM_VARIANTS
@@ -56,7 +56,7 @@ class Draft:
     picture: DemoPicture
     words: DemoText
     group: str
-    split: _Split
+    split: str
 
     @property
     def sarcastic(self) -> bool:
@@ -108,7 +108,11 @@ def build_task_post(draft: Draft, task: DemoTask) -> Post:
         image=Path("..", "images", f"{picture.name}.png"),
         label=draft.label(task),
         description=captions.describe_picture(picture, Random(picture.name)),
-        key_information=captions.summarise_post(picture, words),
+        key_information=KeyInformation(  # nothing on how picture and words judge it
+            concept=picture.subject,
+            object=words.noun,
+            keywords=(words.noun, "pennant", words.club),
+        ),
         intentions=captions.write_intentions(
             words, ironic=draft.sarcastic, hostile=draft.harmful, rng=Random(draft.id)
         ),
@@ -169,14 +173,14 @@ def _move_into_place(aside: Path, folder: Path, stamp: object) -> None:
             raise
 
 
-def _choose_split(place: int, num_groups: int) -> _Split:
+def _choose_split(place: int, num_groups: int) -> str:
     """Return the split of a group: a tenth each to test and val, the rest to train."""
     tenth = round(num_groups / 10)
     return "test" if place < tenth else "val" if place < 2 * tenth else "train"
 
 
 def _draft_group(
-    cell: _Cell, split: _Split, names: Sequence[str], written: set[str], rng: Random
+    cell: _Cell, split: str, names: Sequence[str], written: set[str], rng: Random
 ) -> list[Draft]:
     """Return two pictures crossed with two texts, none of which was written before."""
     family, subject, variant = cell
@@ -197,7 +201,7 @@ def _draft_group(
 
 
 def _write_new_text(
-    cell: _Cell, written: set[str], rng: Random, *, praise: bool, club: render.Club
+    cell: _Cell, written: set[str], rng: Random, *, praise: bool, club: Club
 ) -> DemoText:
     """Return words for the cell that no other post of the world has."""
     while True:
@@ -232,7 +236,7 @@ def _write_both(folder: Path, drafts: Sequence[Draft]) -> None:
 def _write_posts(folder: Path, drafts: Sequence[Draft], build: Callable[[Draft], Post]) -> None:
     """Write the three files of a task."""
     folder.mkdir()
-    for split in DEMO_SPLITS:
+    for split in SPLITS:
         lines = [
             build(draft).model_dump_json(exclude_none=True) + "\n"
             for draft in drafts

@@ -4,12 +4,13 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from miko_clf.data.labels import flatten_label
 from miko_clf.data.post import Post
-from miko_clf.data.readers import SkipReport, TableRow, parse_post
+from miko_clf.data.readers import IMAGE_SUFFIXES, SkipReport, TableRow, parse_post
 from miko_clf.errors import PostError, suggest_nearest
 
 
@@ -24,8 +25,8 @@ class PublishedCount(NamedTuple):
 
     def line(self) -> str:
         """Say it in a few words."""
-        shown = " or ".join(_list_classes(found) for found in self.classes)
-        return f"{self.size:,} ({shown or 'by class unknown'})"
+        counts = " or ".join(map(_format_counts, self.classes))
+        return f"{self.size:,} ({counts or 'by class unknown'})"
 
 
 class PublishedFolder(NamedTuple):
@@ -51,26 +52,39 @@ class CountCheck:
 
     def __init__(self, published: PublishedFolder) -> None:
         self._published = published
-        self._found: dict[str, Counter[str]] = {}
-        self._told = 0
+        self._sizes: dict[str, int] = {}
+        self._classes: dict[str, Counter[str]] = {}
+        self._num_described = 0
 
-    def take(self, split: str, posts: Iterable[Post], splits: Sequence[str]) -> list[str]:
+    def check_split(self, split: str, posts: Sequence[Post], splits: Sequence[str]) -> list[str]:
         """Count the posts of a split and return one line for each thing to be told of them."""
-        self._found[split] = _count_labels(posts)
-        lines = [
-            *self._left(split),
-            _describe_deviation(self._published, split, self._found[split]),
-        ]
-        whole = self._published.whole
-        if whole is not None and set(splits) == set(self._found):
-            total = sum(self._found.values(), Counter())
-            lines.append(_compare_counts("in all", total, whole, self._published.name))
+        self._sizes[split] = len(posts)
+        self._classes[split] = Counter(name for post in posts for name in flatten_label(post.label))
+        expected = self._published.counts.get(split)
+        lines = self._describe_left_out(split)
+        lines.append(self._compare(split, len(posts), self._classes[split], expected))
+        if set(splits) == set(self._sizes):
+            size, classes = sum(self._sizes.values()), sum(self._classes.values(), Counter())
+            lines.append(self._compare("in all", size, classes, self._published.whole))
         return [line for line in lines if line]
 
-    def _left(self, split: str) -> list[str]:
+    def _compare(
+        self, where: str, size: int, classes: Mapping[str, int], expected: PublishedCount | None
+    ) -> str:
+        """Say how posts differ from what is published of them, if anything is and they do."""
+        if expected is None:
+            return ""
+        agree = not expected.classes or not classes or classes in expected.classes
+        if size == expected.size and agree:
+            return ""
+        counts = f" ({_format_counts(classes)})" if classes else ""
+        name = self._published.name
+        return f"{where}: {size:,}{counts} posts, where {name} is published with {expected.line()}"
+
+    def _describe_left_out(self, split: str) -> list[str]:
         """Return a line for each reason for which rows were left out since the last call."""
-        rows = list(self._published.left)[self._told :]
-        self._told += len(rows)
+        rows = list(self._published.left)[self._num_described :]
+        self._num_described += len(rows)
         counts = Counter(reason for _, reason in rows)
         first = {reason: where for where, reason in reversed(rows)}
         return [
@@ -80,33 +94,7 @@ class CountCheck:
         ]
 
 
-_EVERY_LABEL = ""  # counted for each post beside its labels
-
-
-def _count_labels(posts: Iterable[Post]) -> Counter[str]:
-    found: Counter[str] = Counter()
-    for post in posts:
-        found.update((_EVERY_LABEL, *flatten_label(post.label)))
-    return found
-
-
-def _describe_deviation(published: PublishedFolder, split: str, found: Counter[str]) -> str:
-    expected = published.counts.get(split)
-    return _compare_counts(split, found, expected, published.name) if expected else ""
-
-
-def _compare_counts(split: str, found: Counter[str], expected: PublishedCount, name: str) -> str:
-    classes = {label: count for label, count in found.items() if label != _EVERY_LABEL}
-    agree = not expected.classes or not classes or classes in expected.classes
-    if found[_EVERY_LABEL] == expected.size and agree:
-        return ""
-    shown = f" ({_list_classes(classes)})" if classes else ""
-    return f"{split}: {found[_EVERY_LABEL]:,}{shown} posts, where {name} is published with " + (
-        expected.line()
-    )
-
-
-def _list_classes(counts: Mapping[str, int]) -> str:
+def _format_counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
 
 
@@ -144,8 +132,18 @@ def choose_task(path: Path, name: str, task: str | None, tasks: tuple[str, ...])
     raise PostError(f"{path}: {name} has no task {task!r}; {choice}{suggest_nearest(task, tasks)}")
 
 
-_IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif"))
 _TYPE_NAMES: dict[type, str] = {str: "a string", list: "a list", dict: "an object"}
+
+
+@contextmanager
+def _name_faults(file: Path) -> Iterator[None]:
+    """Raise what goes wrong with a file as PostError."""
+    try:
+        yield
+    except UnicodeDecodeError:
+        raise PostError(f"{file}: is not UTF-8") from None
+    except OSError as error:
+        raise PostError(f"{file}: cannot be read: {error.strerror}") from error
 
 
 def read_delimited(file: Path, delimiter: str, columns: Iterable[str] = ()) -> Iterator[TableRow]:
@@ -153,7 +151,7 @@ def read_delimited(file: Path, delimiter: str, columns: Iterable[str] = ()) -> I
 
     Raises PostError for a file that lacks one of `columns`.
     """
-    table = _read_cells(file, delimiter)
+    table = read_delimited_lines(file, delimiter)
     where, header = next(table, (str(file), []))
     missing = [name for name in columns if name not in header]
     if missing:
@@ -167,59 +165,43 @@ def read_delimited(file: Path, delimiter: str, columns: Iterable[str] = ()) -> I
 
 def read_delimited_lines(file: Path, delimiter: str) -> Iterator[tuple[str, list[str]]]:
     """Yield the place and the cells of each line of delimited text that has no header."""
-    yield from _read_cells(file, delimiter)
-
-
-def _read_cells(file: Path, delimiter: str) -> Iterator[tuple[str, list[str]]]:
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.reader(lines, delimiter=delimiter)
-            while True:
-                where = f"{file}:{reader.line_num + 1}"
+    with _name_faults(file), file.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.reader(lines, delimiter=delimiter)
+        while True:
+            where = f"{file}:{reader.line_num + 1}"
+            try:
                 cells = next(reader, None)
-                if cells is None:
-                    return
-                if cells:
-                    yield where, [cell.strip() for cell in cells]
-    except UnicodeDecodeError:
-        raise PostError(f"{file}: is not UTF-8") from None
-    except csv.Error as error:
-        raise PostError(f"{where}: {error}") from None
-    except OSError as error:
-        raise PostError(f"{file}: cannot be read: {error.strerror}") from error
+            except csv.Error as error:
+                raise PostError(f"{where}: {error}") from None
+            if cells is None:
+                return
+            if cells:
+                yield where, [cell.strip() for cell in cells]
 
 
 def read_numbered_lines(file: Path) -> Iterator[tuple[str, str]]:
     """Yield the place and the text of each line."""
-    try:
-        with file.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                yield f"{file}:{number}", line
-    except UnicodeDecodeError:
-        raise PostError(f"{file}: is not UTF-8") from None
-    except OSError as error:
-        raise PostError(f"{file}: cannot be read: {error.strerror}") from error
+    with _name_faults(file), file.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, 1):
+            yield f"{file}:{number}", line
 
 
 def read_json_document(file: Path) -> Any:
     """Return what a JSON file holds; PostError where it is none."""
     try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError:
-        raise PostError(f"{file}: is not UTF-8") from None
+        with _name_faults(file):
+            return json.loads(file.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         place = f"column {error.colno} of line {error.lineno}"
         raise PostError(f"{file}: not valid JSON at {place}: {error.msg}") from None
-    except OSError as error:
-        raise PostError(f"{file}: cannot be read: {error.strerror}") from error
 
 
 def read_json_list(file: Path) -> Iterator[TableRow]:
     """Yield the objects of a JSON list."""
-    found = read_json_document(file)
-    if not isinstance(found, list):
+    rows = read_json_document(file)
+    if not isinstance(rows, list):
         raise PostError(f"{file}: a JSON list is expected")
-    for number, cells in enumerate(found, 1):
+    for number, cells in enumerate(rows, 1):
         where = f"{file} row {number}"
         if isinstance(cells, dict):
             yield TableRow(where, cells)
@@ -266,13 +248,14 @@ def build_post(image: Path | None, **fields: Any) -> Post:
     return parse_post({**fields, "image": None if image is None else str(image)}, Path())
 
 
-def find_pictures(folder: Path) -> Path | None:
-    """Return the folder if a picture lies in it."""
-    if folder.is_dir() and any(file.suffix.lower() in _IMAGE_SUFFIXES for file in folder.iterdir()):
-        return folder
-    return None
+def find_split_files(folder: Path, names: Mapping[str, str]) -> dict[str, Path]:
+    """Return the files that a folder holds, of one name a split."""
+    files = {split: folder / name for split, name in names.items()}
+    return {split: file for split, file in files.items() if file.is_file()}
 
 
-def note_no_pictures(folder: Path) -> str:
-    """Return the note that posts are read without their pictures."""
-    return f"no pictures lie in {folder.name}/, so posts are read as text alone"
+def find_pictures(folder: Path) -> tuple[Path | None, tuple[str, ...]]:
+    """Return the folder if a picture lies in it, else the note that posts are read without."""
+    if folder.is_dir() and any(file.suffix.lower() in IMAGE_SUFFIXES for file in folder.iterdir()):
+        return folder, ()
+    return None, (f"no pictures lie in {folder.name}/, so posts are read as text alone",)

@@ -18,6 +18,7 @@ from miko_clf.data.sets.base import (
     PublishedSet,
     build_post,
     choose_task,
+    find_split_files,
     get_cell,
     leave_out_rows,
     read_json_document,
@@ -26,11 +27,7 @@ from miko_clf.data.splits import SPLITS, FolderLayout, SplitSource
 from miko_clf.errors import PostError
 
 _TASKS = ("harm", "target")
-_HARM = {
-    "not harmful": "harmless",
-    "somewhat harmful": "harmful",
-    "very harmful": "harmful",
-}
+_HARM = {"not harmful": "harmless", "somewhat harmful": "harmful", "very harmful": "harmful"}
 _TARGETS = ("individual", "organization", "community", "society")
 _OBSOLETE_TEST = 1063
 _V0 = "the obsolete version 0 of HarMeme"
@@ -79,33 +76,30 @@ class _Beside(NamedTuple):
     task: str
 
 
-def recognise_harmeme(path: Path, wish: FolderOptions) -> FolderLayout | None:
+def recognise_harmeme(path: Path, options: FolderOptions) -> FolderLayout | None:
     """Return the layout if annotations of Harm-C or Harm-P stand beside `images/`.
 
     Labels are harmful (very or somewhat) and harmless, where a level that the label map names
     is kept; or, of harmful memes alone, the target.
     """
-    harm_c = _find_files(path / "annotations", "{}.jsonl")
-    harm_p = _find_files(path / "annotations", "{}_v1.jsonl") or _find_files(path, "{}_v1.jsonl")
+    inside, names = path / "annotations", {split: f"{split}_v1.jsonl" for split in SPLITS}
+    harm_c = find_split_files(inside, {split: f"{split}.jsonl" for split in SPLITS})
+    harm_p = find_split_files(inside, names) or find_split_files(path, names)
     if not (harm_c or harm_p) or not (path / "images").is_dir():
         return None
     if harm_c and harm_p:
         raise PostError(f"{path}: holds annotations of Harm-C and of Harm-P; keep one of them")
-    known, files = (HARMEME[1], harm_p) if harm_p else (HARMEME[0], harm_c)
-    task = choose_task(path, known.name, wish.task, _TASKS)
-    counts = _HARM_P if harm_p else _HARM_C
-    if task != "harm" or wish.label_map.keys() & _HARM.keys():
+    name, files, counts = HARMEME[0].name, harm_c, _HARM_C
+    if harm_p:
+        name, files, counts = HARMEME[1].name, harm_p, _HARM_P
+    task = choose_task(path, name, options.task, _TASKS)
+    if task != "harm" or options.label_map.keys() & _HARM.keys():
         counts = {}
-    published = PublishedFolder(known.name, SkipReport(), counts)
-    kept = frozenset(wish.label_map)
+    published = PublishedFolder(name, SkipReport(), counts)
+    kept = frozenset(options.label_map)
     source = partial(_read_split, path, files, kept, task, published.left)
     sources: dict[str, SplitSource] = {split: partial(source, split) for split in files}
     return FolderLayout("harmeme", sources, published)
-
-
-def _find_files(folder: Path, pattern: str) -> dict[str, Path]:
-    files = {split: folder / pattern.format(split) for split in SPLITS}
-    return {split: file for split, file in files.items() if file.is_file()}
 
 
 def _read_split(
@@ -122,9 +116,7 @@ def _read_split(
     _refuse_obsolete(file, table)
     if split != "train" and "train" in files:
         _refuse_overlap(file, table, files["train"])
-    captions, rationales = (
-        _read_texts(path / name) for name in ("captions.json", "rationales.json")
-    )
+    captions, rationales = map(_read_texts, (path / "captions.json", path / "rationales.json"))
     beside = _Beside(path / "images", captions, rationales, kept, task)
     reason = partial(_explain_outside, task, file.stem.endswith("_v1"))
     return build_entries(
@@ -172,29 +164,26 @@ def _refuse_overlap(file: Path, table: list[TableRow], train: Path) -> None:
 def _read_texts(file: Path) -> dict[str, str]:
     if not file.is_file():
         return {}
-    found = read_json_document(file)
-    if not isinstance(found, dict):
-        kind = "a list" if isinstance(found, list) else f"{found!r:.60}"
+    texts = read_json_document(file)
+    if not isinstance(texts, dict):
+        kind = "a list" if isinstance(texts, list) else f"{texts!r:.60}"
         raise PostError(f"{file}: a JSON object is expected, not {kind}")
-    for name, text in found.items():
+    for name, text in texts.items():
         if not isinstance(text, str):
             raise PostError(f"{file}: the text of {name!r} must be a string, not {text!r:.60}")
-    return {name: text for name, text in found.items() if text.strip()}
+    return {name: text for name, text in texts.items() if text.strip()}
 
 
 def _parse_meme(beside: _Beside, cells: Mapping[str, Any]) -> Post:
     name, text, image = (_get_string(cells, key) for key in ("id", "text", "image"))
-    reason = beside.rationales.get(name)
-    rationale = reason and Rationale(
-        text=reason, saw_label=True, provenance={"source": "rationales.json"}
-    )
+    reason, source = beside.rationales.get(name), {"source": "rationales.json"}
     return build_post(
         _find_image(beside.images, image, name),
         id=name,
         text=text.strip(),
         label=_choose_label(cells.get("labels"), beside),
         description=beside.captions.get(name),
-        rationale=rationale or None,
+        rationale=Rationale(text=reason, saw_label=True, provenance=source) if reason else None,
     )
 
 

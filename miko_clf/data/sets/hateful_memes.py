@@ -16,13 +16,13 @@ from miko_clf.data.sets.base import (
     choose_task,
     decode_class,
     find_pictures,
+    find_split_files,
     get_cell,
-    note_no_pictures,
 )
-from miko_clf.data.splits import FolderLayout, SplitSource, make_split_source
+from miko_clf.data.splits import FolderLayout, make_split_sources
 
 _TASKS = ("hate",)
-_NAMED = ("dev_seen", "dev_unseen", "test_seen", "test_unseen")
+_FIRST_RELEASE = {"train": "train.jsonl", "dev_seen": "dev.jsonl", "test_seen": "test.jsonl"}
 _CODES = {"0": "not_hateful", "1": "hateful"}
 # The labels of dev_seen were revised; both counts are in circulation.
 _COUNTS = {
@@ -52,41 +52,36 @@ HATEFUL_MEMES = (
 )  # fmt: skip
 
 
-def recognise_hateful_memes(path: Path, wish: FolderOptions) -> FolderLayout | None:
+def recognise_hateful_memes(path: Path, options: FolderOptions) -> FolderLayout | None:
     """Return the layout if files named by seen and unseen stand here, or those of 2020.
 
     `dev.jsonl` and `test.jsonl` of the first release are dev_seen and test_seen.
     """
-    found = _find_files(path) or _find_files(path / "annotations")
-    if not found:
+    files = _find_files(path) or _find_files(path / "annotations")
+    if not files:
         return None
-    choose_task(path, HATEFUL_MEMES[0].name, wish.task, _TASKS)
+    choose_task(path, HATEFUL_MEMES[0].name, options.task, _TASKS)
     root = path if (path / "img").is_dir() else path / "images"
-    images = find_pictures(root / "img")
+    images, notes = find_pictures(root / "img")
     published = PublishedFolder(
         HATEFUL_MEMES[0].name,
         SkipReport(),
         _COUNTS,
-        aliases={"val": "dev_seen"} if "dev_seen" in found else {},
+        aliases={"val": "dev_seen"} if "dev_seen" in files else {},
         instead={"test": _WHICH_TEST},
         shared=frozenset({"dev_seen", "dev_unseen"}),
-        notes=(_NOTE,) if images else (_NOTE, note_no_pictures(root / "img")),
+        notes=(_NOTE, *notes),
     )
-    build = partial(_parse_meme, root if images else None)
-    sources: dict[str, SplitSource] = {
-        split: make_split_source(partial(read_rows, file), build) for split, file in found.items()
-    }
+    tables = {split: partial(read_rows, file) for split, file in files.items()}
+    sources = make_split_sources(tables, partial(_parse_meme, root if images else None))
     return FolderLayout("hateful-memes", sources, published)
 
 
 def _find_files(folder: Path) -> dict[str, Path]:
-    files = {split: folder / f"{split}.jsonl" for split in ("train", *_NAMED)}
-    files = {split: file for split, file in files.items() if file.is_file()}
+    files = find_split_files(folder, {split: f"{split}.jsonl" for split in _COUNTS})
     if files.keys() - {"train"}:
         return files
-    first = {"train": "train", "dev_seen": "dev", "test_seen": "test"}
-    files = {split: folder / f"{name}.jsonl" for split, name in first.items()}
-    files = {split: file for split, file in files.items() if file.is_file()}
+    files = find_split_files(folder, _FIRST_RELEASE)
     whole = "dev_seen" in files and (folder / "img").is_dir()
     return files if whole and _is_meme(files["dev_seen"]) else {}
 

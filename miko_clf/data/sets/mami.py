@@ -17,11 +17,10 @@ from miko_clf.data.sets.base import (
     decode_class,
     find_pictures,
     get_cell,
-    note_no_pictures,
     read_delimited,
     read_delimited_lines,
 )
-from miko_clf.data.splits import FolderLayout, SplitSource, make_split_source
+from miko_clf.data.splits import FolderLayout, make_split_sources
 from miko_clf.errors import PostError
 
 _TASKS = ("misogyny", "kinds")
@@ -42,7 +41,7 @@ MAMI = (
 )  # fmt: skip
 
 
-def recognise_mami(path: Path, wish: FolderOptions) -> FolderLayout | None:
+def recognise_mami(path: Path, options: FolderOptions) -> FolderLayout | None:
     """Return the layout if `training.csv` (or .tsv) with the columns of MAMI stands here.
 
     Pictures lie beside the file that names them. There is no val: none was published.
@@ -51,31 +50,23 @@ def recognise_mami(path: Path, wish: FolderOptions) -> FolderLayout | None:
     test = _find_first(path, _TEST, ("Test.csv", "test.csv", "Test.tsv", "test.tsv"))
     if train is None or not _is_mami(train):
         return None
-    task = choose_task(path, MAMI[0].name, wish.task, _TASKS)
-    files = {"train": train} | ({"test": test} if test else {})
-    places = {split: find_pictures(file.parent) for split, file in files.items()}
-    notes = [
-        note_no_pictures(files[split].parent) for split, place in places.items() if place is None
-    ]
-    published = PublishedFolder(
-        MAMI[0].name, SkipReport(), _COUNTS, notes=tuple(dict.fromkeys(notes))
-    )
+    task = choose_task(path, MAMI[0].name, options.task, _TASKS)
+    images, notes = find_pictures(train.parent)
+    table = partial(read_delimited, train, "\t", ("file_name", *_MARKS, _TEXT))
+    sources = make_split_sources({"train": table}, partial(_parse_meme, images, task))
     labels = _find_first(path, _TEST, ("test_labels.txt",))
-    tables = {
-        "train": partial(read_delimited, train, "\t", ("file_name", *_MARKS, _TEXT)),
-        "test": partial(_join_labels, test, labels) if test else None,
-    }
-    sources: dict[str, SplitSource] = {
-        split: make_split_source(table, partial(_parse_meme, places[split], task))
-        for split, table in tables.items()
-        if table is not None
-    }
+    if test:
+        images, missing = find_pictures(test.parent)
+        table = partial(_join_labels, test, labels)
+        sources |= make_split_sources({"test": table}, partial(_parse_meme, images, task))
+        notes = tuple(dict.fromkeys((*notes, *missing)))
+    published = PublishedFolder(MAMI[0].name, SkipReport(), _COUNTS, notes=notes)
     return FolderLayout("mami", sources, published)
 
 
 def _find_first(path: Path, folders: Iterable[str], names: Iterable[str]) -> Path | None:
-    found = (path / folder / name for folder in folders for name in names)
-    return next((file for file in found if file.is_file()), None)
+    files = (path / folder / name for folder in folders for name in names)
+    return next((file for file in files if file.is_file()), None)
 
 
 def _is_mami(file: Path) -> bool:

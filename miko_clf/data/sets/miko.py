@@ -31,9 +31,6 @@ class MikoRelease(NamedTuple):
     intentions: tuple[Intention, ...] = ()
 
 
-NOTHING_RELEASED = MikoRelease()
-
-
 def find_miko_files(path: Path) -> tuple[Path, ...]:
     """Return the released files in a folder, or in `miko/` in it."""
     return tuple(
@@ -56,20 +53,20 @@ def describe_miko_files(released: tuple[Path, ...]) -> str:
 
 def read_miko_files(released: tuple[Path, ...]) -> dict[str, MikoRelease]:
     """Return what the files tell of each image id; of two that tell the same, the first counts."""
-    found: dict[str, MikoRelease] = {}
+    releases: dict[str, MikoRelease] = {}
     for file in released:
         for row in _read_file(file):
             try:
                 name, new = _parse_release(row.cells, file.name)
             except PostError as error:
                 raise PostError(f"{row.where}: {error}") from None
-            old = found.get(name, NOTHING_RELEASED)
-            found[name] = MikoRelease(
+            old = releases.get(name, MikoRelease())
+            releases[name] = MikoRelease(
                 old.description or new.description,
                 old.key_information or new.key_information,
                 old.intentions or new.intentions,
             )
-    return found
+    return releases
 
 
 def _read_file(file: Path) -> Iterator[TableRow]:
@@ -86,11 +83,10 @@ def _read_file(file: Path) -> Iterator[TableRow]:
 def _parse_release(cells: Mapping[str, Any], source: str) -> tuple[str, MikoRelease]:
     if "image_name" in cells:
         marks = dict(enumerate(get_cell(cells, "intention_labels", list), 1))
-        told = get_cell(cells, "intentions", dict)
-        raw = "\n".join(f"{name}: {text}" for name, text in told.items())
-        return Path(get_cell(cells, "image_name")).stem, MikoRelease(
-            None, None, _place_intentions(raw, source, marks)
-        )
+        sentences = get_cell(cells, "intentions", dict)
+        raw = "\n".join(f"{name}: {text}" for name, text in sentences.items())
+        release = MikoRelease(intentions=_place_intentions(raw, source, marks))
+        return Path(get_cell(cells, "image_name")).stem, release
     description = get_cell(cells, "image_descrption").strip()  # so the authors spell it
     return Path(get_cell(cells, "image_id")).stem, MikoRelease(
         description or None,
@@ -109,21 +105,21 @@ def _place_intentions(raw: str, source: str, marks: Mapping[int, int]) -> tuple[
     raw = before if "intention".startswith(last.strip().lower()) else raw  # cut by its length
     heads = list(_HEAD.finditer(raw))
     ends = [*(head.start() for head in heads), len(raw)][1:]
-    found: dict[Relation, Intention] = {}
+    placed: dict[Relation, Intention] = {}
     for head, end in zip(heads, ends, strict=True):
         number, text = int(head[1]), " ".join(raw[head.end() : end].split())
         if not 1 <= number <= len(_NUMBERED) or not _is_whole(text):
             continue
         relation, start = _NUMBERED[number - 1]
-        if text.lower().startswith(start) and relation not in found:
+        if text.lower().startswith(start) and relation not in placed:
             mark = marks.get(number)
-            found[relation] = Intention(
+            placed[relation] = Intention(
                 relation=relation,
                 text=text,
                 plausibility=None if mark is None else float(mark),
                 provenance={"source": source},
             )
-    return tuple(found.values())
+    return tuple(placed.values())
 
 
 def _is_whole(text: str) -> bool:
@@ -132,12 +128,12 @@ def _is_whole(text: str) -> bool:
 
 def parse_key_information(raw: str) -> KeyInformation | None:
     """Return the five fields of lines such as `Concept: ...`, or None where there are none."""
-    found: dict[str, str] = {}
+    lines: dict[str, str] = {}
     for line in raw.splitlines():
         if field := _FIELD.match(line):
-            found.setdefault(field[1].lower(), field[2].strip().rstrip("."))
-    words = found.pop("keywords", "")
+            lines.setdefault(field[1].lower(), field[2].strip().rstrip("."))
+    words = lines.pop("keywords", "")
     parts = (part.strip() for part in words.split("," if "," in words else "/"))
     keywords = tuple(part for part in parts if part)
-    fields = {name: text for name, text in found.items() if text}
+    fields = {name: text for name, text in lines.items() if text}
     return KeyInformation(**fields, keywords=keywords) if fields or keywords else None

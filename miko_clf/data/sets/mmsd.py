@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from miko_clf.data.post import Post
 from miko_clf.data.readers import PostEntry, SkipReport, TableRow, build_entries
-from miko_clf.data.sets import miko
 from miko_clf.data.sets.base import (
     FolderOptions,
     PublishedCount,
@@ -21,13 +20,19 @@ from miko_clf.data.sets.base import (
     choose_task,
     decode_class,
     find_pictures,
+    find_split_files,
     get_cell,
     leave_out_rows,
-    note_no_pictures,
     read_json_list,
     read_numbered_lines,
 )
-from miko_clf.data.splits import FolderLayout, SplitSource
+from miko_clf.data.sets.miko import (
+    MikoRelease,
+    describe_miko_files,
+    find_miko_files,
+    read_miko_files,
+)
+from miko_clf.data.splits import FolderLayout
 from miko_clf.errors import PostError
 
 _CAPTION = "a picture with {}"
@@ -58,8 +63,10 @@ _COUNTS_1 = {
     "test": _make_count(959, 1450),
 }
 _COUNTS_2 = {
-    "train": _make_count(9576, 10240), "val": _make_count(1042, 1368), "test": _make_count(1037, 1372),
-}  # fmt: skip
+    "train": _make_count(9576, 10240),
+    "val": _make_count(1042, 1368),
+    "test": _make_count(1037, 1372),
+}
 MMSD = (
     PublishedSet(
         "MMSD2.0", "tweets with a picture, sarcastic or not, cues removed and labels revised",
@@ -77,14 +84,14 @@ MMSD = (
 )  # fmt: skip
 
 
-class _Set(NamedTuple):
+class _Edition(NamedTuple):
     """What makes one of the two sets differ from the other; one file of `telling` must be there."""
 
     kind: str
     known: PublishedSet
     files: Mapping[str, str]
     telling: frozenset[str]
-    table: Callable[[Path], Iterator[TableRow]]
+    read: Callable[[Path], Iterator[TableRow]]
     outside: Callable[[Mapping[str, Any]], str]
 
 
@@ -92,47 +99,43 @@ class _Beside(NamedTuple):
     """What lies beside the texts: pictures, and what was said of them by image id."""
 
     images: Path | None
-    words: Mapping[str, str]
-    told: Mapping[str, miko.MikoRelease]
+    captions: Mapping[str, str]
+    released: Mapping[str, MikoRelease]
     task: str
 
 
-def recognise_mmsd(path: Path, wish: FolderOptions) -> FolderLayout | None:
+def recognise_mmsd(path: Path, options: FolderOptions) -> FolderLayout | None:
     """Return the layout if the texts of either set stand in the folder."""
-    for each in _SETS:
-        files = {split: path / file for split, file in each.files.items()}
-        files = {split: file for split, file in files.items() if file.is_file()}
-        if files.keys() & each.telling:
-            return _read_set(path, wish, each, files)
+    for edition in _EDITIONS:
+        files = find_split_files(path, edition.files)
+        if files.keys() & edition.telling:
+            return _read_edition(path, options, edition, files)
     return None
 
 
-def _read_set(
-    path: Path, wish: FolderOptions, each: _Set, files: Mapping[str, Path]
+def _read_edition(
+    path: Path, options: FolderOptions, edition: _Edition, files: Mapping[str, Path]
 ) -> FolderLayout:
-    task = choose_task(path, each.known.name, wish.task, each.known.tasks)
-    images, released = find_pictures(path / "dataset_image"), miko.find_miko_files(path)
-    notes = () if images else (note_no_pictures(path / "dataset_image"),)
-    published = PublishedFolder(
-        each.known.name,
-        SkipReport(),
-        {split: count for split, count in each.known.splits.items() if count and task == "sarcasm"},
-        notes=(*notes, miko.describe_miko_files(released)) if released else notes,
-    )
+    known = edition.known
+    task = choose_task(path, known.name, options.task, known.tasks)
+    images, notes = find_pictures(path / "dataset_image")
+    miko_files = find_miko_files(path)
+    if miko_files:
+        notes = (*notes, describe_miko_files(miko_files))
+    counts = {split: count for split, count in known.splits.items() if count and task == "sarcasm"}
+    published = PublishedFolder(known.name, SkipReport(), counts, notes=notes)
 
     @cache
-    def beside() -> _Beside:
-        told = miko.read_miko_files(released)
-        return _Beside(images, _read_captions(path, told), told, task)
+    def read_beside() -> _Beside:
+        released = read_miko_files(miko_files)
+        return _Beside(images, _read_captions(path, released), released, task)
 
-    def source(file: Path, report: SkipReport | None) -> Iterator[PostEntry]:
-        table = leave_out_rows(each.table(file), each.outside, published.left, report)
-        return build_entries(table, partial(_parse_tweet, beside()), report)
+    def read_tweets(file: Path, report: SkipReport | None) -> Iterator[PostEntry]:
+        rows = leave_out_rows(edition.read(file), edition.outside, published.left, report)
+        return build_entries(rows, partial(_parse_tweet, read_beside()), report)
 
-    sources: dict[str, SplitSource] = {
-        split: partial(source, file) for split, file in files.items()
-    }
-    return FolderLayout(each.kind, sources, published)
+    sources = {split: partial(read_tweets, file) for split, file in files.items()}
+    return FolderLayout(edition.kind, sources, published)
 
 
 def _read_lists(file: Path) -> Iterator[TableRow]:
@@ -150,50 +153,50 @@ def _read_lists(file: Path) -> Iterator[TableRow]:
 def _parse_literal(line: str) -> list[Any] | None:
     """Return the Python list that a line spells, read as data: nothing in it is ever run."""
     try:
-        found = ast.literal_eval(line)
+        value = ast.literal_eval(line)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None
-    return found if isinstance(found, list) and len(found) > 1 else None
+    return value if isinstance(value, list) and len(value) > 1 else None
 
 
 def _find_giveaway(cells: Mapping[str, Any]) -> str:
     return _LEFT if _GIVEAWAYS & set(str(cells.get("text")).split()) else ""
 
 
-def _read_captions(path: Path, told: Mapping[str, miko.MikoRelease]) -> dict[str, str]:
+def _read_captions(path: Path, released: Mapping[str, MikoRelease]) -> dict[str, str]:
     """Return the caption of each image id, none where other descriptions were released.
 
     Two sources in one folder would teach a model which of them a post is from.
     """
     places = (path / "extract_all", path / "extract" / "extract_all")
     file = next((place for place in places if place.is_file()), None)
-    if file is None or any(each.description for each in told.values()):
+    if file is None or any(post.description for post in released.values()):
         return {}
-    found: dict[str, str] = {}
+    captions: dict[str, str] = {}
     for where, line in read_numbered_lines(file):
-        each = _parse_literal(line)
-        if each is None:
+        values = _parse_literal(line)
+        if values is None:
             raise PostError(f"{where}: a list of id and words is expected")
-        name, *words = map(str, each)
-        found[name] = _CAPTION.format(", ".join(words))
-    return found
+        name, *words = map(str, values)
+        captions[name] = _CAPTION.format(", ".join(words))
+    return captions
 
 
 def _parse_tweet(beside: _Beside, cells: Mapping[str, Any]) -> Post:
     name = str(cells.get("image_id") or "")
-    told = beside.told.get(name, miko.NOTHING_RELEASED)
+    released = beside.released.get(name, MikoRelease())
     return build_post(
         beside.images and beside.images / f"{name}.jpg",
         id=name,
         text=get_cell(cells, "text").strip(),
         label=decode_class(cells, "hashtag" if beside.task == "hashtag" else "label", _CODES),
-        description=told.description or beside.words.get(name),
-        key_information=told.key_information,
-        intentions=told.intentions,
+        description=released.description or beside.captions.get(name),
+        key_information=released.key_information,
+        intentions=released.intentions,
     )
 
 
-_SETS = (
-    _Set("mmsd2", MMSD[0], _SECOND, frozenset(_SECOND), read_json_list, lambda cells: ""),
-    _Set("mmsd", MMSD[1], _FIRST, frozenset({"val", "test"}), _read_lists, _find_giveaway),
+_EDITIONS = (
+    _Edition("mmsd2", MMSD[0], _SECOND, frozenset(_SECOND), read_json_list, lambda cells: ""),
+    _Edition("mmsd", MMSD[1], _FIRST, frozenset({"val", "test"}), _read_lists, _find_giveaway),
 )

@@ -15,11 +15,11 @@ from miko_clf.data.sets.base import (
     build_post,
     choose_task,
     find_pictures,
+    find_split_files,
     get_cell,
-    note_no_pictures,
     read_delimited,
 )
-from miko_clf.data.splits import FolderLayout, SplitSource, make_split_source
+from miko_clf.data.splits import FolderLayout, make_split_sources
 from miko_clf.errors import PostError
 
 _TASKS = ("offence",)
@@ -44,29 +44,20 @@ MULTIOFF = (
 )  # fmt: skip
 
 
-def recognise_multioff(path: Path, wish: FolderOptions) -> FolderLayout | None:
+def recognise_multioff(path: Path, options: FolderOptions) -> FolderLayout | None:
     """Return the layout if the three tables, or some of them, stand here."""
-    folders = (path / "Split Dataset", path)
-    files = {
-        split: next((folder / name for folder in folders if (folder / name).is_file()), None)
-        for split, name in _FILES.items()
-    }
-    if not any(files.values()):
+    files = find_split_files(path, _FILES) | find_split_files(path / "Split Dataset", _FILES)
+    if not files:
         return None
-    choose_task(path, MULTIOFF[0].name, wish.task, _TASKS)
-    images = find_pictures(path / "Labelled Images")
-    notes = () if images else (note_no_pictures(path / "Labelled Images"),)
-    sources: dict[str, SplitSource] = {
-        split: make_split_source(
-            partial(read_delimited, file, ",", ("image_name", "sentence", "label")),
-            partial(_parse_meme, images),
-        )
+    choose_task(path, MULTIOFF[0].name, options.task, _TASKS)
+    images, notes = find_pictures(path / "Labelled Images")
+    tables = {
+        split: partial(read_delimited, file, ",", ("image_name", "sentence", "label"))
         for split, file in files.items()
-        if file is not None
     }
-    return FolderLayout(
-        "multioff", sources, PublishedFolder("MultiOFF", SkipReport(), _COUNTS, notes=notes)
-    )
+    sources = make_split_sources(tables, partial(_parse_meme, images))
+    published = PublishedFolder(MULTIOFF[0].name, SkipReport(), _COUNTS, notes=notes)
+    return FolderLayout("multioff", sources, published)
 
 
 def _parse_meme(images: Path | None, cells: Mapping[str, Any]) -> Post:

@@ -18,7 +18,7 @@ from miko_clf.data.sets.base import (
     get_cell,
     read_json_document,
 )
-from miko_clf.data.splits import FolderLayout, SplitSource, divide_table, make_split_source
+from miko_clf.data.splits import DisjointSets, FolderLayout, divide_table, make_split_sources
 from miko_clf.errors import PostError
 
 _TASKS = ("sarcasm", "sarcasm-in-context")
@@ -40,7 +40,7 @@ MUSTARD = (
 )  # fmt: skip
 
 
-def recognise_mustard(path: Path, wish: FolderOptions) -> FolderLayout | None:
+def recognise_mustard(path: Path, options: FolderOptions) -> FolderLayout | None:
     """Return the layout if `sarcasm_data.json` stands here.
 
     Lines are grouped by scene. Without a seed, the split is that by show, where shows are named.
@@ -49,20 +49,19 @@ def recognise_mustard(path: Path, wish: FolderOptions) -> FolderLayout | None:
     file = next((f for f in (path / _FILE, path / "data" / _FILE) if f.is_file()), None)
     if file is None:
         return None
-    task = choose_task(path, MUSTARD[0].name, wish.task, _TASKS)
-    found = _read_lines(file)
+    task = choose_task(path, MUSTARD[0].name, options.task, _TASKS)
+    lines = _read_lines(file)
     build = partial(_parse_line, task)
-    by_show = wish.split_seed is None and all(
-        row.cells.get("show") for row in found if not row.fault
+    by_show = options.split_seed is None and all(
+        row.cells.get("show") for row in lines if not row.fault
     )
     if by_show:
-        shows = {"train": False, "test": True}
-        sources: Mapping[str, SplitSource] = {
-            split: make_split_source(partial(_select_show, found, held_out), build)
-            for split, held_out in shows.items()
+        tables = {
+            split: partial(_select_show, lines, split == "test") for split in ("train", "test")
         }
+        sources = make_split_sources(tables, build)
     else:
-        sources = divide_table(str(file), lambda: iter(found), build, wish.split_seed)
+        sources = divide_table(str(file), lambda: lines, build, options.split_seed)
     published = PublishedFolder(
         "MUStARD", SkipReport(), whole=_WHOLE, notes=(_NOTE,) if by_show else ()
     )
@@ -70,14 +69,14 @@ def recognise_mustard(path: Path, wish: FolderOptions) -> FolderLayout | None:
 
 
 def _read_lines(file: Path) -> list[TableRow]:
-    found = read_json_document(file)
-    if not isinstance(found, dict):
+    lines = read_json_document(file)
+    if not isinstance(lines, dict):
         raise PostError(f"{file}: a JSON object of lines by id is expected")
     rows = [
         TableRow(f"{file} {name!r}", {**cells, "id": name})
         if isinstance(cells, dict)
         else TableRow(f"{file} {name!r}", {}, "a JSON object is expected")
-        for name, cells in found.items()
+        for name, cells in lines.items()
     ]
     scenes = _name_scenes([_list_spoken(row.cells) for row in rows])
     return [
@@ -96,25 +95,13 @@ def _list_spoken(cells: Mapping[str, Any]) -> list[str]:
 
 def _name_scenes(spoken: Sequence[Sequence[str]]) -> list[str]:
     """Return a name for each post, one for all that are linked by a line which they share."""
-    parent = list(range(len(spoken)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            i = parent[i]
-        return i
-
-    first: dict[str, int] = {}
-    for i, lines in enumerate(spoken):
-        for line in lines:
-            parent[root(i)] = root(first.setdefault(line, i))
-    return [
-        hashlib.sha256(repr(spoken[root(i)] or i).encode()).hexdigest()[:16]
-        for i in range(len(spoken))
-    ]
+    firsts = DisjointSets(spoken).find_all().tolist()
+    names = (repr(spoken[first] or first) for first in firsts)
+    return [hashlib.sha256(name.encode()).hexdigest()[:16] for name in names]
 
 
-def _select_show(found: Sequence[TableRow], held_out: bool) -> Iterator[TableRow]:
-    for row in found:
+def _select_show(lines: Sequence[TableRow], held_out: bool) -> Iterator[TableRow]:
+    for row in lines:
         if (row.cells.get("show") == _HELD_OUT) == held_out:
             yield row
 

@@ -18,7 +18,6 @@ from miko_clf.data.sets.base import (
     find_pictures,
     get_cell,
     leave_out_rows,
-    note_no_pictures,
     read_delimited,
 )
 from miko_clf.data.splits import SPLIT_NAMES, SPLITS, FolderLayout, SplitSource
@@ -49,7 +48,7 @@ PRIDEMM = (
 )  # fmt: skip
 
 
-def recognise_pridemm(path: Path, wish: FolderOptions) -> FolderLayout | None:
+def recognise_pridemm(path: Path, options: FolderOptions) -> FolderLayout | None:
     """Return the layout if `PrideMM.csv` with its columns stands here; `split` divides it.
 
     The target is that of hateful memes alone, as its authors have it.
@@ -57,24 +56,21 @@ def recognise_pridemm(path: Path, wish: FolderOptions) -> FolderLayout | None:
     file = path / _FILE
     if not file.is_file():
         return None
-    task = choose_task(path, PRIDEMM[0].name, wish.task, _TASKS)
-    images = find_pictures(path / "Images")
+    task = choose_task(path, PRIDEMM[0].name, options.task, _TASKS)
+    images, notes = find_pictures(path / "Images")
     numbers = dict(zip(_CLASSES[task], _NUMBERS[task], strict=True))
     published = PublishedFolder(
         PRIDEMM[0].name,
         SkipReport(),
         whole=PublishedCount(sum(numbers.values()), (numbers,)),
-        notes=() if images else (note_no_pictures(path / "Images"),),
+        notes=notes,
     )
     build = partial(_parse_meme, images, task)
 
     def source(split: str, report: SkipReport | None) -> Iterator[PostEntry]:
-        outside = partial(_explain_outside, task)
-        return build_entries(
-            leave_out_rows(_read_split_rows(file, split), outside, published.left, report),
-            build,
-            report,
-        )
+        rows, reason = _read_split_rows(file, split), partial(_explain_outside, task)
+        rows = leave_out_rows(rows, reason, published.left, report)
+        return build_entries(rows, build, report)
 
     present = {_name_split(row.cells) for row in _read_table(file)}
     sources: dict[str, SplitSource] = {
@@ -95,10 +91,10 @@ def _name_split(cells: Mapping[str, Any]) -> str | None:
 
 def _read_split_rows(file: Path, split: str) -> Iterator[TableRow]:
     for row in _read_table(file):
-        found = _name_split(row.cells)
-        if not row.fault and found is None:
+        name = _name_split(row.cells)
+        if not row.fault and name is None:
             yield TableRow(row.where, {}, f"split {row.cells['split']!r} is unknown")
-        elif row.fault or found == split:
+        elif row.fault or name == split:
             yield row
 
 

@@ -27,7 +27,7 @@ from miko_clf.distil.kb.query import (
     load_knowledge,
 )
 from miko_clf.errors import DistilError, PostError
-from miko_clf.progress import show_bar
+from miko_clf.progress import show_progress
 
 _BATCH = 64  # rows of Parquet in memory at a time: they may hold images
 _CHUNK = 2000
@@ -196,7 +196,7 @@ def _open_output(out: Path, schema: pa.Schema) -> AbstractContextManager[columns
 def _list_posts(
     db: sqlite3.Connection, out: Path, choice: KnowledgeChoice, made: ExportReport
 ) -> Iterator[dict[str, Any]]:
-    for one in show_bar(iterate_knowledge(db, choice), count_posts(db), "exporting posts"):
+    for one in show_progress(iterate_knowledge(db, choice), "exporting posts", count_posts(db)):
         if one.post.image == b"":
             say = "SELECT place FROM posts WHERE id = ?"
             (place,) = db.execute(say, (one.post.id,)).fetchone()
@@ -222,7 +222,7 @@ def _list_intentions(
     if source:
         each = (one for _, one in _join_knowledge(db, choice, source, made) if one)
     else:
-        each = show_bar(iterate_knowledge(db, choice), count_posts(db), "exporting intentions")
+        each = show_progress(iterate_knowledge(db, choice), "exporting intentions", count_posts(db))
     for one in each:
         if source is None:
             made.count(one)
@@ -233,7 +233,7 @@ def _join_knowledge(
     db: sqlite3.Connection, choice: KnowledgeChoice, source: SourceTable, made: ExportReport
 ) -> Iterator[tuple[dict[str, Any], PostKnowledge | None]]:
     """Yield the rows of a source with what is known of each; raise where nothing is of any."""
-    for cells in show_bar(source.rows(), source.total, "exporting posts"):
+    for cells in show_progress(source.rows(), "exporting posts", source.total):
         one = load_knowledge(db, cells["id"], choice)
         if one:
             made.count(one)

@@ -21,7 +21,7 @@ from miko_clf.distil.kb.store import JobOutcome, JudgeScore, KnowledgeBase, Post
 from miko_clf.distil.relations import MIKO_RELATION_ORDER
 from miko_clf.errors import DistilError, PostError
 from miko_clf.manifest import hash_file
-from miko_clf.progress import show_bar
+from miko_clf.progress import show_progress
 
 PUBLISHED_SAMPLE = -1
 """The sample under which it stands: older than any that is asked for, and never mixed with one."""
@@ -112,7 +112,7 @@ async def _import_release(
     made = ImportReport()
     for file in files:
         source = hash_file(file)
-        items = show_bar(read_release(file), None, f"importing {file.name}")
+        items = show_progress(read_release(file), f"importing {file.name}")
         while chunk := list(islice(items, _CHUNK)):
             posts = {item.id: _make_post(item, known, images) for item in chunk}
             rows = [_merge_post(shelf, posts[item.id], item.where) for item in chunk]

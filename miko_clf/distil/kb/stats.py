@@ -12,6 +12,8 @@ from statistics import NormalDist
 from typing import Any
 from zlib import crc32
 
+from rich import box
+from rich.markup import escape
 from rich.table import Table
 from scipy.stats import binomtest
 
@@ -26,7 +28,7 @@ from miko_clf.distil.kb.query import (
 )
 from miko_clf.distil.relations import strip_relation_stem
 from miko_clf.distil.response import CALL_STATUSES
-from miko_clf.progress import show_bar
+from miko_clf.progress import show_progress
 
 _BITS = 24
 _NUM_BITS = 1 << _BITS
@@ -298,7 +300,7 @@ def compute_knowledge_stats(
 ) -> KnowledgeStats:
     """Return the figures of a knowledge base, read post by post in memory that stays flat."""
     census = RelationCensus()
-    for one in show_bar(iterate_knowledge(db, choice), count_posts(db), "counting"):
+    for one in show_progress(iterate_knowledge(db, choice), "counting", count_posts(db)):
         if "intentions" in one.ends:
             census.add(one)
     return KnowledgeStats(
@@ -327,7 +329,7 @@ def make_stats_tables(found: KnowledgeStats) -> list[Table]:
     for name, by_class in found.refusals.items():
         for label, (refused, ended_in) in by_class.items():
             share = _format_percent(refused / ended_in)
-            classes.add_row(name, label, f"{refused:,}", f"{ended_in:,}", share)
+            classes.add_row(name, escape(label), f"{refused:,}", f"{ended_in:,}", share)
     why = _make_table("sieved", "reason", "intentions")
     for reason, times in found.relations[-1].sieved.items():
         why.add_row(reason, f"{times:,}")
@@ -389,7 +391,7 @@ def _read_cut_off(db: sqlite3.Connection) -> dict[str, float]:
 
 
 def _make_table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for number, name in enumerate(columns):
         table.add_column(name, justify="right" if number else "left", overflow="fold")
     return table

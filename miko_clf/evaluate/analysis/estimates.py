@@ -1,4 +1,4 @@
-"""Estimates on some posts, each with its interval: metrics, error rates, means, changes."""
+"""Estimates on some posts, each with its interval: metrics, shares, means and changes."""
 
 import math
 from collections.abc import Sequence
@@ -6,17 +6,24 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.stats import binomtest
 
-from miko_clf import intervals, metrics
 from miko_clf.evaluate.predictions import SystemPredictions
-from miko_clf.intervals import Interval, ResampleWeights, draw_weights
-from miko_clf.metrics import measure_resamples
+from miko_clf.intervals import (
+    UNDEFINED,
+    Interval,
+    ResampleWeights,
+    RowGroups,
+    compute_percentile_interval,
+    compute_wilson_bounds,
+    draw_resamples,
+)
+from miko_clf.metrics import decide_labels, measure_resamples
 
 NUM_RESAMPLES = 1000
-_LEVEL = 0.95
 BOOTSTRAPPED_METRICS = ("macro_f1", "auroc")
-"""Metrics whose interval is a bootstrap's; that of a rate is Wilson's (1927), which holds at 0."""
+"""Metrics whose interval is a bootstrap's; that of a share is Wilson's (1927), which holds at 0."""
+
+RowMask = Bool[np.ndarray, " row"]
 
 
 class DecidedPosts(NamedTuple):
@@ -26,20 +33,32 @@ class DecidedPosts(NamedTuple):
     truth: Int[np.ndarray, " row"]
     decided: Int[np.ndarray, " row"]
     positive: int | None
+    groups: RowGroups = None
 
-    def of(self, rows: Bool[np.ndarray, " row"] | Int[np.ndarray, " some"]) -> "DecidedPosts":
+    @property
+    def wrong(self) -> RowMask:
+        """Which posts are decided wrongly."""
+        return self.decided != self.truth
+
+    def of(self, rows: RowMask | Int[np.ndarray, " some"]) -> "DecidedPosts":
         """Return these rows alone."""
+        groups = self.groups
         return self._replace(
             probabilities=self.probabilities[rows],
             truth=self.truth[rows],
             decided=self.decided[rows],
+            groups=None if groups is None else np.unique(groups[rows], return_inverse=True)[1],
         )
 
 
-def decide_posts(subject: SystemPredictions) -> DecidedPosts:
-    """Return the posts of a subject as it judges them."""
+def decide_posts(predictions: SystemPredictions) -> DecidedPosts:
+    """Return the posts as the system judges them."""
     return DecidedPosts(
-        subject.probabilities, subject.truth, subject.decided, subject.question.positive
+        predictions.probabilities,
+        predictions.truth,
+        predictions.decided,
+        predictions.question.positive,
+        predictions.groups,
     )
 
 
@@ -48,146 +67,146 @@ def measure_posts(
 ) -> dict[str, Interval]:
     """Return accuracy, macro-F1, AUROC and, with a positive class, both error rates.
 
-    The interval of accuracy and of the error rates is Wilson's, of macro-F1 and AUROC the
-    percentile bootstrap's; a resample that lacks a class is left out of AUROC. What the rows
-    leave undefined is NaN.
+    A resample that lacks a class is left out of AUROC. What the rows leave undefined is NaN.
     """
-    hits = int((rows.decided == rows.truth).sum())
-    drawn = intervals.draw_weights(len(rows.truth), num_resamples, np.random.default_rng(seed))
-    found = {
-        "accuracy": estimate_share(hits, len(rows.truth)),
-        **bootstrap_decided_posts(rows, drawn),
-    }
+    weights = draw_resamples(len(rows.truth), num_resamples, seed, rows.groups)
+    every = np.ones(len(rows.truth), dtype=bool)
+    accuracy = estimate_share(~rows.wrong, every, weights, rows.groups)
+    measured = {"accuracy": accuracy, **bootstrap_decided_posts(rows, weights)}
     if rows.positive is None:
-        return found
-    others = rows.truth != rows.positive
+        return measured
+    negative = rows.truth != rows.positive
     return {
-        **found,
-        "false_positive_rate": estimate_error_rate(rows, others),
-        "false_negative_rate": estimate_error_rate(rows, ~others),
+        **measured,
+        "false_positive_rate": estimate_share(rows.wrong, negative, weights, rows.groups),
+        "false_negative_rate": estimate_share(rows.wrong, ~negative, weights, rows.groups),
     }
 
 
 def bootstrap_decided_posts(
-    rows: DecidedPosts,
-    drawn: intervals.ResampleWeights,
-    names: tuple[str, ...] = BOOTSTRAPPED_METRICS,
+    rows: DecidedPosts, weights: ResampleWeights, names: Sequence[str] = BOOTSTRAPPED_METRICS
 ) -> dict[str, Interval]:
     """Return the metrics of `names` with their percentile interval over the resamples.
 
     Bounds are NaN where no resample differs from the rows, as with few rows that are all ranked
     rightly: such resamples say nothing of other posts.
     """
-    values = measure_on_resamples(rows, np.ones((1, len(rows.truth)), dtype=np.int64), names)[0]
-    samples = measure_on_resamples(rows, drawn, names).T
-    found = {
-        name: bound_by_percentiles(float(value), sample)
-        for name, value, sample in zip(names, values, samples, strict=True)
-    }
+    bounded = bound_columns(names, measure_on_resamples(rows, weights, names))
     return {
-        name: one if one.low < one.high else Interval(one.value, np.nan, np.nan)
-        for name, one in found.items()
+        name: interval if interval.low < interval.high else UNDEFINED._replace(value=interval.value)
+        for name, interval in bounded.items()
     }
 
 
 def measure_on_resamples(
-    rows: DecidedPosts,
-    drawn: intervals.ResampleWeights,
-    names: tuple[str, ...] = BOOTSTRAPPED_METRICS,
+    rows: DecidedPosts, weights: ResampleWeights, names: Sequence[str] = BOOTSTRAPPED_METRICS
 ) -> Float[np.ndarray, "resample metric"]:
     """Return the metrics of `names` on every resample."""
-    return metrics.measure_resamples(
+    return measure_resamples(
         rows.probabilities,
         rows.truth,
-        drawn,
+        weights,
         positive=rows.positive,
         decided=rows.decided,
         names=names,
     )
 
 
-def bound_by_percentiles(value: float, sample: Float[np.ndarray, " resample"]) -> Interval:
-    """Return a value and the percentiles of its resamples, of those on which it is defined."""
-    defined = sample[~np.isnan(sample)]
-    if np.isnan(value) or not len(defined):
-        return Interval(value, np.nan, np.nan)
-    low, high = np.quantile(defined, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-    return Interval(value, float(low), float(high))
+def bound_columns(
+    names: Sequence[str], values: Float[np.ndarray, "resample metric"]
+) -> dict[str, Interval]:
+    """Return each column's interval; the first row is of the posts as they are."""
+    return {
+        name: compute_percentile_interval(column[0], column[1:])
+        for name, column in zip(names, values.T, strict=True)
+    }
 
 
-def estimate_share(count: int, total: int) -> Interval:
-    """Return a share and its Wilson score interval, NaN where there is nothing to share."""
-    if not total:
-        return Interval(np.nan, np.nan, np.nan)
-    low, high = binomtest(count, total).proportion_ci(_LEVEL, method="wilson")
-    return Interval(count / total, float(low), float(high))
+def estimate_share(
+    hits: RowMask, among: RowMask, weights: ResampleWeights, groups: RowGroups
+) -> Interval:
+    """Return the share of hits `among` some rows, NaN where there are none.
 
-
-def subtract_shares(one: Interval, other: Interval) -> Interval:
-    """Return the difference of two shares of different posts, from their Wilson intervals.
-
-    Newcombe (Statistics in Medicine 1998), method 10.
+    The interval is Wilson's where each of these rows is of another group, and else that of
+    `bound_clustered_share`.
     """
-    value = one.value - other.value
-    low = value - math.hypot(one.value - one.low, other.high - other.value)
-    high = value + math.hypot(one.high - one.value, other.value - other.low)
+    total = int(among.sum())
+    if not total:
+        return UNDEFINED
+    num_units = total if groups is None else len(np.unique(groups[among]))
+    if num_units < total:
+        return bound_clustered_share(hits & among, among, weights, num_units)
+    share = int((hits & among).sum()) / total
+    return Interval(share, *compute_wilson_bounds(share, total))
+
+
+def bound_clustered_share(
+    hits: np.ndarray, totals: np.ndarray, weights: ResampleWeights, num_units: int
+) -> Interval:
+    """Return all hits over all totals, and the percentiles of that on resamples of whole units.
+
+    No resample differs where every row is a hit, or none: there it is Wilson's over the units.
+    """
+    with np.errstate(invalid="ignore"):  # a resample may hold none of the rows
+        shares = (weights @ hits) / (weights @ totals)
+    share = float(shares[0])
+    if share in (0.0, 1.0):
+        return Interval(share, *compute_wilson_bounds(share, num_units))
+    return compute_percentile_interval(share, shares[1:])
+
+
+def estimate_share_gap(
+    hits: RowMask, one: RowMask, other: RowMask, weights: ResampleWeights, groups: RowGroups
+) -> Interval:
+    """Return the share of hits among `one` minus that among `other`.
+
+    Where rows have groups the interval is of both shares on the same resamples. Without, and where
+    a share is 0 or 1 on all of them, it is made of the intervals of both: Newcombe (Statistics in
+    Medicine 1998), method 10.
+    """
+    a, b = (estimate_share(hits, rows, weights, groups) for rows in (one, other))
+    value = a.value - b.value
+    if groups is not None and not {a.value, b.value} & {0.0, 1.0}:
+        with np.errstate(invalid="ignore"):
+            of_one, of_other = (
+                (weights[1:] @ (hits & rows)) / (weights[1:] @ rows) for rows in (one, other)
+            )
+        return compute_percentile_interval(value, of_one - of_other)
+    low = value - math.hypot(a.value - a.low, b.high - b.value)
+    high = value + math.hypot(a.high - a.value, b.value - b.low)
     return Interval(value, low, high)
 
 
-def estimate_error_rate(rows: DecidedPosts, among: Bool[np.ndarray, " row"]) -> Interval:
-    """Return the share of wrongly decided rows among some."""
-    wrong = among & (rows.decided != rows.truth)
-    return estimate_share(int(wrong.sum()), int(among.sum()))
-
-
-_DIFFERENCE_LEVEL = 0.95
-_SEED = 0
-
-
-def bootstrap_mean(values: Float[np.ndarray, " row"], num_resamples: int) -> Interval:
+def bootstrap_mean(
+    values: Float[np.ndarray, " row"], num_resamples: int, groups: RowGroups
+) -> Interval:
     """Return the mean of the rows and its percentile interval."""
-    weights = _draw_after_whole(len(values), num_resamples)
-    return _bound_after_whole(weights @ values / len(values))
+    weights = draw_resamples(len(values), num_resamples, 0, groups)
+    means = weights @ values / weights.sum(1)
+    return compute_percentile_interval(means[0], means[1:])
 
 
 def bootstrap_metric_changes(
     a: Float[np.ndarray, "row label"],
     b: Float[np.ndarray, "row label"],
-    truth: Int[np.ndarray, " row"],
-    *,
-    positive: int | None,
-    threshold: float | None,
+    predictions: SystemPredictions,
     names: Sequence[str],
     num_resamples: int,
 ) -> dict[str, Interval]:
     """Return each metric of the probabilities a minus that of b, on the same resamples."""
-    weights = _draw_after_whole(len(truth), num_resamples)
-    found = [
+    weights = draw_resamples(len(predictions.truth), num_resamples, 0, predictions.groups)
+    positive = predictions.question.positive
+    of_a, of_b = (
         measure_resamples(
-            each,
-            truth,
+            probabilities,
+            predictions.truth,
             weights,
             positive=positive,
-            decided=metrics.decide_labels(each, positive=positive, threshold=threshold),
+            decided=decide_labels(
+                probabilities, positive=positive, threshold=predictions.threshold
+            ),
             names=names,
         )
-        for each in (a, b)
-    ]
-    gaps = found[0] - found[1]  # (resample, metric)
-    return {name: _bound_after_whole(column) for name, column in zip(names, gaps.T, strict=True)}
-
-
-def _draw_after_whole(num_rows: int, num_resamples: int) -> ResampleWeights:
-    """Return the rows as they are, then how often each resample holds each of them."""
-    drawn = draw_weights(num_rows, num_resamples, np.random.default_rng(_SEED))
-    return np.concatenate([np.ones((1, num_rows), dtype=drawn.dtype), drawn])
-
-
-def _bound_after_whole(found: Float[np.ndarray, " resample"]) -> Interval:
-    """Return the first value, and the percentiles of those of the rest that are defined."""
-    value, sample = float(found[0]), found[1:]
-    defined = sample[~np.isnan(sample)]
-    if np.isnan(value) or not len(defined):
-        return Interval(value, np.nan, np.nan)
-    low, high = np.quantile(defined, [(1 - _DIFFERENCE_LEVEL) / 2, (1 + _DIFFERENCE_LEVEL) / 2])
-    return Interval(value, float(low), float(high))
+        for probabilities in (a, b)
+    )
+    return bound_columns(names, of_a - of_b)

@@ -5,23 +5,21 @@ from dataclasses import dataclass
 
 import numpy as np
 from fairlearn.metrics import MetricFrame, false_negative_rate, false_positive_rate
-from jaxtyping import Bool
 
-from miko_clf import intervals
 from miko_clf.evaluate.analysis.estimates import (
     NUM_RESAMPLES,
     DecidedPosts,
+    RowMask,
     bootstrap_decided_posts,
     decide_posts,
-    estimate_error_rate,
-    subtract_shares,
+    estimate_share,
+    estimate_share_gap,
 )
 from miko_clf.evaluate.analysis.slices import has_enough_posts
 from miko_clf.evaluate.predictions import SystemPredictions
-from miko_clf.intervals import Interval
+from miko_clf.intervals import UNDEFINED, Interval, ResampleWeights, draw_resamples
 
 _ERROR_RATES = {"false_positive": false_positive_rate, "false_negative": false_negative_rate}
-_RowMask = Bool[np.ndarray, " row"]
 
 
 @dataclass(frozen=True)
@@ -45,54 +43,53 @@ class GroupFairness:
 
 
 def measure_group_fairness(
-    subject: SystemPredictions,
-    members: Mapping[str, _RowMask],
+    predictions: SystemPredictions,
+    members: Mapping[str, RowMask],
     *,
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
 ) -> list[GroupFairness]:
-    """Return the groups that have `enough` posts, and others; none without a positive class.
+    """Return the groups that have, and leave, enough posts; none without a positive class.
 
-    Intervals of areas are percentiles over the same resamples of all posts, of rates Wilson's and
-    of gaps Newcombe's. What a group leaves undefined, such as a false-positive rate without
-    negatives, is NaN.
+    All intervals are over the same resamples of all posts; without threads those of rates are
+    Wilson's and of gaps Newcombe's. What a group leaves undefined, such as a false-positive rate
+    without negatives, is NaN.
     """
-    rows = decide_posts(subject)
+    rows = decide_posts(predictions)
     if rows.positive is None:
         return []
-    drawn = intervals.draw_weights(len(rows.truth), num_resamples, np.random.default_rng(seed))
+    weights = draw_resamples(len(rows.truth), num_resamples, seed, rows.groups)
     return [
-        _measure_group(name, rows, inside, drawn)
+        _measure_group(name, rows, inside, weights)
         for name, inside in members.items()
         if has_enough_posts(inside)
     ]
 
 
 def _measure_group(
-    name: str, rows: DecidedPosts, inside: _RowMask, drawn: intervals.ResampleWeights
+    name: str, rows: DecidedPosts, inside: RowMask, weights: ResampleWeights
 ) -> GroupFairness:
     positive = rows.truth == rows.positive
-    rates = _measure_rates(rows, inside)
+    rates = _measure_rates(rows, inside, weights)
     return GroupFairness(
         group=name,
         posts=int(inside.sum()),
-        subgroup_auroc=_bound_area(rows, inside, drawn),
-        bpsn_auroc=_bound_area(rows, inside ^ positive, drawn),
-        bnsp_auroc=_bound_area(rows, inside == positive, drawn),
-        false_positive_rate=rates["false_positive_rate"],
-        false_positive_gap=rates["false_positive_gap"],
-        false_negative_rate=rates["false_negative_rate"],
-        false_negative_gap=rates["false_negative_gap"],
+        subgroup_auroc=_bound_area(rows, inside, weights),
+        bpsn_auroc=_bound_area(rows, inside ^ positive, weights),
+        bnsp_auroc=_bound_area(rows, inside == positive, weights),
+        **rates,
     )
 
 
-def _bound_area(rows: DecidedPosts, among: _RowMask, drawn: intervals.ResampleWeights) -> Interval:
+def _bound_area(rows: DecidedPosts, among: RowMask, weights: ResampleWeights) -> Interval:
     if not among.any():
-        return Interval(np.nan, np.nan, np.nan)
-    return bootstrap_decided_posts(rows.of(among), drawn[:, among], ("auroc",))["auroc"]
+        return UNDEFINED
+    return bootstrap_decided_posts(rows.of(among), weights[:, among], ("auroc",))["auroc"]
 
 
-def _measure_rates(rows: DecidedPosts, inside: _RowMask) -> dict[str, Interval]:
+def _measure_rates(
+    rows: DecidedPosts, inside: RowMask, weights: ResampleWeights
+) -> dict[str, Interval]:
     """Return both error rates and both gaps; fairlearn says 0 where there is nobody to wrong."""
     truth, decided = (part == rows.positive for part in (rows.truth, rows.decided))
     frame = MetricFrame(
@@ -101,11 +98,12 @@ def _measure_rates(rows: DecidedPosts, inside: _RowMask) -> dict[str, Interval]:
         y_pred=decided.astype(int),
         sensitive_features=np.where(inside, "inside", "outside"),
     )
-    found = {}
+    rates = {}
     for name, among in (("false_positive", ~truth), ("false_negative", truth)):
-        here, there = (estimate_error_rate(rows, among & side) for side in (inside, ~inside))
-        if (among & inside).any():
-            here = here._replace(value=float(frame.by_group.loc["inside", name]))
-        found[f"{name}_rate"] = here
-        found[f"{name}_gap"] = subtract_shares(here, there)
-    return found
+        here, there = among & inside, among & ~inside
+        rate = estimate_share(rows.wrong, here, weights, rows.groups)
+        if here.any():
+            rate = rate._replace(value=float(frame.by_group.loc["inside", name]))
+        rates[f"{name}_rate"] = rate
+        rates[f"{name}_gap"] = estimate_share_gap(rows.wrong, here, there, weights, rows.groups)
+    return rates

@@ -30,29 +30,29 @@ class SuspectLabel:
 
 
 def find_suspect_labels(
-    subject: SystemPredictions, *, share: float = _MAX_SHARE
+    predictions: SystemPredictions, *, share: float = _MAX_SHARE
 ) -> list[SuspectLabel]:
     """Return the posts of least label quality, the worst first: at most a share of them.
 
     Probabilities must be of posts that the system did not learn from, so posts of the training
     split are passed over. A post on which it agrees with the label is no suspect.
     """
-    learned = {post.id for post in subject.train}
-    rows = np.array([i for i, post in enumerate(subject.posts) if post.id not in learned])
+    learned = {post.id for post in predictions.train}
+    rows = np.array([i for i, post in enumerate(predictions.posts) if post.id not in learned])
     if not len(rows):
         return []
-    stated, labels = subject.probabilities[rows], subject.truth[rows]
+    stated, labels = predictions.probabilities[rows], predictions.truth[rows]
     stated = stated / stated.sum(1, keepdims=True)
     quality = get_label_quality_scores(labels, stated)
     issues = (
         find_label_issues(labels, stated, n_jobs=1) if _has_every_class(labels, stated) else None
     )
     worst = np.argsort(quality, kind="stable")[: math.ceil(share * len(rows))]
-    names = subject.question.labels
+    names = predictions.question.labels
     return [
         SuspectLabel(
-            id=subject.posts[rows[at]].id,
-            text=subject.posts[rows[at]].text,
+            id=predictions.posts[rows[at]].id,
+            text=predictions.posts[rows[at]].text,
             label=names[labels[at]],
             likely=names[stated[at].argmax()],
             quality=float(quality[at]),

@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from miko_clf import intervals
 from miko_clf.data.post import Post
 from miko_clf.data.preprocess import decode_image, digest_image
 from miko_clf.data.text import normalise_text
-from miko_clf.evaluate.analysis.estimates import NUM_RESAMPLES, bound_by_percentiles, estimate_share
+from miko_clf.evaluate.analysis.estimates import NUM_RESAMPLES, bound_clustered_share
 from miko_clf.evaluate.analysis.slices import (
     GroupWords,
     find_group_members,
@@ -26,7 +25,7 @@ from miko_clf.evaluate.analysis.slices import (
     measure_slices,
 )
 from miko_clf.evaluate.predictions import SystemPredictions
-from miko_clf.intervals import Interval
+from miko_clf.intervals import Interval, draw_resamples
 
 _NUM_MISTAKES = 24
 _THUMBNAIL_SIDE = 160
@@ -53,20 +52,23 @@ class Mistake:
 
 
 def find_mistakes(
-    subject: SystemPredictions, *, count: int = _NUM_MISTAKES, images: bool = False
+    predictions: SystemPredictions, *, count: int = _NUM_MISTAKES, images: bool = False
 ) -> list[Mistake]:
     """Return the `count` worst mistakes, the most probable first.
 
     Every label that was wrongly decided for has an equal share of them, as far as it has as many:
     of two classes, as many false positives as false negatives.
     """
-    sure = subject.probabilities[np.arange(len(subject.posts)), subject.decided]
+    sure = predictions.probabilities[np.arange(len(predictions.posts)), predictions.decided]
     order = np.argsort(-sure, kind="stable")
-    wrong = order[subject.decided[order] != subject.truth[order]]
-    kinds = [wrong[subject.decided[wrong] == label] for label in np.unique(subject.decided[wrong])]
+    wrong = order[predictions.decided[order] != predictions.truth[order]]
+    kinds = [
+        wrong[predictions.decided[wrong] == label]
+        for label in np.unique(predictions.decided[wrong])
+    ]
     turns = [int(row) for turn in zip_longest(*kinds) for row in turn if row is not None]
     kept = sorted(turns[:count], key=lambda row: -sure[row])
-    return [_describe_mistake(subject, row, images) for row in kept]
+    return [_describe_mistake(predictions, row, images) for row in kept]
 
 
 def _make_thumbnail(image: Path | bytes) -> str:
@@ -78,20 +80,20 @@ def _make_thumbnail(image: Path | bytes) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _describe_mistake(subject: SystemPredictions, row: int, images: bool) -> Mistake:
-    post, decided = subject.posts[row], int(subject.decided[row])
-    labels, positive = subject.question.labels, subject.question.positive
+def _describe_mistake(predictions: SystemPredictions, row: int, images: bool) -> Mistake:
+    post, decided = predictions.posts[row], int(predictions.decided[row])
+    labels, positive = predictions.question.labels, predictions.question.positive
     distance = None
     if positive is not None:
-        limit = 0.5 if subject.threshold is None else subject.threshold
-        distance = abs(float(subject.probabilities[row, positive]) - limit)
+        limit = 0.5 if predictions.threshold is None else predictions.threshold
+        distance = abs(float(predictions.probabilities[row, positive]) - limit)
     return Mistake(
         id=post.id,
         text=post.text,
         description=post.description,
-        label=labels[int(subject.truth[row])],
+        label=labels[int(predictions.truth[row])],
         decided=labels[decided],
-        probability=float(subject.probabilities[row, decided]),
+        probability=float(predictions.probabilities[row, decided]),
         distance=distance,
         intentions=[{"relation": one.relation, "text": one.text} for one in post.intentions],
         image=_make_thumbnail(post.image) if images and post.image is not None else None,
@@ -114,7 +116,7 @@ class ConfounderPairs:
 
 
 def measure_confounder_pairs(
-    subject: SystemPredictions, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
+    predictions: SystemPredictions, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
 ) -> list[ConfounderPairs]:
     """Return each kind of pair that there is (Kiela et al., NeurIPS 2020).
 
@@ -123,24 +125,17 @@ def measure_confounder_pairs(
     shared images, or texts: pairs that share one are drawn together. It is Wilson's over these
     where all pairs are right, or none.
     """
-    right = subject.decided == subject.truth
+    right = predictions.decided == predictions.truth
     found = []
     for kind, families in zip(
-        _PAIR_KINDS, find_confounder_pairs(subject.posts, subject.truth), strict=True
+        _PAIR_KINDS, find_confounder_pairs(predictions.posts, predictions.truth), strict=True
     ):
         if not families:
             continue
         both = np.array([sum(right[a] and right[b] for a, b in family) for family in families])
         count = np.array([len(family) for family in families])
-        drawn = intervals.draw_weights(len(families), num_resamples, np.random.default_rng(seed))
-        sample = (drawn @ both) / (drawn @ count)
-        share = float(both.sum() / count.sum())
-        whole = share in (0.0, 1.0)
-        interval = (
-            estimate_share(int(share) * len(both), len(both))
-            if whole
-            else bound_by_percentiles(share, sample)
-        )
+        weights = draw_resamples(len(families), num_resamples, seed)
+        interval = bound_clustered_share(both, count, weights, len(families))
         found.append(ConfounderPairs(kind, int(count.sum()), interval))
     return found
 
@@ -172,7 +167,7 @@ def _pair_by_shared_part(
 
 
 def analyse_errors(
-    subject: SystemPredictions, *, images: bool = False, groups: GroupWords | None = None
+    predictions: SystemPredictions, *, images: bool = False, groups: GroupWords | None = None
 ) -> dict[str, Any]:
     """Return findings by name; intervals are `Interval`, and what finds nothing is left out.
 
@@ -181,10 +176,10 @@ def analyse_errors(
     fairlearn and suspects cleanlab, which are an extra: where one is not installed its finding is
     left out and it stands in `not_installed`.
     """
-    cuts, left_out = measure_slices(subject)
-    members = find_group_members(subject.posts)
+    cuts, left_out = measure_slices(predictions)
+    members = find_group_members(predictions.posts)
     if groups is not None:
-        members |= find_word_members(subject.posts, groups)
+        members |= find_word_members(predictions.posts, groups)
     asked: dict[str, tuple[str, str, tuple[Any, ...]]] = {
         "suspects": ("cleanlab", "label_errors.find_suspect_labels", ()),
         "groups": ("fairlearn", "fairness.measure_group_fairness", (members,)),
@@ -193,10 +188,10 @@ def analyse_errors(
         del asked["groups"]
     absent = [library for library, *_ in asked.values() if not find_spec(library)]
     found = {
-        "mistakes": _list_plain(find_mistakes(subject, images=images)),
+        "mistakes": _list_plain(find_mistakes(predictions, images=images)),
         "slices": _list_plain(cuts),
         "slices_left_out": left_out,
-        "pairs": _list_plain(measure_confounder_pairs(subject)),
+        "pairs": _list_plain(measure_confounder_pairs(predictions)),
         "groups_left_out": {
             name: int(inside.sum())
             for name, inside in members.items()
@@ -206,7 +201,7 @@ def analyse_errors(
     }
     for name, (library, place, given) in asked.items():
         if library not in absent:
-            found[name] = _list_plain(_load_analysis(place)(subject, *given))
+            found[name] = _list_plain(_load_analysis(place)(predictions, *given))
     return {name: value for name, value in found.items() if value}
 
 

@@ -17,19 +17,18 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from miko_clf import intervals
 from miko_clf.data.post import Post
 from miko_clf.data.preprocess import decode_image
 from miko_clf.evaluate.analysis.estimates import (
     BOOTSTRAPPED_METRICS,
     NUM_RESAMPLES,
     DecidedPosts,
-    bound_by_percentiles,
+    bound_columns,
     decide_posts,
     measure_on_resamples,
 )
 from miko_clf.evaluate.predictions import SystemPredictions
-from miko_clf.intervals import Interval
+from miko_clf.intervals import Interval, ResampleWeights, draw_resamples
 from miko_clf.progress import show_progress
 from miko_clf.train.dataloader import EncodedDataset
 
@@ -168,68 +167,77 @@ class ChangedAnswers(NamedTuple):
 
 
 def measure_robustness(
-    subject: SystemPredictions, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
+    predictions: SystemPredictions, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
 ) -> list[ChangeEffect]:
     """Return the unchanged rows, every pattern of missing inputs, and every change that applies.
 
     A change that touches no post, or nothing that the system reads, is left out. The posts are
     encoded once for each change, and what the towers say of them is kept nowhere.
     """
-    drawn = intervals.draw_weights(len(subject.posts), num_resamples, np.random.default_rng(seed))
-    before = decide_posts(subject)
-    table = [_compare_posts("none", "", 0, before, before, drawn)]
-    patterns, altered = list(list_missing_inputs(subject)), list(list_post_changes(subject, seed))
-    tried = chain(_predict_without_inputs(subject, patterns), _predict_changes(subject, altered))
-    for each in show_progress(tried, len(patterns) + len(altered), "robustness"):
+    before = decide_posts(predictions)
+    weights = draw_resamples(len(before.truth), num_resamples, seed, before.groups)
+    table = [_compare_posts("none", "", 0, before, before, weights)]
+    patterns, altered = (
+        list(list_missing_inputs(predictions)),
+        list(list_post_changes(predictions, seed)),
+    )
+    tried = chain(
+        _predict_without_inputs(predictions, patterns), _predict_changes(predictions, altered)
+    )
+    for each in show_progress(tried, "robustness", len(patterns) + len(altered)):
         if each.touched:
-            after = decide_posts(replace(subject, probabilities=each.stated))
-            table.append(_compare_posts(each.name, each.level, each.touched, before, after, drawn))
+            after = decide_posts(replace(predictions, probabilities=each.stated))
+            table.append(
+                _compare_posts(each.name, each.level, each.touched, before, after, weights)
+            )
     return table
 
 
 def _predict_without_inputs(
-    subject: SystemPredictions, patterns: Iterable[tuple[str, ...]]
+    predictions: SystemPredictions, patterns: Iterable[tuple[str, ...]]
 ) -> Iterator[ChangedAnswers]:
     for names in patterns:
-        count = sum(any(_has_input(post, name) for name in names) for post in subject.posts)
-        stated = subject.predictor.probabilities(subject.arm, without=names)[:, subject.span]
+        count = sum(any(_has_input(post, name) for name in names) for post in predictions.posts)
+        stated = predictions.predictor.probabilities(predictions.arm, without=names)[
+            :, predictions.span
+        ]
         yield ChangedAnswers("missing", " + ".join(names), count, stated)
 
 
 def _predict_changes(
-    subject: SystemPredictions, found: Iterable[PostChange]
+    predictions: SystemPredictions, found: Iterable[PostChange]
 ) -> Iterator[ChangedAnswers]:
     """Yield the changes tried; texts share a passing cache, images are too large to be kept."""
-    with _open_passing_cache(subject.cache, "text") as texts:
+    with _open_passing_cache(predictions.cache, "text") as texts:
         for change in found:
-            posts = change.make(subject.posts)
-            count = sum(new != old for new, old in zip(posts, subject.posts, strict=True))
+            posts = change.make(predictions.posts)
+            count = sum(new != old for new, old in zip(posts, predictions.posts, strict=True))
             with (
-                _open_passing_cache(subject.cache, "image")
+                _open_passing_cache(predictions.cache, "image")
                 if change.part == "image"
                 else nullcontext(texts) as cache
             ):
                 stated = (
-                    _predict_changed_posts(subject, posts, cache)
+                    _predict_changed_posts(predictions, posts, cache)
                     if count
-                    else subject.probabilities
+                    else predictions.probabilities
                 )
             yield ChangedAnswers(change.name, change.level, count, stated)
 
 
-def list_missing_inputs(subject: SystemPredictions) -> Iterator[tuple[str, ...]]:
+def list_missing_inputs(predictions: SystemPredictions) -> Iterator[tuple[str, ...]]:
     """Yield the inputs that are taken away: every choice of them that leaves one."""
-    preparation = subject.predictor.preparation
+    preparation = predictions.predictor.preparation
     inputs = [*(("image",) if preparation.image else ()), *preparation.texts]
-    if preparation.reads_intentions and subject.arm == "with":
+    if preparation.reads_intentions and predictions.arm == "with":
         inputs.append("intention")
     for count in range(1, len(inputs)):
         yield from combinations(inputs, count)
 
 
-def list_post_changes(subject: SystemPredictions, seed: int) -> Iterator[PostChange]:
+def list_post_changes(predictions: SystemPredictions, seed: int) -> Iterator[PostChange]:
     """Yield the changes of what the system reads."""
-    read = subject.opened.recipe.inputs
+    read = predictions.opened.recipe.inputs
     if "text" in read:
         yield from _vary_shares("typos", add_typos, (0.05, 0.1), seed)
     if "image" in read:
@@ -255,15 +263,15 @@ def _vary_shares(
 
 
 def _predict_changed_posts(
-    subject: SystemPredictions, posts: list[Post], cache: Path | None
+    predictions: SystemPredictions, posts: list[Post], cache: Path | None
 ) -> _LabelProbabilities:
-    """Return the probabilities of changed posts, from the model that the subject has loaded."""
-    predictor, questions = copy(subject.predictor), subject.opened.questions
+    """Return the probabilities of changed posts, from the model that is loaded."""
+    predictor, questions = copy(predictions.predictor), predictions.opened.questions
     with redirect_stderr(StringIO()):  # a passing cache has nothing to announce
         predictor.feed = EncodedDataset(
             posts, questions, predictor.model, predictor.preparation, cache=cache
         )
-    return predictor.probabilities(subject.arm)[:, subject.span]
+    return predictor.probabilities(predictions.arm)[:, predictions.span]
 
 
 def _has_input(post: Post, name: str) -> bool:
@@ -293,22 +301,14 @@ def _compare_posts(
     changed: int,
     before: DecidedPosts,
     after: DecidedPosts,
-    drawn: intervals.ResampleWeights,
+    weights: ResampleWeights,
 ) -> ChangeEffect:
-    whole = np.vstack([np.ones_like(drawn[:1]), drawn])  # the rows as they are, then resamples
-    old, new = measure_on_resamples(before, whole), measure_on_resamples(after, whole)
+    old, new = measure_on_resamples(before, weights), measure_on_resamples(after, weights)
     return ChangeEffect(
         change=change,
         level=level,
         posts=len(after.truth),
         changed=changed,
-        metrics=_bound_metrics(new),
-        difference=_bound_metrics(new - old),
+        metrics=bound_columns(BOOTSTRAPPED_METRICS, new),
+        difference=bound_columns(BOOTSTRAPPED_METRICS, new - old),
     )
-
-
-def _bound_metrics(values: Float[np.ndarray, "resample metric"]) -> dict[str, Interval]:
-    return {
-        name: bound_by_percentiles(float(column[0]), column[1:])
-        for name, column in zip(BOOTSTRAPPED_METRICS, values.T, strict=True)
-    }

@@ -102,17 +102,17 @@ class Slice:
 
 
 def measure_slices(
-    subject: SystemPredictions, *, num_resamples: int = NUM_RESAMPLES
+    predictions: SystemPredictions, *, num_resamples: int = NUM_RESAMPLES
 ) -> tuple[list[Slice], int]:
     """Return the slices, all posts first, and how many more hold fewer than `FEWEST` posts.
 
     A slice that holds no post, or all but as few, is none. Lengths are cut at the terciles of the
     training texts, of the posts' own where there are no training posts.
     """
-    posts, rows = subject.posts, decide_posts(subject)
+    posts, rows = predictions.posts, decide_posts(predictions)
     every = SliceRows("all", "all posts", np.ones(len(posts), dtype=bool))
     most = len(posts) - MIN_SLICE_POSTS
-    cuts = [cut for cut in cut_slices(posts, subject.train) if 0 < cut.rows.sum() <= most]
+    cuts = [cut for cut in cut_slices(posts, predictions.train) if 0 < cut.rows.sum() <= most]
     large = [cut for cut in cuts if cut.rows.sum() >= MIN_SLICE_POSTS]
     found = []
     for cut in [every, *large]:

@@ -7,9 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from miko_clf import bundle, intervals
+from miko_clf import bundle
 from miko_clf.bundle import Bundle
 from miko_clf.data.dataset import DataFolder
 from miko_clf.data.post import Post
@@ -20,8 +18,13 @@ from miko_clf.evaluate.analysis.estimates import (
     decide_posts,
 )
 from miko_clf.evaluate.lockbox import open_lockbox
-from miko_clf.evaluate.predictions import Predictor, list_questions, predict_system
-from miko_clf.intervals import Interval
+from miko_clf.evaluate.predictions import (
+    Predictor,
+    list_questions,
+    predict_system,
+    refuse_equal_names,
+)
+from miko_clf.intervals import Interval, draw_resamples
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def measure_transfer(
     not know, or names do not tell bundles or folders apart.
     """
     opened = [bundle.load_bundle(path) for path in bundles]
-    _check_bundle_names(opened)
+    refuse_equal_names(opened)
     names = _name_folders(folders)
     read = [(name, folder, folder.read(split)) for name, folder in zip(names, folders, strict=True)]
     for folder in folders:
@@ -104,14 +107,9 @@ def _score_transfer(
     seen = predict_system(opened, Predictor(opened, first.posts, cache), first.here, [], cache)
     if seen is None:
         raise BundleError(f"{opened.path}: any number of its labels may hold; one is needed here")
-    drawn = intervals.draw_weights(len(first.posts), num_resamples, np.random.default_rng(0))
-    return bootstrap_decided_posts(decide_posts(seen), drawn, (metric,))[metric]
-
-
-def _check_bundle_names(opened: Sequence[Bundle]) -> None:
-    for name, count in Counter(each.path.name for each in opened).items():
-        if count > 1:
-            raise BundleError(f"two bundles are called {name}; rename one")
+    rows = decide_posts(seen)
+    weights = draw_resamples(len(rows.truth), num_resamples, 0, rows.groups)
+    return bootstrap_decided_posts(rows, weights, (metric,))[metric]
 
 
 def _name_folders(folders: Sequence[DataFolder]) -> list[str]:

@@ -108,27 +108,27 @@ class Attribution:
     rows: list[PostAttribution]
 
 
-def attribute_decisions(subject: SystemPredictions, rows: Sequence[int]) -> Attribution | None:
+def attribute_decisions(predictions: SystemPredictions, rows: Sequence[int]) -> Attribution | None:
     """Return integrated gradients (Sundararajan et al., 2017) at the states of the towers.
 
-    The path starts at the mean state of each input over the subject's posts and not at zero: what
+    The path starts at the mean state of each input over all posts and not at zero: what
     is normalised has the same direction all the way from zero, and jumps there. None where the
     model's states are not those of separate towers. Raises `MikoError` without captum.
     """
     gradients = _load_captum()
-    model, feed = subject.predictor.model, subject.predictor.feed
+    model, feed = predictions.predictor.model, predictions.predictor.feed
     if not isinstance(model, MikoClassifier) or not len(rows):
         return None
-    names = _list_inputs(subject, model)
-    means = _average_states(subject, names)
+    names = _list_inputs(predictions, model)
+    means = _average_states(predictions, names)
     merger = WordMerger(feed.words.tokenizer) if feed.words else None
     found = []
     for row in map(int, rows):
         with torch.no_grad():
-            states = mask_for_arm(encode_rows(model, feed, [row]), subject.arm)
-        weights, ends = _integrate(gradients, subject, row, states, means)
-        found.append(_describe_attribution(subject, row, weights, ends, merger))
-    return Attribution(describe_margin(subject.question), found)
+            states = mask_for_arm(encode_rows(model, feed, [row]), predictions.arm)
+        weights, ends = _integrate(gradients, predictions, row, states, means)
+        found.append(_describe_attribution(predictions, row, weights, ends, merger))
+    return Attribution(describe_margin(predictions.question), found)
 
 
 def _load_captum() -> Any:
@@ -141,19 +141,19 @@ def _load_captum() -> Any:
         ) from None
 
 
-def _list_inputs(subject: SystemPredictions, model: MikoClassifier) -> list[str]:
+def _list_inputs(predictions: SystemPredictions, model: MikoClassifier) -> list[str]:
     """Return the inputs that the arm reads through a tower."""
-    given = subject.arm == "with"
+    given = predictions.arm == "with"
     return [name for name in model.split if name != "intention" or given]
 
 
-def _average_states(subject: SystemPredictions, names: Sequence[str]) -> _MeanStates:
+def _average_states(predictions: SystemPredictions, names: Sequence[str]) -> _MeanStates:
     """Return the mean state (width,) of each input over all posts that have it."""
 
     def read(states: Batch) -> list[Tensor]:
         return [part for name in names for part in _sum_states(states, name)]
 
-    model, feed = subject.predictor.model, subject.predictor.feed
+    model, feed = predictions.predictor.model, predictions.predictor.feed
     found = iter(collect_passes(model, feed, read, "mean states"))
     device = next(model.parameters()).device
     sums = {name: (next(found).sum(0), next(found).sum()) for name in names}
@@ -177,12 +177,12 @@ def _mask_tokens(states: Batch, name: str) -> Tensor:
 
 
 def _integrate(
-    gradients: Any, subject: SystemPredictions, row: int, states: Batch, means: _MeanStates
+    gradients: Any, predictions: SystemPredictions, row: int, states: Batch, means: _MeanStates
 ) -> tuple[_TokenWeights, tuple[float, float]]:
     """Return the weight of each token of each input, and the margins at both ends of the path."""
     given = tuple(states[f"{name}_states"] for name in means)
     start = tuple(mean.expand_as(each) for mean, each in zip(means.values(), given, strict=True))
-    run = partial(_run_changed_states, subject, row, states, list(means))
+    run = partial(_run_changed_states, predictions, row, states, list(means))
     with torch.no_grad():
         baseline, full = float(run(*start)), float(run(*given))
     for steps in _NUM_STEPS:
@@ -206,18 +206,18 @@ def _measure_excess(weights: _TokenWeights, ends: tuple[float, float]) -> float:
 
 
 def _run_changed_states(
-    subject: SystemPredictions, row: int, states: Batch, names: Sequence[str], *changed: Tensor
+    predictions: SystemPredictions, row: int, states: Batch, names: Sequence[str], *changed: Tensor
 ) -> Float[Tensor, " step"]:
     """Return how far the logits lean where states of the post are changed, one a step."""
     num_steps = len(changed[0])
     batch = {name: each.expand(num_steps, *each.shape[1:]) for name, each in states.items()}
     batch |= {f"{name}_states": each for name, each in zip(names, changed, strict=True)}
-    logits = subject.predictor.model(batch).logits[:, subject.span]
-    return measure_post_margins(logits, subject.question, int(subject.decided[row]))
+    logits = predictions.predictor.model(batch).logits[:, predictions.span]
+    return measure_post_margins(logits, predictions.question, int(predictions.decided[row]))
 
 
 def _describe_attribution(
-    subject: SystemPredictions,
+    predictions: SystemPredictions,
     row: int,
     weights: _TokenWeights,
     ends: tuple[float, float],
@@ -225,12 +225,12 @@ def _describe_attribution(
 ) -> PostAttribution:
     image = weights.get("image")
     words = {
-        name: _merge_words(subject, row, name, each, merger)
+        name: _merge_words(predictions, row, name, each, merger)
         for name, each in weights.items()
         if name != "image"
     }
     return PostAttribution(
-        id=subject.posts[row].id,
+        id=predictions.posts[row].id,
         full=ends[1],
         baseline=ends[0],
         delta=_measure_excess(weights, ends),
@@ -242,14 +242,14 @@ def _describe_attribution(
 
 
 def _merge_words(
-    subject: SystemPredictions,
+    predictions: SystemPredictions,
     row: int,
     name: str,
     weights: Float[np.ndarray, "..."],
     merger: WordMerger | None,
 ) -> list[tuple[str, float]]:
     assert merger is not None
-    feed = subject.predictor.feed
+    feed = predictions.predictor.feed
     if name == "intention":
         assert feed.intentions is not None
         rows = feed.intentions[row]

@@ -1,6 +1,5 @@
 """Many forward passes over the same posts behind towers that run once."""
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -8,12 +7,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from miko_clf.fuse.build import Model
 from miko_clf.fuse.outputs import Batch
+from miko_clf.progress import show_progress
 from miko_clf.questions import Question
 from miko_clf.train.dataloader import EncodedDataset
 from miko_clf.train.predict import PREDICT_BATCH_SIZE
@@ -81,14 +79,7 @@ def _encode_batches(
     model: Model, feed: EncodedDataset, rows: NDArray[np.int64], what: str
 ) -> Iterator[Batch]:
     starts = range(0, len(rows), PREDICT_BATCH_SIZE)
-    watched = track(
-        starts,
-        description=what,
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )
-    for start in watched:
+    for start in show_progress(starts, what):
         yield encode_rows(model, feed, rows[start : start + PREDICT_BATCH_SIZE].tolist())
 
 

@@ -38,44 +38,44 @@ class PostNeighbours:
 
 
 def find_neighbours(
-    subject: SystemPredictions, rows: Sequence[int], count: int = 5
+    predictions: SystemPredictions, rows: Sequence[int], count: int = 5
 ) -> list[PostNeighbours]:
-    """Return the `count` nearest training posts of each of the rows, in the subject's arm.
+    """Return the `count` nearest training posts of each of the rows, in the arm of the predictions.
 
     By cosine of what the head reads, once the mean over the training posts is taken from it: what
     all posts share says nothing. A post is no neighbour of itself. Empty for a model without an
     embedding, or with one too wide to be kept for every training post.
     """
-    predictor = subject.predictor
-    if not len(rows) or not subject.train:
+    predictor = predictions.predictor
+    if not len(rows) or not predictions.train:
         return []
-    own = _embed_posts(subject, predictor.feed, rows)
+    own = _embed_posts(predictions, predictor.feed, rows)
     if own is None or own.shape[1] > MAX_EMBEDDING_WIDTH:
         return []
     feed = EncodedDataset(
-        subject.train,
-        subject.opened.questions,
+        predictions.train,
+        predictions.opened.questions,
         predictor.model,
         predictor.preparation,
-        cache=subject.cache,
+        cache=predictions.cache,
     )
-    others = _embed_posts(subject, feed)
+    others = _embed_posts(predictions, feed)
     assert others is not None
     centre = others.mean(0)
     similar = _normalise(own - centre) @ _normalise(others - centre).T  # (row, train)
     return [
-        _describe_neighbours(subject, int(row), each, count)
+        _describe_neighbours(predictions, int(row), each, count)
         for row, each in zip(rows, similar, strict=True)
     ]
 
 
 def _embed_posts(
-    subject: SystemPredictions, feed: EncodedDataset, rows: Sequence[int] | None = None
+    predictions: SystemPredictions, feed: EncodedDataset, rows: Sequence[int] | None = None
 ) -> Float[np.ndarray, "post width"] | None:
-    model = subject.predictor.model
+    model = predictions.predictor.model
 
     def read(states: Batch) -> list[Tensor]:
-        found = model(mask_for_arm(states, subject.arm)).embedding
+        found = model(mask_for_arm(states, predictions.arm)).embedding
         return [] if found is None else [found]
 
     found = collect_passes(model, feed, read, "embeddings", rows)
@@ -88,18 +88,22 @@ def _normalise(vectors: Float[np.ndarray, "post width"]) -> Float[np.ndarray, "p
 
 
 def _describe_neighbours(
-    subject: SystemPredictions, row: int, similar: Float[np.ndarray, " train"], count: int
+    predictions: SystemPredictions, row: int, similar: Float[np.ndarray, " train"], count: int
 ) -> PostNeighbours:
-    post, labels, name = subject.posts[row], subject.question.labels, subject.question.name
+    post, labels, name = (
+        predictions.posts[row],
+        predictions.question.labels,
+        predictions.question.name,
+    )
     order = (int(place) for place in np.argsort(-similar, kind="stable"))
-    others = [place for place in order if subject.train[place].id != post.id][:count]
+    others = [place for place in order if predictions.train[place].id != post.id][:count]
     return PostNeighbours(
         id=post.id,
-        label=labels[subject.truth[row]],
-        decided=labels[subject.decided[row]],
+        label=labels[predictions.truth[row]],
+        decided=labels[predictions.decided[row]],
         neighbours=[
             Neighbour(each.id, _name_label(each, name), float(similar[place]), each.text)
-            for place, each in ((place, subject.train[place]) for place in others)
+            for place, each in ((place, predictions.train[place]) for place in others)
         ],
     )
 

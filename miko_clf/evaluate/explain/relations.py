@@ -17,13 +17,12 @@ from miko_clf.evaluate.predictions import SystemPredictions
 from miko_clf.fuse.cross_attention import NUM_SLOTS, CrossAttentionFusion
 from miko_clf.fuse.layers import GatedReader
 from miko_clf.fuse.outputs import Batch
-from miko_clf.intervals import Interval
+from miko_clf.intervals import UNDEFINED, Interval
 from miko_clf.train.predict import mask_for_arm
 
 SLOT_RELATIONS = (*RELATIONS, "rationale")  # in the order of the slots
 NO_RELATION = "none"
 _METRICS = ("auroc", "macro_f1")
-_UNDEFINED = Interval(np.nan, np.nan, np.nan)
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class RelationImportance:
 
 
 def measure_relations(
-    subject: SystemPredictions, num_resamples: int = 1000
+    predictions: SystemPredictions, num_resamples: int = 1000
 ) -> list[RelationImportance]:
     """Return what is read of each relation, or slot, and last of none of them.
 
@@ -52,46 +51,44 @@ def measure_relations(
     It says where the reader looks and not what that changes, which `left_out` does. NaN for a
     system that reads intentions without attention, and empty for one that reads none.
     """
-    fusion = getattr(subject.predictor.model, "fusion", None)
+    fusion = getattr(predictions.predictor.model, "fusion", None)
     reader = fusion if isinstance(fusion, CrossAttentionFusion) and fusion.has_reader else None
     reads = reader is not None or getattr(fusion, "reads_intentions", False)
-    if not reads or subject.arm == "without":
+    if not reads or predictions.arm == "without":
         return []
-    counts = _count_posts(subject)
+    counts = _count_posts(predictions)
     kinds = [place for place, count in enumerate(counts) if count]
-    shares, *logits = _run_without_relations(subject, reader, kinds)
+    shares, *logits = _run_without_relations(predictions, reader, kinds)
     full, *less = [
         calibrate_logits(
-            each.astype(np.float64), subject.opened.questions, subject.opened.calibrations
+            each.astype(np.float64), predictions.opened.questions, predictions.opened.calibrations
         )
         for each in logits
     ]
-    taught = _count_texts(subject.train)
+    taught = _count_texts(predictions.train)
     found = [
         RelationImportance(
             relation=SLOT_RELATIONS[kind],
             posts=counts[kind],
             taught=taught[kind],
-            attention=bootstrap_mean(shares[:, kind], num_resamples),
+            attention=bootstrap_mean(shares[:, kind], num_resamples, predictions.groups),
             left_out=bootstrap_metric_changes(
-                without[:, subject.span],
-                full[:, subject.span],
-                subject.truth,
-                positive=subject.question.positive,
-                threshold=subject.threshold,
-                names=_METRICS,
-                num_resamples=num_resamples,
+                masked[:, predictions.span],
+                full[:, predictions.span],
+                predictions,
+                _METRICS,
+                num_resamples,
             ),
         )
-        for kind, without in zip(kinds, less, strict=True)
+        for kind, masked in zip(kinds, less, strict=True)
     ]
     if reader is None:
         return found
-    nothing = bootstrap_mean(shares[:, NUM_SLOTS], num_resamples)
+    nothing = bootstrap_mean(shares[:, NUM_SLOTS], num_resamples, predictions.groups)
     return [
         *found,
         RelationImportance(
-            NO_RELATION, len(shares), 0, nothing, dict.fromkeys(_METRICS, _UNDEFINED)
+            NO_RELATION, len(shares), 0, nothing, dict.fromkeys(_METRICS, UNDEFINED)
         ),
     ]
 
@@ -116,11 +113,11 @@ def _find_readers(reader: CrossAttentionFusion) -> list[GatedReader]:
     return [module for module in reader.modules() if isinstance(module, GatedReader)]
 
 
-def _count_posts(subject: SystemPredictions) -> list[int]:
+def _count_posts(predictions: SystemPredictions) -> list[int]:
     """Return how many posts have each kind to be read."""
-    if subject.arm == "student":
-        return [len(subject.posts)] * NUM_SLOTS
-    return [*_count_texts(subject.posts)[:-1], 0]
+    if predictions.arm == "student":
+        return [len(predictions.posts)] * NUM_SLOTS
+    return [*_count_texts(predictions.posts)[:-1], 0]
 
 
 def _count_texts(posts: Sequence[Post]) -> list[int]:
@@ -133,13 +130,13 @@ def _count_texts(posts: Sequence[Post]) -> list[int]:
 
 
 def _run_without_relations(
-    subject: SystemPredictions, reader: CrossAttentionFusion | None, kinds: Sequence[int]
+    predictions: SystemPredictions, reader: CrossAttentionFusion | None, kinds: Sequence[int]
 ) -> list[Float[np.ndarray, "post _"]]:
     """Return shares of attention, logits with all, and logits without each of the kinds."""
-    model = subject.predictor.model
+    model = predictions.predictor.model
 
     def read(states: Batch) -> list[Tensor]:
-        seen = mask_for_arm(states, subject.arm)
+        seen = mask_for_arm(states, predictions.arm)
         less = [model(_mask_relation(seen, kind)).logits for kind in kinds]
         if reader is None:
             full = model(seen).logits
@@ -150,7 +147,7 @@ def _run_without_relations(
         shares = _share_attention(torch.stack(heard), fused.present, reader.owners(seen))
         return [shares, fused.logits, *less]
 
-    return collect_passes(model, subject.predictor.feed, read, "relations left out")
+    return collect_passes(model, predictions.predictor.feed, read, "relations left out")
 
 
 def _share_attention(

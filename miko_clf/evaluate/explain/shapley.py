@@ -44,36 +44,43 @@ class ShapleyValues:
     note: str = ""
 
 
-def measure_shapley(subject: SystemPredictions, num_resamples: int = 1000) -> ShapleyValues:
+def measure_shapley(predictions: SystemPredictions, num_resamples: int = 1000) -> ShapleyValues:
     """Return the Shapley values (Shapley, 1953) of the inputs of every post.
 
     A player that is away is masked, so that null tokens stand in for it; `text` are all texts read
     as content, and a guess of intentions is made anew from the content that is left. The logits
     are those before calibration. Base and values add up to the full difference.
     """
-    predictor, recipe = subject.predictor, subject.opened.recipe
+    predictor, recipe = predictions.predictor, predictions.opened.recipe
     players = list_players(recipe)
     names = list(players)
 
     def read(states: Batch) -> list[Tensor]:
         logits = [
-            predictor.model(_mask_absent_players(states, subject.arm, players, coalition)).logits
+            predictor.model(
+                _mask_absent_players(states, predictions.arm, players, coalition)
+            ).logits
             for coalition in range(2 ** len(names))
         ]
-        return [torch.stack(logits, dim=1)[..., subject.span]]
+        return [torch.stack(logits, dim=1)[..., predictions.span]]
 
     logits = collect_passes(predictor.model, predictor.feed, read, "Shapley values")[0]
     coalitions = logits.astype(np.float64).swapaxes(0, 1)
     margins = np.stack(
-        [measure_margins(each, subject.question, subject.decided) for each in coalitions]
+        [measure_margins(each, predictions.question, predictions.decided) for each in coalitions]
     )
-    values = compute_shapley(margins)
+    values, groups = compute_shapley(margins), predictions.groups
+
+    def bound_means(rows: Float[np.ndarray, "player row"]) -> dict[str, Interval]:
+        intervals = (bootstrap_mean(row, num_resamples, groups) for row in rows)
+        return dict(zip(names, intervals, strict=True))
+
     return ShapleyValues(
         players=names,
-        of=describe_margin(subject.question),
-        mean_absolute=_bootstrap_means(names, np.abs(values), num_resamples),
-        mean=_bootstrap_means(names, values, num_resamples),
-        rows=_list_posts(subject, margins, names, values),
+        of=describe_margin(predictions.question),
+        mean_absolute=bound_means(np.abs(values)),
+        mean=bound_means(values),
+        rows=_list_posts(predictions, margins, names, values),
         note=_note_joined_texts(recipe),
     )
 
@@ -120,20 +127,13 @@ def _mask_absent_players(
     return mask_inputs(mask_for_arm(states, "without" if "intention" in away else arm), gone)
 
 
-def _bootstrap_means(
-    names: Sequence[str], values: Float[np.ndarray, "player row"], num_resamples: int
-) -> dict[str, Interval]:
-    pairs = zip(names, values, strict=True)
-    return {name: bootstrap_mean(each, num_resamples) for name, each in pairs}
-
-
 def _list_posts(
-    subject: SystemPredictions,
+    predictions: SystemPredictions,
     margins: Float[np.ndarray, "coalition row"],
     names: Sequence[str],
     values: Float[np.ndarray, "player row"],
 ) -> list[PostShapley]:
-    columns = zip(subject.posts, margins[0], margins[-1], values.T, strict=True)
+    columns = zip(predictions.posts, margins[0], margins[-1], values.T, strict=True)
     return [
         PostShapley(
             post.id, float(base), float(full), dict(zip(names, map(float, each), strict=True))

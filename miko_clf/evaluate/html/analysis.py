@@ -1,33 +1,33 @@
 """Where a system does well and badly: slices, groups, changed posts, other data sets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from miko_clf.evaluate import formatting
 from miko_clf.evaluate.html import svg
-from miko_clf.evaluate.html.figures import Figure, read_figure, typeset_count, typeset_percent
 from miko_clf.evaluate.html.markup import (
+    NO_FIGURE,
     Child,
     Html,
     PageSection,
     ReportFields,
-    get_finding,
-    group_by_field,
-    make_note,
-    make_section,
-    tag,
-)
-from miko_clf.evaluate.html.svg import Scale, fit_scale, fit_scale_within, shade_cell
-from miko_clf.evaluate.html.tables import (
+    ReportRows,
     RowCells,
     RowGroup,
-    TableColumn,
     TableColumns,
-    make_figure_cell,
+    get_finding,
+    group_by_field,
+    list_metrics,
+    make_note,
+    make_section,
     make_table,
+    read_figure,
+    read_figure_of,
+    tag,
+    title_metric,
+    typeset_count,
+    typeset_percent,
 )
 
-_FindingRows = Sequence[Mapping[str, Any]]
 _FAIRNESS_TITLES = {
     "subgroup_auroc": "AUROC within",
     "bpsn_auroc": "BPSN AUROC",
@@ -41,26 +41,49 @@ _FAIRNESS_TITLES = {
 
 def show_slices(report: ReportFields) -> PageSection | None:
     """Return a metric on each slice as dots with intervals, worst first, and the other metrics."""
-    rows = get_finding(report, "slices")
-    if not rows:
+    rows = get_finding(report, "slices") or []
+    names = list_metrics(rows)
+    if not names:
         return None
-    every = list(dict.fromkeys(name for each in rows for name in each.get("metrics") or {}))
-    if not every:
-        return None
-    main = "macro_f1" if "macro_f1" in every else every[0]
-    whole = next((_read_metric(each, main).value for each in rows if each.get("by") == "all"), None)
-    called = formatting.get_metric_title(main, report.get("positive"))
-    says = f"{called} on each slice, the worst first." + (
-        " The line is that of all posts together." if whole is not None else ""
-    )
+    main = "macro_f1" if "macro_f1" in names else names[0]
+    names.insert(0, names.pop(names.index(main)))
+    every = [row for row in rows if row.get("by") == "all"]
+    says = f"{title_metric(report, main)} on each slice, the worst first."
+    says += " The line is that of all posts together." if every else ""
     small = (report.get("findings") or {}).get("slices_left_out")
-    left = f" Slices left out for too few posts: {typeset_count(small)}." if small else ""
-    return make_section(
-        "slices",
-        "Slices",
-        make_note(says + left),
-        _make_slice_table(rows, main, every, whole, report),
-    )
+    says += f" Slices left out for too few posts: {typeset_count(small)}." if small else ""
+    mark = read_figure_of(every[0], "metrics", main).value if every else None
+    table = tag("div", _make_slice_table(rows, names, mark, report))
+    return make_section("slices", "Slices", make_note(says), table)
+
+
+def _make_slice_table(
+    rows: ReportRows, names: Sequence[str], mark: float | None, report: ReportFields
+) -> Html:
+    """Return the slices by their worst in the first of the metrics, each kind by itself."""
+    figures = [read_figure_of(row, "metrics", names[0]) for row in rows]
+    scale = svg.fit_unit_scale(figures, *([] if mark is None else [mark]))
+    titles = (title_metric(report, name) for name in names)
+    columns: TableColumns = ["slice", "posts", "positive", svg.make_track_column(scale), *titles]
+    body: list[RowCells | RowGroup] = []
+    for kind, held in group_by_field(rows, "by").items():
+        ordered = sorted(held, key=lambda row: _rank_last(row, names[0]))
+        lines: list[RowCells] = [
+            (str(row.get("value")), typeset_count(row.get("posts")),
+             typeset_percent(row.get("share_positive"), 0),
+             svg.draw_interval_track(
+                 read_figure_of(row, "metrics", names[0]), scale, mark=mark, signed=False),
+             *(svg.make_figure_cell(read_figure_of(row, "metrics", name)) for name in names))
+            for row in ordered
+        ]  # fmt: skip
+        body += lines if kind == "all" else [RowGroup(kind.replace("_", " "), lines)]
+    return make_table("Slices of the posts", columns, body, "bars")
+
+
+def _rank_last(row: ReportFields, name: str) -> float:
+    """Return a metric to sort by, from 0 to 1; one that is undefined comes last."""
+    figure = read_figure_of(row, "metrics", name)
+    return figure.value if figure.defined else 2.0
 
 
 def show_groups(report: ReportFields) -> PageSection | None:
@@ -78,19 +101,20 @@ def show_groups(report: ReportFields) -> PageSection | None:
         "round. A gap is the group's rate minus that of all other posts; drawn is that of false "
         "positives."
     )
-    gaps = fit_scale([read_figure(each.get("false_positive_gap")) for each in rows], 0.0)
-    known = [name for name in _FAIRNESS_TITLES if any(name in each for each in rows)]
-    columns: TableColumns = [
-        "group", "posts", TableColumn(svg.draw_track_axis(gaps), "plot"), *(_FAIRNESS_TITLES[name] for name in known),
-    ]  # fmt: skip
+    gaps = [read_figure(row.get("false_positive_gap")) for row in rows]
+    scale = svg.fit_scale(gaps, 0.0)
+    names = [name for name in _FAIRNESS_TITLES if any(name in row for row in rows)]
+    titles = (_FAIRNESS_TITLES[name] for name in names)
+    columns: TableColumns = ["group", "posts", svg.make_track_column(scale), *titles]
     body: list[RowCells] = [
-        (str(each.get("group")), typeset_count(each.get("posts")),
-         svg.draw_interval_track(read_figure(each.get("false_positive_gap")), gaps, mark=0.0),
-         *(make_figure_cell(read_figure(each.get(name)), signed=name.endswith("gap")) for name in known))
-        for each in rows
+        (str(row.get("group")), typeset_count(row.get("posts")),
+         svg.draw_interval_track(gap, scale, mark=0.0),
+         *(svg.make_figure_cell(read_figure(row.get(name)), signed=name.endswith("gap"))
+           for name in names))
+        for row, gap in zip(rows, gaps, strict=True)
     ]  # fmt: skip
-    shown = make_table("Groups of people", columns, body, "bars")
-    return make_section("groups", "Groups", make_note(says), shown, short if few else None)
+    table = make_table("Groups of people", columns, body, "bars")
+    return make_section("groups", "Groups", make_note(says), table, short if few else None)
 
 
 def show_confounder_pairs(report: ReportFields) -> PageSection | None:
@@ -102,57 +126,15 @@ def show_confounder_pairs(report: ReportFields) -> PageSection | None:
         "Pairs of posts that share one part, differ in the other, and carry different labels. What "
         "reads only the shared part is right about both of none of them."
     )
-    scale = Scale(0.0, 1.0)
-    columns: TableColumns = [
-        "shared",
-        "pairs",
-        TableColumn(svg.draw_track_axis(scale), "plot"),
-        "both right",
-    ]
-    body: list[RowCells] = [
-        (str(each.get("kind")), typeset_count(each.get("pairs")),
-         svg.draw_bar_track(read_figure(each.get("both_right")), scale),
-         make_figure_cell(read_figure(each.get("both_right"))))
-        for each in rows
-    ]  # fmt: skip
-    return make_section(
-        "pairs", "Pairs", make_note(says), make_table("Confounder pairs", columns, body, "bars")
-    )
-
-
-def _make_slice_table(
-    rows: _FindingRows, main: str, every: Sequence[str], whole: float | None, report: ReportFields
-) -> Html:
-    scale = fit_scale_within(
-        [_read_metric(each, main) for each in rows], 0.0, 1.0, *([] if whole is None else [whole])
-    )
-    others = [name for name in every if name != main]
-    columns: TableColumns = [
-        "slice", "posts", "positive", TableColumn(svg.draw_track_axis(scale), "plot"),
-        *(formatting.get_metric_title(name, report.get("positive")) for name in (main, *others)),
-    ]  # fmt: skip
-    body: list[RowCells | RowGroup] = []
-    for kind, held in group_by_field(rows, "by").items():
-        ordered = sorted(
-            held, key=lambda each: _sort_undefined_last(_read_metric(each, main).value)
-        )
-        lines: list[RowCells] = [
-            (str(each.get("value")), typeset_count(each.get("posts")),
-             typeset_percent(each.get("share_positive"), 0),
-             svg.draw_interval_track(_read_metric(each, main), scale, mark=whole, signed=False),
-             *(make_figure_cell(_read_metric(each, name)) for name in (main, *others)))
-            for each in ordered
-        ]  # fmt: skip
-        body += lines if kind == "all" else [RowGroup(kind.replace("_", " "), lines)]
-    return tag("div", make_table("Slices of the posts", columns, body, "bars"))
-
-
-def _read_metric(each: Mapping[str, Any], name: str) -> Figure:
-    return read_figure((each.get("metrics") or {}).get(name))
-
-
-def _sort_undefined_last(value: float) -> float:
-    return value if value == value else 2.0
+    columns: TableColumns = ["shared", "pairs", svg.make_track_column(svg.UNIT_SCALE), "both right"]
+    body = []
+    for row in rows:
+        share = read_figure(row.get("both_right"))
+        track = svg.draw_bar_track(share, svg.UNIT_SCALE)
+        count = typeset_count(row.get("pairs"))
+        body.append((str(row.get("kind")), count, track, svg.make_figure_cell(share)))
+    table = make_table("Confounder pairs", columns, body, "bars")
+    return make_section("pairs", "Pairs", make_note(says), table)
 
 
 def show_robustness(report: ReportFields) -> PageSection | None:
@@ -160,84 +142,61 @@ def show_robustness(report: ReportFields) -> PageSection | None:
     rows = get_finding(report, "robustness")
     if not rows:
         return None
-    names = list(dict.fromkeys(name for each in rows for name in each.get("metrics") or {}))
-    scale = fit_scale([_read_difference(each, name) for each in rows for name in names], 0.0)
-    told = any("changed" in each for each in rows)
-    columns: list[TableColumn | str] = ["change", "posts", *(["changed"] if told else [])]
-    for name in names:
-        called = formatting.get_metric_title(name, report.get("positive"))
-        columns += [
-            called,
-            TableColumn(svg.draw_track_axis(scale), "plot"),
-            TableColumn("difference"),
-        ]
-    body = [
-        RowGroup(
-            _name_change(change), [_make_change_cells(each, names, scale, told) for each in held]
-        )
-        for change, held in group_by_field(rows, "change").items()
-    ]
-    says = "The difference is the metric on changed posts minus that on the posts as they are."
-    return make_section(
-        "robustness",
-        "Robustness",
-        make_note(says),
-        make_table("Changed posts", columns, body, "bars"),
+    names = list_metrics(rows)
+    scale = svg.fit_scale(
+        [read_figure_of(row, "difference", name) for row in rows for name in names], 0
     )
+    counted = any("changed" in row for row in rows)
+    columns: list[Any] = ["change", "posts", *(["changed"] if counted else [])]
+    for name in names:
+        columns += [title_metric(report, name), svg.make_track_column(scale), "difference"]
+    groups = []
+    for change, held in group_by_field(rows, "change").items():
+        body = []
+        for row in held:
+            level = row.get("level")
+            cells: list[Child] = [NO_FIGURE if level in (None, "") else str(level)]
+            cells += [typeset_count(row.get(key)) for key in ("posts", "changed")[: 1 + counted]]
+            for name in names:
+                moved = read_figure_of(row, "difference", name)
+                cells += [
+                    svg.make_figure_cell(read_figure_of(row, "metrics", name)),
+                    svg.draw_interval_track(moved, scale, mark=0.0),
+                    svg.make_figure_cell(moved, signed=True),
+                ]
+            body.append(cells)
+        title = "the posts as they are" if change == "none" else change.replace("_", " ")
+        groups.append(RowGroup(title, body))
+    says = "The difference is the metric on changed posts minus that on the posts as they are."
+    table = make_table("Changed posts", columns, groups, "bars")
+    return make_section("robustness", "Robustness", make_note(says), table)
 
 
 def show_transfer(report: ReportFields) -> PageSection | None:
     """Return what a system that learned from one set scores on another."""
-    found = get_finding(report, "matrix")
-    if not found or not found.get("cells"):
+    matrix = get_finding(report, "matrix")
+    if not matrix or not matrix.get("cells"):
         return None
-    cells = {(str(c["train"]), str(c["test"])): c for c in found["cells"]}
+    cells = {(str(cell["train"]), str(cell["test"])): cell for cell in matrix["cells"]}
+    figures = [read_figure(cell.get("value")) for cell in cells.values()]
+    values = [figure.value for figure in figures if figure.defined] or [0.0, 1.0]
     tests = list(dict.fromkeys(test for _, test in cells))
-    known = [read_figure(cell.get("value")).value for cell in cells.values()]
-    known = [each for each in known if each == each]
-    low, high = (min(known), max(known)) if known else (0.0, 1.0)
     body = [
-        (train, *(_make_transfer_cell(cells.get((train, test)), low, high) for test in tests))
+        (train, *(_make_transfer_cell(cells.get((train, test)), values) for test in tests))
         for train in dict.fromkeys(train for train, _ in cells)
     ]
-    called = formatting.get_metric_title(str(found.get("metric")), report.get("positive"))
-    says = f"{called}: a row learned from one set, a column is the set it was measured on."
+    title = title_metric(report, str(matrix.get("metric")))
+    says = f"{title}: a row learned from one set, a column is the set it was measured on."
     columns = ["learned from", *(f"on {test}" for test in tests)]
-    shown = make_table(f"{called} across data sets", columns, body, "heat")
-    return make_section("matrix", "Across data sets", make_note(says), shown)
+    table = make_table(f"{title} across data sets", columns, body, "heat")
+    return make_section("matrix", "Across data sets", make_note(says), table)
 
 
-def _make_change_cells(
-    each: Mapping[str, Any], names: Sequence[str], scale: Scale, told: bool
-) -> Sequence[Child]:
-    cells: list[Child] = [_name_change_level(each.get("level")), typeset_count(each.get("posts"))]
-    cells += [typeset_count(each.get("changed"))] if told else []
-    for name in names:
-        moved = _read_difference(each, name)
-        cells += [
-            make_figure_cell(read_figure((each.get("metrics") or {}).get(name))),
-            svg.draw_interval_track(moved, scale, mark=0.0),
-            make_figure_cell(moved, signed=True),
-        ]
-    return cells
-
-
-def _name_change(name: str) -> str:
-    return "the posts as they are" if name == "none" else name.replace("_", " ")
-
-
-def _name_change_level(found: Any) -> str:
-    return "\N{EN DASH}" if found is None or found == "" else str(found)
-
-
-def _read_difference(each: Mapping[str, Any], name: str) -> Figure:
-    return read_figure((each.get("difference") or {}).get(name))
-
-
-def _make_transfer_cell(cell: Mapping[str, Any] | None, low: float, high: float) -> Child:
+def _make_transfer_cell(cell: ReportFields | None, values: Sequence[float]) -> Child:
+    """Return a figure, shaded by where it lies among the values of all cells."""
     if cell is None:
-        return "\N{EN DASH}"
-    found = read_figure(cell.get("value"))
-    part = (found.value - low) / (high - low) if found.defined and high > low else 0.0
+        return NO_FIGURE
+    figure, low, high = read_figure(cell.get("value")), min(values), max(values)
+    part = (figure.value - low) / (high - low) if figure.defined and high > low else 0.0
     posts = tag("small", f"{typeset_count(cell.get('posts'))} posts")
-    return shade_cell(tag("span", make_figure_cell(found), posts), part)
+    return svg.shade_cell(tag("span", svg.make_figure_cell(figure), posts), part)

@@ -3,57 +3,88 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from miko_clf.evaluate import formatting
 from miko_clf.evaluate.html import svg
-from miko_clf.evaluate.html.figures import (
+from miko_clf.evaluate.html.markup import (
+    NO_FIGURE,
+    Child,
     Figure,
+    Html,
+    PageSection,
+    ReportFields,
+    ReportRows,
+    RowCells,
+    TableColumn,
+    TableColumns,
+    get_finding,
+    join,
+    list_metrics,
+    make_details,
+    make_facts,
+    make_note,
+    make_section,
+    make_table,
     read_figure,
+    read_figure_of,
     read_real,
+    tag,
+    title_metric,
     typeset_count,
     typeset_number,
     typeset_percent,
 )
-from miko_clf.evaluate.html.markup import (
-    Child,
-    Html,
-    PageSection,
-    ReportFields,
-    get_finding,
-    join,
-    make_note,
-    make_section,
-    tag,
-)
-from miko_clf.evaluate.html.svg import Scale, fit_scale
-from miko_clf.evaluate.html.tables import (
-    RowCells,
-    TableColumn,
-    TableColumns,
-    make_details,
-    make_facts,
-    make_figure_cell,
-    make_table,
-)
 
 _MAX_DOTS = 300
-_ExplainRows = Sequence[Mapping[str, Any]]
 
 
 def show_shapley(report: ReportFields) -> PageSection | None:
     """Return how much each input moves the decision."""
-    found = get_finding(report, "shapley")
-    if not found:
+    shapley = get_finding(report, "shapley")
+    if not shapley:
         return None
     says = (
-        f"Exact Shapley values of {found.get('of', 'the logit')}: what an input adds, averaged "
+        f"Exact Shapley values of {shapley.get('of', 'the logit')}: what an input adds, averaged "
         "over the orders in which inputs can be given; those of a post add up to what all inputs "
         "move together. The bar is the mean size over posts; each dot to its right is a post."
-        + (f" {found['note']}" if found.get("note") else "")
+        + (f" {shapley['note']}" if shapley.get("note") else "")
     )
-    players = list(found.get("players") or found.get("mean_absolute") or [])
-    return make_section(
-        "shapley", "What each input adds", make_note(says), _make_player_table(found, players)
-    )
+    table = _make_player_table(shapley)
+    return make_section("shapley", "What each input adds", make_note(says), table)
+
+
+def _make_player_table(shapley: ReportFields) -> Html:
+    players = list(shapley.get("players") or shapley.get("mean_absolute") or [])
+    sizes = [read_figure_of(shapley, "mean_absolute", name) for name in players]
+    posts = [_list_player_values(shapley.get("rows") or [], name) for name in players]
+    long = svg.Scale(0.0, svg.fit_scale(sizes, 0.0).high)
+    wide = svg.fit_scale([Figure(min(held), max(held), max(held)) for held in posts if held], 0.0)
+    columns: list[TableColumn | str] = ["input", svg.make_track_column(long), "mean size", "mean"]
+    columns += [svg.make_track_column(wide)] if any(posts) else []
+    body = []
+    for name, size, values in zip(players, sizes, posts, strict=True):
+        mean = svg.make_figure_cell(read_figure_of(shapley, "mean", name), signed=True)
+        cells: list[Child] = [
+            name,
+            svg.draw_bar_track(size, long),
+            svg.make_figure_cell(size),
+            mean,
+        ]
+        body.append(
+            [*cells, svg.draw_dot_track(_thin_evenly(values), wide)] if any(posts) else cells
+        )
+    return make_table("Shapley values of each input", columns, body, "bars")
+
+
+def _list_player_values(rows: ReportRows, name: str) -> list[float]:
+    figures = [read_figure_of(row, "values", name) for row in rows]
+    return sorted(figure.value for figure in figures if figure.defined)
+
+
+def _thin_evenly(values: Sequence[float]) -> Sequence[float]:
+    """Return sorted values, thinned evenly where they are many."""
+    if len(values) <= _MAX_DOTS:
+        return values
+    step = (len(values) - 1) / (_MAX_DOTS - 1)
+    return [values[round(index * step)] for index in range(_MAX_DOTS)]
 
 
 def show_relations(report: ReportFields) -> PageSection | None:
@@ -65,189 +96,50 @@ def show_relations(report: ReportFields) -> PageSection | None:
         "How a metric moves where a relation is left out, on the same resamples: below 0 it was "
         "of use."
     )
-    if _has_attention(rows):
+    shares = [(row, read_figure(row.get("attention"))) for row in rows]
+    attends = any(share.defined for _, share in shares)
+    if attends:
         says += (
             " Attention is the share of the reader's that goes to a relation, and to `none` "
             "what falls on no relation."
         )
-    rows = sorted(rows, key=lambda each: (each.get("relation") == "none", -_read_attention(each)))
-    return make_section(
-        "relations", "Relations", make_note(says), _make_relation_table(rows, report)
+    shares.sort(key=lambda pair: (pair[0].get("relation") == "none", -_rank(pair[1])))
+    table = tag("div", _make_relation_table(shares, attends, report))
+    return make_section("relations", "Relations", make_note(says), table)
+
+
+def _rank(share: Figure) -> float:
+    return share.value if share.defined else -1.0
+
+
+def _make_relation_table(
+    shares: Sequence[tuple[ReportFields, Figure]], attends: bool, report: ReportFields
+) -> Html:
+    """Return relations with the attention they get, where there is any, and what they are worth."""
+    rows = [row for row, _ in shares]
+    metrics = list_metrics(rows, "left_out")
+    long = svg.Scale(0.0, svg.fit_scale([share for _, share in shares], 0.0).high)
+    wide = svg.fit_scale(
+        [read_figure_of(row, "left_out", name) for row in rows for name in metrics], 0
     )
-
-
-def _make_player_table(found: Mapping[str, Any], players: Sequence[str]) -> Html:
-    sizes = {name: read_figure((found.get("mean_absolute") or {}).get(name)) for name in players}
-    means = {name: read_figure((found.get("mean") or {}).get(name)) for name in players}
-    posts = {name: _read_player_values(found.get("rows") or [], name) for name in players}
-    long = Scale(0.0, fit_scale(sizes.values(), 0.0).high)
-    wide = fit_scale(
-        [Figure(min(each), max(each), max(each)) for each in posts.values() if each], 0.0
-    )
-    columns: TableColumns = [
-        "input", TableColumn(svg.draw_track_axis(long), "plot"), "mean size", "mean",
-        *([TableColumn(svg.draw_track_axis(wide), "plot")] if any(posts.values()) else []),
-    ]  # fmt: skip
-    body: list[RowCells] = [
-        (name, svg.draw_bar_track(sizes[name], long), make_figure_cell(sizes[name]),
-         make_figure_cell(means[name], signed=True),
-         *([svg.draw_dot_track(_thin_evenly(posts[name]), wide)] if any(posts.values()) else []))
-        for name in players
-    ]  # fmt: skip
-    return make_table("Shapley values of each input", columns, body, "bars")
-
-
-def _read_player_values(rows: _ExplainRows, name: str) -> list[float]:
-    found = [read_real((each.get("values") or {}).get(name)) for each in rows]
-    return sorted(each for each in found if each == each)
-
-
-def _thin_evenly(values: Sequence[float]) -> Sequence[float]:
-    """Return sorted values, thinned evenly where they are many."""
-    if len(values) <= _MAX_DOTS:
-        return values
-    step = (len(values) - 1) / (_MAX_DOTS - 1)
-    return [values[round(index * step)] for index in range(_MAX_DOTS)]
-
-
-def _make_relation_table(rows: _ExplainRows, report: ReportFields) -> Html:
-    metrics = list(dict.fromkeys(name for each in rows for name in each.get("left_out") or {}))
-    long = Scale(0.0, fit_scale([read_figure(each.get("attention")) for each in rows], 0.0).high)
-    wide = fit_scale([_read_left_out(each, name) for each in rows for name in metrics], 0.0)
-    attends = _has_attention(rows)
     columns: list[TableColumn | str] = ["relation", "posts"]
-    if attends:
-        columns += [TableColumn(svg.draw_track_axis(long), "plot"), "attention"]
+    columns += [svg.make_track_column(long), "attention"] if attends else []
     for name in metrics:
-        called = formatting.get_metric_title(name, report.get("positive"))
-        columns += [
-            TableColumn(svg.draw_track_axis(wide), "plot"),
-            TableColumn(f"{called} without it"),
-        ]
-    body: list[RowCells] = []
-    for each in rows:
-        found = read_figure(each.get("attention"))
-        cells: list[Child] = [str(each.get("relation")), typeset_count(each.get("posts"))]
-        if attends:
-            cells += [svg.draw_bar_track(found, long), make_figure_cell(found)]
+        columns += [svg.make_track_column(wide), f"{title_metric(report, name)} without it"]
+    body = []
+    for row, share in shares:
+        cells: list[Child] = [str(row.get("relation")), typeset_count(row.get("posts"))]
+        cells += [svg.draw_bar_track(share, long), svg.make_figure_cell(share)] if attends else []
         for name in metrics:
-            left = _read_left_out(each, name)
-            known = left.value == left.value  # what is read in nobody's stead is not left out
-            cells += [
-                svg.draw_interval_track(left, wide, mark=0.0) if known else "",
-                make_figure_cell(left, signed=True) if known else "\N{EN DASH}",
-            ]
-        body.append(tuple(cells))
+            moved = read_figure_of(row, "left_out", name)
+            if moved.defined:
+                track = svg.draw_interval_track(moved, wide, mark=0.0)
+                cells += [track, svg.make_figure_cell(moved, signed=True)]
+            else:  # what is read in nobody's stead is not left out
+                cells += ["", NO_FIGURE]
+        body.append(cells)
     caption = "Relations by attention" if attends else "Relations left out"
-    return tag("div", make_table(caption, columns, body, "bars"))
-
-
-def _has_attention(rows: _ExplainRows) -> bool:
-    """Say whether the system has an attention to tell of."""
-    return any(_read_attention(each) >= 0 for each in rows)
-
-
-def _read_left_out(each: Mapping[str, Any], name: str) -> Figure:
-    return read_figure((each.get("left_out") or {}).get(name))
-
-
-def _read_attention(each: Mapping[str, Any]) -> float:
-    value = read_figure(each.get("attention")).value
-    return value if value == value else -1.0
-
-
-_PATCH_SIDE = 16
-_WEIGHT_STEPS = 4
-
-
-def _show_attribution(number: int, each: Mapping[str, Any], report: ReportFields) -> Html | None:
-    """Return a post's words and patches with their weights, or None where it has none."""
-    tokens, patches = each.get("tokens") or [], each.get("patches") or []
-    if not tokens and not patches:
-        return None
-    found = get_finding(report, "attribution") or {}
-    towards = found.get("of") or report.get("positive") or "the decided label"
-    says = tag(
-        "p", tag("span", "for", class_="w p3"), " and ", tag("span", "against", class_="w m3"),
-        f" {towards}", class_="said",
-    )  # fmt: skip
-    return make_details(
-        "What it reads in this post", says, _shade_words(tokens) if tokens else None,
-        _draw_patches(number, patches) if patches else None, make_details(
-            "As numbers", _make_word_table(tokens) if tokens else None,
-            _make_patch_table(patches) if patches else None,
-        ),
-    )  # fmt: skip
-
-
-def _make_word_table(tokens: Sequence[Sequence[Any]]) -> Html:
-    body = [(str(word), typeset_number(weight, 4, signed=True)) for word, weight in tokens]
-    return make_table("Weight of each word", ["word", "weight"], body)
-
-
-def _make_patch_table(grid: Sequence[Sequence[Any]]) -> Html:
-    """Return the weights of patches, top row first; rows that are short end in dashes."""
-    wide = max(len(row) for row in grid)
-    body = [
-        (str(line), *(typeset_number(each, 3, signed=True) for each in row),
-         *["\N{EN DASH}"] * (wide - len(row)))
-        for line, row in enumerate(grid, start=1)
-    ]  # fmt: skip
-    return make_table("Weight of each patch", ["row", *map(str, range(1, wide + 1))], body)
-
-
-def _shade_words(tokens: Sequence[Sequence[Any]]) -> Html:
-    most = max(
-        (abs(read_real(weight)) for _, weight in tokens if read_real(weight) == read_real(weight)),
-        default=0,
-    )
-    shown = (
-        join((tag("span", str(word), class_=_name_weight_class(read_real(weight), most)), " "))
-        for word, weight in tokens
-    )
-    return tag("p", *shown, class_="tokens", dir="auto")
-
-
-def _draw_patches(number: int, grid: Sequence[Sequence[Any]]) -> Html:
-    weights = [[read_real(each) for each in row] for row in grid]
-    most = max((abs(each) for row in weights for each in row if each == each), default=0.0)
-    squares = [
-        tag("rect", class_=_name_weight_class(each, most), x=_PATCH_SIDE * column, y=_PATCH_SIDE * line, width=_PATCH_SIDE,
-            height=_PATCH_SIDE)
-        for line, row in enumerate(weights)
-        for column, each in enumerate(row)
-    ]  # fmt: skip
-    wide = _PATCH_SIDE * max(len(row) for row in weights)
-    return tag(
-        "svg", tag("title", "Weight of each patch of the image", id=f"patches-{number}"), *squares,
-        class_="patches", role="img", viewBox=f"0 0 {wide} {_PATCH_SIDE * len(weights)}",
-        aria_labelledby=f"patches-{number}",
-    )  # fmt: skip
-
-
-def _name_weight_class(weight: float, most: float) -> str:
-    if weight != weight or not most:
-        return "w"
-    step = min(_WEIGHT_STEPS, round(_WEIGHT_STEPS * abs(weight) / most))
-    return f"w {'p' if weight > 0 else 'm'}{step}" if step else "w"
-
-
-_CaseRows = Sequence[Mapping[str, Any]]
-
-
-def show_mistakes(report: ReportFields) -> PageSection | None:
-    """Return a card for each post that was shown to be wrong or was looked into."""
-    cards = _merge_findings(report)
-    if not cards:
-        return None
-    says = "The most confident mistakes first. These posts may offend."
-    if _find_threshold(report) is not None:
-        says += (
-            f" Beside a decision stand the probability of `{report['positive']}` and the threshold "
-            "from which on it is decided."
-        )
-    shown = (_make_card(number, each, report) for number, each in enumerate(cards, start=1))
-    return make_section("mistakes", "Mistakes", make_note(says), tag("div", *shown, class_="cards"))
+    return make_table(caption, columns, body, "bars")
 
 
 def show_suspect_labels(report: ReportFields) -> PageSection | None:
@@ -259,137 +151,227 @@ def show_suspect_labels(report: ReportFields) -> PageSection | None:
         "Posts whose label the system, which did not learn from them, finds hard to believe; look "
         "before you change one."
     )
-    columns: TableColumns = [
-        "post", TableColumn("label", "words"), TableColumn("likely", "words"), "label quality",
-        TableColumn("text", "words"),
-    ]  # fmt: skip
+    label, likely, text = (TableColumn(name, "words") for name in ("label", "likely", "text"))
+    columns: TableColumns = ["post", label, likely, "label quality", text]
     body: list[RowCells] = [
-        (str(each.get("id")), _name_labels(each.get("label")), _name_labels(each.get("likely")),
-         typeset_number(each.get("quality")), _quote_text(each.get("text")))
-        for each in rows
-    ]  # fmt: skip
-    shown = make_table("Suspected labels", columns, body, "posts")
-    return make_section("suspects", "Suspected labels", make_note(says), shown)
+        (
+            str(row.get("id")),
+            _name_labels(row.get("label")),
+            _name_labels(row.get("likely")),
+            typeset_number(row.get("quality")),
+            str(row.get("text") or "no text"),
+        )
+        for row in rows
+    ]
+    table = make_table("Suspected labels", columns, body, "posts")
+    return make_section("suspects", "Suspected labels", make_note(says), table)
+
+
+def show_mistakes(report: ReportFields) -> PageSection | None:
+    """Return a card for each post that was shown to be wrong or was looked into."""
+    posts = _merge_findings(report)
+    if not posts:
+        return None
+    says = "The most confident mistakes first. These posts may offend."
+    if _find_threshold(report) is not None:
+        says += (
+            f" Beside a decision stand the probability of `{report['positive']}` and the threshold "
+            "from which on it is decided."
+        )
+    cards = (_make_card(number, post, report) for number, post in enumerate(posts, start=1))
+    return make_section("mistakes", "Mistakes", make_note(says), tag("div", *cards, class_="cards"))
 
 
 def _merge_findings(report: ReportFields) -> list[dict[str, Any]]:
     """Return mistakes, then other posts with neighbours or attribution, each with all of these."""
-    found: dict[str, dict[str, Any]] = {}
-    for row in (
-        *(get_finding(report, "mistakes") or []),
-        *(get_finding(report, "neighbours") or []),
-    ):
-        found[str(row.get("id"))] = {**row, **found.get(str(row.get("id")), {})}
+    posts: dict[str, dict[str, Any]] = {}
+    for name in ("mistakes", "neighbours"):
+        for row in get_finding(report, name) or []:
+            posts[str(row.get("id"))] = {**row, **posts.get(str(row.get("id")), {})}
     for row in (get_finding(report, "attribution") or {}).get("rows") or []:
-        found.setdefault(str(row.get("id")), {"id": row.get("id")})["read"] = row
+        posts.setdefault(str(row.get("id")), {"id": row.get("id")})["read"] = row
     for row in (get_finding(report, "shapley") or {}).get("rows") or []:
-        if str(row.get("id")) in found:
-            found[str(row["id"])]["values"] = row.get("values")
-    return list(found.values())
+        if str(row.get("id")) in posts:
+            posts[str(row["id"])]["values"] = row.get("values")
+    return list(posts.values())
 
 
-def _make_card(number: int, each: Mapping[str, Any], report: ReportFields) -> Html:
-    identity = f"post-{number}"
-    head = tag("h3", tag("span", f"{number}. ", class_="soft"), str(each.get("id")), id=identity)
-    parts = [
-        _show_picture(number, each), _show_decision(each, report), _show_text(each), _show_description(each),
-        _show_intentions(each), _write_player_values(each), _show_attribution(number, each.get("read") or {}, report),
-        _show_neighbours(each),
-    ]  # fmt: skip
-    return tag("article", head, *parts, aria_labelledby=identity)
+def _make_card(number: int, post: ReportFields, report: ReportFields) -> Html:
+    identity, description = f"post-{number}", post.get("description")
+    return tag(
+        "article",
+        tag("h3", tag("span", f"{number}. ", class_="soft"), str(post.get("id")), id=identity),
+        _show_picture(number, post),
+        _show_decision(post, report),
+        tag("blockquote", str(post["text"]), dir="auto") if post.get("text") else None,
+        _write_remark("Image: ", str(description)) if description else None,
+        _show_intentions(post),
+        _write_player_values(post),
+        _show_attribution(number, post.get("read") or {}, report),
+        _show_neighbours(post),
+        aria_labelledby=identity,
+    )
 
 
-def _show_decision(each: Mapping[str, Any], report: ReportFields) -> Html | None:
-    if each.get("label") is None and each.get("decided") is None:
+def _write_remark(title: str, text: str) -> Html:
+    return tag("p", tag("span", title, class_="soft"), text, class_="said")
+
+
+def _show_picture(number: int, post: ReportFields) -> Html | None:
+    """Return the image, blurred until its box is ticked, which needs a click or the space bar."""
+    source = post.get("image")
+    if not isinstance(source, str) or not source.startswith("data:image/"):
         return None
-    stated = tag("small", f" {_write_probability(each, report)}") if "probability" in each else None
-    return make_facts([
-        ("labelled", _name_labels(each.get("label"))),
-        ("decided", tag("span", tag("strong", _name_labels(each.get("decided"))), stated)),
-    ], "decided")  # fmt: skip
+    name = f"reveal-{number}"
+    image = tag("img", src=source, alt=f"Image of post {post.get('id')}")
+    box = tag("input", type="checkbox", id=name)
+    return tag("div", box, tag("label", "Show the image", for_=name), image, class_="picture")
 
 
-def _write_probability(each: Mapping[str, Any], report: ReportFields) -> str:
+def _show_decision(post: ReportFields, report: ReportFields) -> Html | None:
+    if post.get("label") is None and post.get("decided") is None:
+        return None
+    stated = tag("small", f" {_write_probability(post, report)}") if "probability" in post else None
+    decided = tag("span", tag("strong", _name_labels(post.get("decided"))), stated)
+    labelled: Child = _name_labels(post.get("label"))
+    return make_facts([("labelled", labelled), ("decided", decided)], "decided")
+
+
+def _write_probability(post: ReportFields, report: ReportFields) -> str:
     """Return the probability of the decided label; of two classes, that of the positive one."""
-    probability, threshold = read_real(each.get("probability")), _find_threshold(report)
+    probability, threshold = read_real(post.get("probability")), _find_threshold(report)
     if threshold is None:
         return f"at {typeset_percent(probability)}"
-    if each.get("decided") == report.get("positive"):
-        return f"{typeset_percent(probability)} \N{GREATER-THAN OR EQUAL TO} {typeset_percent(threshold)}"
-    return f"{typeset_percent(1 - probability)} < {typeset_percent(threshold)}"
+    limit = typeset_percent(threshold)
+    if post.get("decided") == report.get("positive"):
+        return f"{typeset_percent(probability)} \N{GREATER-THAN OR EQUAL TO} {limit}"
+    return f"{typeset_percent(1 - probability)} < {limit}"
 
 
 def _find_threshold(report: ReportFields) -> float | None:
     """Return the threshold of the system whose mistakes these are, where one class is positive."""
     if report.get("positive") is None or len(report.get("counts") or {}) > 2:
         return None
-    found = (get_finding(report, "calibration") or {}).get("threshold")
-    return 0.5 if found is None else float(found)
+    threshold = (get_finding(report, "calibration") or {}).get("threshold")
+    return 0.5 if threshold is None else float(threshold)
 
 
-def _show_picture(number: int, each: Mapping[str, Any]) -> Html | None:
-    """Return the image, blurred until its box is ticked, which needs a click or the space bar."""
-    source = each.get("image")
-    if not isinstance(source, str) or not source.startswith("data:image/"):
+def _show_intentions(post: ReportFields) -> Html | None:
+    intentions = post.get("intentions") or []
+    if not intentions:
         return None
-    name = f"reveal-{number}"
-    image = tag("img", src=source, alt=f"Image of post {each.get('id')}")
-    box = tag("input", type="checkbox", id=name)
-    return tag("div", box, tag("label", "Show the image", for_=name), image, class_="picture")
+    lines = []
+    for each in intentions:
+        if isinstance(each, Mapping):
+            relation = tag("code", str(each.get("relation")))
+            lines.append(tag("li", relation, " ", str(each.get("text")), dir="auto"))
+        else:
+            lines.append(tag("li", str(each), dir="auto"))
+    return make_details(f"{len(intentions)} intentions", tag("ul", *lines))
 
 
-def _show_text(each: Mapping[str, Any]) -> Html | None:
-    return tag("blockquote", str(each["text"]), dir="auto") if each.get("text") else None
-
-
-def _show_description(each: Mapping[str, Any]) -> Html | None:
-    if not each.get("description"):
+def _write_player_values(post: ReportFields) -> Html | None:
+    values = post.get("values") or {}
+    if not values:
         return None
-    return tag("p", tag("span", "Image: ", class_="soft"), str(each["description"]), class_="said")
+    texts = (f"{name} {typeset_number(value, 2, signed=True)}" for name, value in values.items())
+    return _write_remark("Adds to the logit: ", ", ".join(texts))
 
 
-def _show_intentions(each: Mapping[str, Any]) -> Html | None:
-    found = each.get("intentions") or []
-    if not found:
-        return None
-    lines = (tag("li", *_write_intention(one), dir="auto") for one in found)
-    return make_details(f"{len(found)} intentions", tag("ul", *lines))
-
-
-def _write_intention(one: Any) -> tuple[Child, ...]:
-    if not isinstance(one, Mapping):
-        return (str(one),)
-    return tag("code", str(one.get("relation"))), " ", str(one.get("text"))
-
-
-def _write_player_values(each: Mapping[str, Any]) -> Html | None:
-    found = each.get("values") or {}
-    if not found:
-        return None
-    says = ", ".join(
-        f"{name} {typeset_number(value, 2, signed=True)}" for name, value in found.items()
-    )
-    return tag("p", tag("span", "Adds to the logit: ", class_="soft"), says, class_="said")
-
-
-def _show_neighbours(each: Mapping[str, Any]) -> Html | None:
-    found = each.get("neighbours") or []
-    if not found:
+def _show_neighbours(post: ReportFields) -> Html | None:
+    neighbours = post.get("neighbours") or []
+    if not neighbours:
         return None
     lines = (
-        tag("li", tag("strong", _name_labels(one.get("label"))),
-            tag("small", f" {typeset_number(one.get('similarity'), 2)} "), _quote_text(one.get("text")),
-            dir="auto")
-        for one in found
-    )  # fmt: skip
-    return make_details(f"{len(found)} nearest training posts", tag("ul", join(lines)))
-
-
-def _quote_text(text: Any) -> str:
-    return "no text" if not text else str(text)
+        tag(
+            "li",
+            tag("strong", _name_labels(each.get("label"))),
+            tag("small", f" {typeset_number(each.get('similarity'), 2)} "),
+            str(each.get("text") or "no text"),
+            dir="auto",
+        )
+        for each in neighbours
+    )
+    return make_details(f"{len(neighbours)} nearest training posts", tag("ul", *lines))
 
 
 def _name_labels(label: Any) -> str:
     if isinstance(label, list):
         return ", ".join(map(str, label)) or "none"
     return "no label" if label is None else str(label)
+
+
+_PATCH_SIDE = 16
+_WEIGHT_STEPS = 4
+
+
+def _show_attribution(number: int, reading: ReportFields, report: ReportFields) -> Html | None:
+    """Return a post's words and patches with their weights, or None where it has none."""
+    tokens, patches = reading.get("tokens") or [], reading.get("patches") or []
+    if not tokens and not patches:
+        return None
+    attribution = get_finding(report, "attribution") or {}
+    towards = attribution.get("of") or report.get("positive") or "the decided label"
+    signs = (tag("span", "for", class_="w p3"), " and ", tag("span", "against", class_="w m3"))
+    drawings: list[Child] = [tag("p", *signs, f" {towards}", class_="said")]
+    tables: list[Child] = []
+    if tokens:
+        drawings.append(_shade_words(tokens))
+        body = [(str(word), typeset_number(weight, 4, signed=True)) for word, weight in tokens]
+        tables.append(make_table("Weight of each word", ["word", "weight"], body))
+    if patches:
+        drawings.append(_draw_patches(number, patches))
+        tables.append(_make_patch_table(patches))
+    numbers = make_details("As numbers", *tables)
+    return make_details("What it reads in this post", *drawings, numbers)
+
+
+def _make_patch_table(grid: Sequence[Sequence[Any]]) -> Html:
+    """Return the weights of patches, top row first; rows that are short end in dashes."""
+    wide = max(len(row) for row in grid)
+    body = [
+        (
+            str(line),
+            *(typeset_number(weight, signed=True) for weight in row),
+            *[NO_FIGURE] * (wide - len(row)),
+        )
+        for line, row in enumerate(grid, start=1)
+    ]
+    return make_table("Weight of each patch", ["row", *map(str, range(1, wide + 1))], body)
+
+
+def _shade_words(tokens: Sequence[Sequence[Any]]) -> Html:
+    weights = [read_real(weight) for _, weight in tokens]
+    classes = _name_weight_classes(weights)
+    spans = (
+        join((tag("span", str(word), class_=kind), " "))
+        for (word, _), kind in zip(tokens, classes, strict=True)
+    )
+    return tag("p", *spans, class_="tokens", dir="auto")
+
+
+def _draw_patches(number: int, grid: Sequence[Sequence[Any]]) -> Html:
+    """Return the patches of an image where they stand, shaded by their weights."""
+    places = [(line, column) for line, row in enumerate(grid) for column in range(len(row))]
+    classes = _name_weight_classes([read_real(grid[line][column]) for line, column in places])
+    side = _PATCH_SIDE
+    squares = (
+        tag("rect", class_=kind, x=side * column, y=side * line, width=side, height=side)
+        for (line, column), kind in zip(places, classes, strict=True)
+    )
+    return tag(
+        "svg",
+        tag("title", "Weight of each patch of the image", id=f"patches-{number}"),
+        *squares,
+        class_="patches",
+        role="img",
+        viewBox=f"0 0 {side * max(map(len, grid))} {side * len(grid)}",
+        aria_labelledby=f"patches-{number}",
+    )
+
+
+def _name_weight_classes(weights: Sequence[float]) -> list[str]:
+    """Return for each weight the class of its shade, the darkest for the greatest."""
+    most = max((abs(weight) for weight in weights if weight == weight), default=0.0)
+    steps = [round(_WEIGHT_STEPS * w / most) if w == w and most else 0 for w in weights]
+    return [f"w {'p' if step > 0 else 'm'}{abs(step)}" if step else "w" for step in steps]

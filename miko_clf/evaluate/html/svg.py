@@ -1,6 +1,6 @@
 """Drawings by hand: scales, charts of curves, and small tracks that fill a table's cell.
 
-Places are shares of the width, so a drawing is as wide as its cell and its text never scales.
+Places in a track are shares of the width, so it is as wide as its cell and its text never scales.
 The numbers stand in the next cell, so readers of the screen aloud are spared the drawing.
 """
 
@@ -9,8 +9,17 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from miko_clf.evaluate.html.figures import Figure
-from miko_clf.evaluate.html.markup import Child, Html, join, tag
+from miko_clf.evaluate.html.markup import (
+    Child,
+    Figure,
+    Html,
+    TableColumn,
+    join,
+    tag,
+    typeset_figure,
+    typeset_minus,
+    typeset_number,
+)
 
 
 class Scale(NamedTuple):
@@ -26,11 +35,11 @@ class Scale(NamedTuple):
     def ticks(self, most: int = 5) -> list[float]:
         """Return round numbers, 1, 2 or 5 times a power of ten apart: two at least, some `most`."""
         step = 0.0
-        for each in _step_sizes(self.high - self.low):
-            if self._count(each) < 2:
+        for size in _list_step_sizes(self.high - self.low):
+            if self._count(size) < 2:
                 break
-            step = each
-            if self._count(each) <= most:
+            step = size
+            if self._count(size) <= most:
                 break
         first = math.ceil(self.low / step - 1e-9)
         return [(first + index) * step for index in range(self._count(step))]
@@ -39,37 +48,39 @@ class Scale(NamedTuple):
         return math.floor(self.high / step + 1e-9) - math.ceil(self.low / step - 1e-9) + 1
 
 
+UNIT_SCALE = Scale(0.0, 1.0)
+
+
 def fit_scale(figures: Iterable[Figure], *also: float) -> Scale:
     """Return a stretch that holds all figures with their bounds, and `also`, with air beside."""
-    known = [each for found in figures for each in found if not math.isnan(each)]
-    known += also
-    low, high = (min(known), max(known)) if known else (0.0, 1.0)
+    values = [value for figure in figures for value in figure if not math.isnan(value)]
+    values += also
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
     air = 0.06 * (high - low) or 0.05 * (abs(high) or 1.0)
     return Scale(low - air, high + air)
 
 
-def fit_scale_within(figures: Iterable[Figure], least: float, most: float, *also: float) -> Scale:
-    """Return a stretch around figures that cannot lie outside `least` to `most`."""
-    found = fit_scale(figures, *also)
-    return Scale(max(least, found.low), min(most, found.high))
+def fit_unit_scale(figures: Iterable[Figure], *also: float) -> Scale:
+    """Return a stretch around figures that cannot lie outside 0 to 1."""
+    scale = fit_scale(figures, *also)
+    return Scale(max(0.0, scale.low), min(1.0, scale.high))
 
 
 def label_tick(tick: float, ticks: list[float]) -> str:
     """Return a tick with as many decimals as its neighbours need to be told apart."""
     step = min((b - a for a, b in pairwise(ticks)), default=abs(tick) or 1.0)
     places = max(0, -math.floor(math.log10(step) + 1e-9))
-    return f"{tick + 0.0:.{places}f}".replace("-", "\N{MINUS SIGN}")
+    return typeset_minus(f"{tick + 0.0:.{places}f}")
 
 
-def _step_sizes(length: float) -> Iterable[float]:
+def _list_step_sizes(length: float) -> Iterable[float]:
     power = math.floor(math.log10(length)) - 2
     while True:
         yield from (factor * 10.0**power for factor in (1, 2, 5))
         power += 1
 
 
-_LABEL_DISTANCE = 14.0
-"""The least distance of two labels, in units of the drawing (pixels on a phone)."""
+_LABEL_DISTANCE = 14.0  # least distance of two labels, in units of the drawing
 
 
 class ChartPoint(NamedTuple):
@@ -79,6 +90,14 @@ class ChartPoint(NamedTuple):
     y: float
     low: float = math.nan
     high: float = math.nan
+
+    @property
+    def defined(self) -> bool:
+        """Whether it has a place."""
+        return not (math.isnan(self.x) or math.isnan(self.y))
+
+
+DIAGONAL = (ChartPoint(0.0, 0.0), ChartPoint(1.0, 1.0))
 
 
 class ChartFrame(NamedTuple):
@@ -102,12 +121,18 @@ class ChartFrame(NamedTuple):
         return self.height - self.bottom - self.y.part(y) * (self.height - self.top - self.bottom)
 
 
-def draw_chart(name: str, title: str, says: str, frame: ChartFrame, *parts: Child) -> Html:
-    """Return a drawing with a title and a description; `name` is its own on the page."""
+def draw_chart(
+    name: str, title: str, says: str, frame: ChartFrame, axes: tuple[str, str], *parts: Child
+) -> Html:
+    """Return a drawing with a title, a description and the names of its axes, across and up.
+
+    `name` is its own on the page.
+    """
     return tag(
         "svg",
         tag("title", title, id=f"{name}-title"),
         tag("desc", says, id=f"{name}-desc"),
+        _draw_chart_axes(frame, *axes),
         *parts,
         class_="chart",
         role="img",
@@ -116,62 +141,47 @@ def draw_chart(name: str, title: str, says: str, frame: ChartFrame, *parts: Chil
     )
 
 
-def draw_chart_axes(frame: ChartFrame, x_name: str, y_name: str) -> Html:
+def _draw_chart_axes(frame: ChartFrame, x_name: str, y_name: str) -> Html:
     """Draw grid lines with their numbers, and what each axis is of."""
     left, right = frame.left, frame.width - frame.right
     base = frame.height - frame.bottom
-    ticks = frame.x.ticks(6), frame.y.ticks(6)
+    x_ticks, y_ticks = frame.x.ticks(6), frame.y.ticks(6)
     parts = [
-        tag("text", label_tick(tick, ticks[0]), class_="tick", x=frame.across(tick), y=base + 15,
-            text_anchor="middle")
-        for tick in ticks[0]
-    ]  # fmt: skip
-    for tick in ticks[1]:
+        _write_tick(label_tick(tick, x_ticks), frame.across(tick), base + 15, "middle")
+        for tick in x_ticks
+    ]
+    for tick in y_ticks:
         at = frame.down(tick)
         parts.append(tag("line", class_="grid", x1=left, x2=right, y1=at, y2=at))
-        parts.append(
-            tag(
-                "text",
-                label_tick(tick, ticks[1]),
-                class_="tick",
-                x=left - 6,
-                y=at + 4,
-                text_anchor="end",
-            )
-        )
-    middle, centre = (left + right) / 2, (frame.top + base) / 2
-    below = tag("text", x_name, class_="name", x=middle, y=frame.height - 6, text_anchor="middle")
-    beside = tag("text", y_name, class_="name", x=0, y=0, text_anchor="middle",
-                 transform=f"translate(11 {centre:.1f}) rotate(-90)")  # fmt: skip
-    return join((*parts, below, beside))
+        parts.append(_write_tick(label_tick(tick, y_ticks), left - 6, at + 4, "end"))
+    turned = f"translate(11 {(frame.top + base) / 2:.1f}) rotate(-90)"
+    return join((
+        *parts,
+        _write_axis_name(x_name, (left + right) / 2, frame.height - 6),
+        _write_axis_name(y_name, 0, 0, transform=turned),
+    ))  # fmt: skip
+
+
+def _write_tick(text: str, x: float, y: float, anchor: str) -> Html:
+    return tag("text", text, class_="tick", x=x, y=y, text_anchor=anchor)
+
+
+def _write_axis_name(text: str, x: float, y: float, transform: str | None = None) -> Html:
+    return tag("text", text, class_="name", x=x, y=y, text_anchor="middle", transform=transform)
 
 
 def draw_chart_line(frame: ChartFrame, points: Iterable[ChartPoint], kind: str) -> Html:
     """Draw a curve, broken where it is undefined."""
-    return tag(
-        "path", class_=f"line {kind}", d=_trace_path(frame, ((each.x, each.y) for each in points))
-    )
-
-
-def draw_chart_steps(frame: ChartFrame, points: Sequence[ChartPoint], kind: str) -> Html:
-    """Draw a curve that keeps its height until the next point."""
-    return draw_chart_line(frame, _insert_steps(points), kind)
-
-
-def _insert_steps(points: Sequence[ChartPoint]) -> list[ChartPoint]:
-    """Return points with, before each, one at its place and the height of the one before."""
-    found = list(points[:1])
-    for before, each in pairwise(points):
-        found += [before._replace(x=each.x), each]
-    return found
+    path = _trace_path(frame, ((point.x, point.y) for point in points))
+    return tag("path", class_=f"line {kind}", d=path)
 
 
 def draw_chart_band(frame: ChartFrame, points: Iterable[ChartPoint], kind: str) -> Html | None:
     """Draw the band of a curve."""
-    known = [each for each in points if not (math.isnan(each.low) or math.isnan(each.high))]
+    known = [p for p in points if not (math.isnan(p.low) or math.isnan(p.high))]
     if len(known) < 2:
         return None
-    edge = [(each.x, each.high) for each in known] + [(each.x, each.low) for each in known[::-1]]
+    edge = [(p.x, p.high) for p in known] + [(p.x, p.low) for p in known[::-1]]
     return tag("path", class_=f"band {kind}", d=_trace_path(frame, edge) + "Z")
 
 
@@ -179,19 +189,19 @@ def draw_chart_dots(
     frame: ChartFrame, points: Iterable[ChartPoint], kind: str, size: float = 4
 ) -> Html:
     """Draw a dot at each point, and its band as a whisker."""
-    return join(
-        _draw_chart_dot(frame, each, kind, size) for each in points if not math.isnan(each.y)
-    )
+    return join(_draw_chart_dot(frame, p, kind, size) for p in points if not math.isnan(p.y))
 
 
 def draw_chart_labels(frame: ChartFrame, named: Iterable[tuple[str, float, str]]) -> Html:
     """Write (text, height, kind) beside the right end of curves, kept apart from one another."""
-    wanted = sorted((frame.down(y), text, kind) for text, y, kind in named if not math.isnan(y))
-    places = _keep_apart([each[0] for each in wanted], frame.top, frame.height - frame.bottom)
+    labels = sorted((frame.down(y), text, kind) for text, y, kind in named if not math.isnan(y))
+    places = _keep_apart(
+        [wanted for wanted, _, _ in labels], frame.top, frame.height - frame.bottom
+    )
     x = frame.width - frame.right + 6
     return join(
         tag("text", text, class_=f"label {kind}", x=x, y=at + 4)
-        for at, (_, text, kind) in zip(places, wanted, strict=True)
+        for at, (_, text, kind) in zip(places, labels, strict=True)
     )
 
 
@@ -199,34 +209,33 @@ def _draw_chart_dot(frame: ChartFrame, point: ChartPoint, kind: str, size: float
     x = frame.across(point.x)
     whisker = None
     if not (math.isnan(point.low) or math.isnan(point.high)):
-        whisker = tag("line", class_=f"whisker {kind}", x1=x, x2=x, y1=frame.down(point.low),
-                      y2=frame.down(point.high))  # fmt: skip
-    return join(
-        (whisker, tag("circle", class_=f"dot {kind}", cx=x, cy=frame.down(point.y), r=size))
-    )
+        low, high = frame.down(point.low), frame.down(point.high)
+        whisker = tag("line", class_=f"whisker {kind}", x1=x, x2=x, y1=low, y2=high)
+    dot = tag("circle", class_=f"dot {kind}", cx=x, cy=frame.down(point.y), r=size)
+    return join((whisker, dot))
 
 
 def _trace_path(frame: ChartFrame, points: Iterable[tuple[float, float]]) -> str:
-    found, pen = [], "M"
+    steps, pen = [], "M"
     for x, y in points:
         if math.isnan(y):
             pen = "M"
             continue
-        found.append(f"{pen}{frame.across(x):.1f} {frame.down(y):.1f}")
+        steps.append(f"{pen}{frame.across(x):.1f} {frame.down(y):.1f}")
         pen = "L"
-    return "".join(found)
+    return "".join(steps)
 
 
 def _keep_apart(wanted: Sequence[float], top: float, base: float) -> list[float]:
     """Return ascending places at least a line apart that stay above `base` while there is room."""
-    found: list[float] = []
-    for each in wanted:
-        found.append(max(each, found[-1] + _LABEL_DISTANCE if found else top))
+    places: list[float] = []
+    for place in wanted:
+        places.append(max(place, places[-1] + _LABEL_DISTANCE if places else top))
     floor = base
-    for index in range(len(found) - 1, -1, -1):
-        found[index] = min(found[index], floor)
-        floor = found[index] - _LABEL_DISTANCE
-    return found
+    for index in range(len(places) - 1, -1, -1):
+        places[index] = min(places[index], floor)
+        floor = places[index] - _LABEL_DISTANCE
+    return places
 
 
 _TRACK_HEIGHT = 24
@@ -234,95 +243,100 @@ _TRACK_MIDDLE = _TRACK_HEIGHT // 2
 
 
 def draw_interval_track(
-    found: Figure, scale: Scale, *, mark: float | None = None, signed: bool = True
+    figure: Figure, scale: Scale, *, mark: float | None = None, signed: bool = True
 ) -> Html:
     """Draw a dot and its interval; full where `signed` and all of it lies on one side of 0."""
-    if not found.defined:
-        return _make_track(_draw_track_grid(scale, mark))
-    side = {1: "up", -1: "down", 0: "even"}[found.sign] if signed else "up"
-    whisker = None
-    if found.bounded:
-        ends = (_place_value(scale, found.low), _place_value(scale, found.high))
-        whisker = tag(
-            "line", class_="whisker", x1=ends[0], x2=ends[1], y1=_TRACK_MIDDLE, y2=_TRACK_MIDDLE
-        )
-    dot = tag("circle", class_="dot", cx=_place_value(scale, found.value), cy=_TRACK_MIDDLE, r=4.5)
-    return _make_track(_draw_track_grid(scale, mark), tag("g", whisker, dot, class_=side))
+    if not figure.defined:
+        return _make_track(scale, mark)
+    side = {1: "up", -1: "down", 0: "even"}[figure.sign] if signed else "up"
+    whisker = _draw_whisker(figure, scale, "whisker")
+    dot = _draw_dot(figure.value, scale, "dot", _TRACK_MIDDLE, 4.5)
+    return _make_track(scale, mark, tag("g", whisker, dot, class_=side))
 
 
-def draw_bar_track(found: Figure, scale: Scale) -> Html:
+def draw_bar_track(figure: Figure, scale: Scale) -> Html:
     """Draw a bar from 0, with the interval of its end."""
-    if not found.defined:
-        return _make_track(_draw_track_grid(scale, 0.0))
-    start, end = sorted((scale.part(0.0), scale.part(found.value)))
-    side = "down" if found.value < 0 else "up"
-    body = tag("rect", class_="beam", x=f"{100 * start:.2f}%", y=6,
-               width=f"{100 * (end - start):.2f}%", height=12, rx=2)  # fmt: skip
-    whisker = None
-    if found.bounded:
-        ends = (_place_value(scale, found.low), _place_value(scale, found.high))
-        whisker = tag(
-            "line", class_="over", x1=ends[0], x2=ends[1], y1=_TRACK_MIDDLE, y2=_TRACK_MIDDLE
-        )
-    return _make_track(_draw_track_grid(scale, 0.0), tag("g", body, whisker, class_=side))
+    if not figure.defined:
+        return _make_track(scale, 0.0)
+    start, end = sorted((scale.part(0.0), scale.part(figure.value)))
+    x, width = f"{100 * start:.2f}%", f"{100 * (end - start):.2f}%"
+    bar = tag("rect", class_="beam", x=x, y=6, width=width, height=12, rx=2)
+    side = "down" if figure.value < 0 else "up"
+    return _make_track(scale, 0.0, tag("g", bar, _draw_whisker(figure, scale, "over"), class_=side))
 
 
 def draw_dot_track(values: Sequence[float], scale: Scale, mark: float | None = 0.0) -> Html:
     """Draw one faint dot a value, so that where they crowd is dark."""
-    dots = (
-        tag("circle", class_="grain", cx=_place_value(scale, each), cy=5 + 7 * (index % 3), r=2.5)
-        for index, each in enumerate(values)
-    )
-    return _make_track(_draw_track_grid(scale, mark), join(dots))
+    rows = (5, 12, 19)
+    dots = (_draw_dot(v, scale, "grain", rows[n % 3], 2.5) for n, v in enumerate(values))
+    return _make_track(scale, mark, *dots)
 
 
-def draw_hairline(found: Figure, scale: Scale) -> Html | None:
+def make_track_column(scale: Scale) -> TableColumn:
+    """Return the head of a column of tracks: their scale with its ticks."""
+    ticks = scale.ticks(3)
+    texts = (
+        tag("text", label_tick(tick, ticks), x=_place(scale, tick), y=12,
+            text_anchor=_anchor_tick(scale, tick))
+        for tick in ticks
+    )  # fmt: skip
+    return TableColumn(tag("svg", *texts, class_="axis", aria_hidden="true"), "plot")
+
+
+def make_figure_cell(
+    figure: Figure, scale: Scale | None = None, *, signed: bool = False, spread: float | None = None
+) -> Html:
+    """Return a value above its interval, and below, where there is a scale, where they stand.
+
+    `spread` is its standard deviation.
+    """
+    value, bounds = typeset_figure(figure, signed=signed)
+    small = tag("small", bounds) if bounds else None
+    line = _draw_hairline(figure, scale) if scale is not None else None
+    value += "" if spread is None else f" ± {typeset_number(spread)}"
+    return tag("span", tag("span", value), " ", small, line, class_="figure")
+
+
+def _draw_hairline(figure: Figure, scale: Scale) -> Html | None:
     """Draw an interval as a hair line with a dot, for under a figure."""
-    if not found.bounded:
+    if not figure.bounded:
         return None
-    ends = (_place_value(scale, found.low), _place_value(scale, found.high))
     return tag(
         "svg",
         tag("line", class_="ground", x1="0", x2="100%", y1=4, y2=4),
-        tag("line", class_="whisker", x1=ends[0], x2=ends[1], y1=4, y2=4),
-        tag("circle", class_="dot", cx=_place_value(scale, found.value), cy=4, r=3),
+        _draw_whisker(figure, scale, "whisker", 4),
+        _draw_dot(figure.value, scale, "dot", 4, 3),
         class_="hair up",
         aria_hidden="true",
     )
 
 
-def draw_track_axis(scale: Scale) -> Html:
-    """Draw the ticks of a column of tracks."""
-    ticks = scale.ticks(3)
-    texts = (
-        tag(
-            "text",
-            label_tick(tick, ticks),
-            x=_place_value(scale, tick),
-            y=12,
-            text_anchor=_anchor_tick(scale, tick),
-        )
-        for tick in ticks
+def _make_track(scale: Scale, mark: float | None, *parts: Child) -> Html:
+    """Return drawings on a grid, with a line at `mark`."""
+    lines = [("grid", tick) for tick in scale.ticks(3)]
+    lines += [] if mark is None else [("mark", mark)]
+    grid = (
+        tag("line", class_=kind, x1=_place(scale, at), x2=_place(scale, at), y1=0, y2=_TRACK_HEIGHT)
+        for kind, at in lines
     )
-    return tag("svg", join(texts), class_="axis", aria_hidden="true")
+    return tag("svg", *grid, *parts, class_="track", aria_hidden="true")
 
 
-def _draw_track_grid(scale: Scale, mark: float | None) -> Html:
-    lines: Iterable[Child] = (
-        tag("line", class_="grid", x1=at, x2=at, y1=0, y2=_TRACK_HEIGHT)
-        for at in (_place_value(scale, tick) for tick in scale.ticks(3))
-    )
-    if mark is None:
-        return join(lines)
-    at = _place_value(scale, mark)
-    return join((*lines, tag("line", class_="mark", x1=at, x2=at, y1=0, y2=_TRACK_HEIGHT)))
+def _draw_whisker(
+    figure: Figure, scale: Scale, kind: str, height: float = _TRACK_MIDDLE
+) -> Html | None:
+    """Draw the interval of a figure, where it has one."""
+    if not figure.bounded:
+        return None
+    low, high = _place(scale, figure.low), _place(scale, figure.high)
+    return tag("line", class_=kind, x1=low, x2=high, y1=height, y2=height)
 
 
-def _make_track(*parts: Child) -> Html:
-    return tag("svg", *parts, class_="track", aria_hidden="true")
+def _draw_dot(value: float, scale: Scale, kind: str, height: float, size: float) -> Html:
+    return tag("circle", class_=kind, cx=_place(scale, value), cy=height, r=size)
 
 
-def _place_value(scale: Scale, value: float) -> str:
+def _place(scale: Scale, value: float) -> str:
     return f"{100 * scale.part(value):.2f}%"
 
 

@@ -31,7 +31,7 @@ def overlapping(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def confounded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def contrasted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Posts as in Hateful Memes: each text under two images, each image over two texts."""
     rows = {"train": [], "val": [], "test": []}
     for number in range(90):
@@ -42,7 +42,7 @@ def confounded(tmp_path_factory: pytest.TempPathFactory) -> Path:
             name = f"{number:03}-{place}"
             row = {"id": name, "text": said, "image": image, "label": LABELS[label]}
             rows[split].append(row)
-    return write_folder(tmp_path_factory.mktemp("confounded") / "fhm", rows)
+    return write_folder(tmp_path_factory.mktemp("contrasted") / "fhm", rows)
 
 
 def test_posts_on_two_sides_of_a_split_are_a_leak_worth_what_a_look_up_scores(
@@ -85,15 +85,15 @@ def test_a_clean_copy_never_replaces_a_folder(overlapping: Path, tmp_path: Path)
     assert not (tmp_path / "out").exists()
 
 
-def test_confounders_are_listed_and_are_no_leak(confounded: Path, tmp_path: Path) -> None:
-    ended = run_command("audit", confounded, "--out", tmp_path)
+def test_contrast_sets_are_listed_and_are_no_leak(contrasted: Path, tmp_path: Path) -> None:
+    ended = run_command("audit", contrasted, "--out", tmp_path)
     assert ended.code == 0, ended.out
     assert "no leak" in ended.out
-    found = run_audit(confounded)
+    found = run_audit(contrasted)
     assert count_findings(found, "text") == (90, 90, 90)
     assert count_findings(found, "image") == (90, 90, 90)
     assert count_findings(found, "near post") == (0, 0, 0)
-    assert {each.shared: len(each.groups) for each in found.confounders} == {
+    assert {each.shared: len(each.groups) for each in found.contrast_sets} == {
         "text": 90,
         "image": 90,
     }
@@ -142,7 +142,7 @@ def test_a_description_that_names_the_class_is_a_shortcut(tmp_path: Path) -> Non
         row["description"] = "a harmful joke" if row["label"] == "harmful" else "a man on a dog"
     found = run_audit(write_folder(tmp_path, {"train": rows}))
     assert found.leaks == ("class named in description alone tells harmful with AUROC 1.00",)
-    shares = {each.label: (each.own, each.any) for each in found.namings}
+    shares = {each.label: (each.own, each.any) for each in found.class_mentions}
     assert shares == {"harmful": (1.0, 1.0), "harmless": (0.0, 0.0)}
 
 
@@ -151,11 +151,11 @@ def test_a_rationale_that_saw_the_label_is_no_input_and_no_shortcut(tmp_path: Pa
     for row in rows:
         row["rationale"] = {"text": f"It is {row['label']}.", "saw_label": True}
     found = run_audit(write_folder(tmp_path / "saw", {"train": rows}))
-    assert found.leaks == found.namings == ()
+    assert found.leaks == found.class_mentions == ()
     for row in rows:
         row["rationale"]["saw_label"] = False
     told = run_audit(write_folder(tmp_path / "did-not", {"train": rows}))
-    assert {each.source for each in told.namings} == {"rationale"}
+    assert {each.source for each in told.class_mentions} == {"rationale"}
 
 
 def test_a_recoloured_copy_with_a_comma_more_is_the_same_post(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from miko_clf.data.audit.auroc import measure_auroc, measure_neighbour_auroc
+from miko_clf.data.audit.auroc import fold_auroc, measure_auroc, measure_neighbour_auroc
 from tests.support.audited_posts import FEW_EXAMPLES
 
 
@@ -22,7 +22,7 @@ def test_the_area_is_that_of_scikit_learn_and_turns_with_the_sign(
     assert turned
     assert found.value == pytest.approx(roc_auc_score(inside, numbers))
     assert found.low <= found.value <= found.high
-    assert found.either_way() == pytest.approx(turned.either_way())
+    assert fold_auroc(found) == pytest.approx(fold_auroc(turned))
 
 
 def test_the_interval_of_an_area_holds_the_truth_as_often_as_it_says() -> None:
@@ -49,7 +49,7 @@ def test_runs_of_numbers_are_found_by_neighbours_where_the_area_sees_nothing() -
     plain, voted = measure_auroc(numbers, inside), measure_neighbour_auroc(numbers, inside, ids)
     assert plain
     assert voted
-    assert plain.either_way().value < 0.6
+    assert fold_auroc(plain).value < 0.6
     assert voted.value > 0.9
     mixed = measure_neighbour_auroc(numbers, np.random.default_rng(0).random(1000) < 0.4, ids)
     assert mixed

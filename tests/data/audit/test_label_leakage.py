@@ -13,21 +13,21 @@ from miko_clf.data.audit.label_leakage import (
     FEWEST_PROBED_ROWS,
     LabelLeak,
     check_input_leakage,
-    flag_class_names,
+    flag_class_mentions,
     probe_leakage,
 )
 from miko_clf.data.dataset import open_folder
 from miko_clf.data.labels import name_label
 from miko_clf.data.post import Intention, Post, Rationale
 from miko_clf.errors import PostError
-from miko_clf.pipeline import FitOptions, fit
+from miko_clf.pipeline import fit
 from miko_clf.recipe.schema import Recipe
 from tests.support.repository import SHARED
 
 
 def test_a_class_is_named_in_any_inflection() -> None:
     said = ["it is harmless", "a harmony of colours", None, "they label it"]
-    assert flag_class_names(said, "harmful") == [1.0, 0.0, None, 0.0]
+    assert flag_class_mentions(said, "harmful") == [1.0, 0.0, None, 0.0]
 
 
 def test_several_labels_count_as_one_name_in_any_order() -> None:
@@ -277,7 +277,7 @@ def test_fit_refuses_to_read_what_gives_the_label_away_until_told(
         }
     )
     with pytest.raises(PostError, match=r"rationale: flagged.*--i-know-it-leaks"):
-        fit(recipe, open_folder(data), FitOptions(out=tmp_path / "out"))
-    told = fit(recipe, open_folder(data), FitOptions(out=tmp_path / "out", leaks=True))
+        fit(recipe, open_folder(data), tmp_path / "out")
+    told = fit(recipe, open_folder(data), tmp_path / "out", leaks=True)
     (leak,) = json.loads((told / "manifest.json").read_text())["leaks"]
     assert (leak["name"], leak["verdict"]) == ("rationale", "flagged")

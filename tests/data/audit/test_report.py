@@ -162,9 +162,9 @@ def test_an_audit_does_not_depend_on_the_order_of_posts(chance: random.Random) -
 
     def of(given: list[tuple[str, Post]]) -> Audit:
         splits, posts = zip(*given, strict=True)
-        looks, keys = compute_post_keys(posts)
+        prints, keys = compute_post_keys(posts)
         return audit_posts(
-            ComparedPosts(Path("x"), "jsonl", ("train", "val"), posts, splits, looks, keys, ())
+            ComparedPosts(Path("x"), "jsonl", ("train", "val"), posts, splits, prints, keys, ())
         )
 
     assert of(rows) == of(chance.sample(rows, len(rows)))
@@ -172,7 +172,7 @@ def test_an_audit_does_not_depend_on_the_order_of_posts(chance: random.Random) -
 
 def test_serving_and_reading_posts_import_no_library_of_the_audit() -> None:
     code = (
-        "import sys, miko_clf.data.folder, miko_clf.serve.engine, miko_clf.cli\n"
+        "import sys, miko_clf.data.dataset, miko_clf.serve.engine, miko_clf.cli.main\n"
         "print(sorted({'scipy', 'sklearn', 'datasketch'} & sys.modules.keys()))"
     )
     assert run_python("-c", code).out == "[]\n"

@@ -23,8 +23,9 @@ from miko_clf.data.demo.captions import (
     TONE_INTENTIONS,
 )
 from miko_clf.data.demo.render import CLUBS, SCENE_STATES, DemoPicture
-from miko_clf.data.demo.world import DEMO_CLASSES, DEMO_SPLITS, DemoTask, draft_world, write_world
+from miko_clf.data.demo.world import DEMO_CLASSES, DemoTask, draft_world, write_world
 from miko_clf.data.post import RELATIONS, Post
+from miko_clf.data.splits import SPLITS
 from miko_clf.errors import PostError
 
 TASKS: tuple[DemoTask, ...] = ("sarcasm", "harm")
@@ -39,8 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def world(folder: Path) -> World:
     return {
-        task: {split: read(folder / task / f"{split}.jsonl") for split in DEMO_SPLITS}
-        for task in TASKS
+        task: {split: read(folder / task / f"{split}.jsonl") for split in SPLITS} for task in TASKS
     }
 
 
@@ -138,7 +138,7 @@ def test_every_post_has_a_picture_ten_intentions_and_a_rationale(
     folder: Path, world: World
 ) -> None:
     for task in TASKS:
-        for post in (post for split in DEMO_SPLITS for post in world[task][split]):
+        for post in (post for split in SPLITS for post in world[task][split]):
             assert isinstance(post.image, Path)
             assert (folder / task / post.image).is_file()
             assert tuple(told.relation for told in post.intentions) == RELATIONS
@@ -152,15 +152,13 @@ def test_every_post_has_a_picture_ten_intentions_and_a_rationale(
 
 @pytest.mark.parametrize("task", TASKS)
 def test_both_labels_are_equally_common_in_every_split(world: World, task: DemoTask) -> None:
-    counts = {split: Counter(labels(world[task][split])) for split in DEMO_SPLITS}
+    counts = {split: Counter(labels(world[task][split])) for split in SPLITS}
     sizes = {"train": 1200, "val": 150, "test": 150}
-    assert counts == {
-        split: dict.fromkeys(DEMO_CLASSES[task], sizes[split]) for split in DEMO_SPLITS
-    }
+    assert counts == {split: dict.fromkeys(DEMO_CLASSES[task], sizes[split]) for split in SPLITS}
 
 
 def test_the_two_labels_are_independent(world: World) -> None:
-    for split in DEMO_SPLITS:
+    for split in SPLITS:
         pairs = Counter(zip(*(labels(world[task][split]) for task in TASKS), strict=True))
         shares = np.array(list(pairs.values())) / pairs.total()
         assert len(shares) == 4
@@ -169,12 +167,12 @@ def test_the_two_labels_are_independent(world: World) -> None:
 
 def test_splits_share_no_group_text_or_picture(world: World) -> None:
     for facts in (
-        {split: {p.group for p in world["sarcasm"][split]} for split in DEMO_SPLITS},
-        {split: {p.text for p in world["sarcasm"][split]} for split in DEMO_SPLITS},
-        {split: {name_of(p) for p in world["sarcasm"][split]} for split in DEMO_SPLITS},
+        {split: {p.group for p in world["sarcasm"][split]} for split in SPLITS},
+        {split: {p.text for p in world["sarcasm"][split]} for split in SPLITS},
+        {split: {name_of(p) for p in world["sarcasm"][split]} for split in SPLITS},
     ):
         assert sum(map(len, facts.values())) == len(set().union(*facts.values()))
-    both = [(p.text, p.image) for split in DEMO_SPLITS for p in world["sarcasm"][split]]
+    both = [(p.text, p.image) for split in SPLITS for p in world["sarcasm"][split]]
     assert len(set(both)) == len(both) == 3000
 
 
@@ -211,7 +209,7 @@ def test_pixels_alone_stay_at_chance(folder: Path, world: World, task: DemoTask)
 def test_subject_state_and_pennant_alone_stay_at_chance(
     world: World, pictures: dict[str, DemoPicture], task: DemoTask
 ) -> None:
-    posts = [post for split in DEMO_SPLITS for post in world[task][split]]
+    posts = [post for split in SPLITS for post in world[task][split]]
     seen = [pictures[name_of(post)] for post in posts]
     hits = np.array([post.label == DEMO_CLASSES[task][1] for post in posts])
     for facts in ([(p.subject, p.state) for p in seen], [(p.subject, p.club) for p in seen]):
@@ -221,7 +219,7 @@ def test_subject_state_and_pennant_alone_stay_at_chance(
 
 @pytest.mark.parametrize("task", TASKS)
 def test_ids_sizes_and_lengths_tell_nothing(folder: Path, world: World, task: DemoTask) -> None:
-    posts = [post for split in DEMO_SPLITS for post in world[task][split]]
+    posts = [post for split in SPLITS for post in world[task][split]]
     hits = [post.label == DEMO_CLASSES[task][1] for post in posts]
     for feature in (
         [int(post.id, 16) for post in posts],
@@ -258,7 +256,7 @@ def test_words_and_pixels_together_give_both_labels(
 
 
 def test_the_exact_rule_gives_every_label(world: World, pictures: dict[str, DemoPicture]) -> None:
-    for split in DEMO_SPLITS:
+    for split in SPLITS:
         for post, aimed in zip(world["sarcasm"][split], world["harm"][split], strict=True):
             picture = pictures[name_of(post)]
             ironic = praises(post.text or "") != (picture.state == "good")
@@ -278,7 +276,7 @@ def test_23_of_100_intentions_are_written_for_the_opposite_label(world: World) -
             for line in pool
             for noun in nouns
         }
-        for post in (post for split in DEMO_SPLITS for post in world[task][split]):
+        for post in (post for split in SPLITS for post in world[task][split]):
             for said in post.intentions:
                 if said.relation in told:
                     meant = lines[said.relation, said.text]
@@ -301,7 +299,7 @@ def test_intentions_help_but_do_not_give_the_label_away(
 def test_descriptions_tell_the_state_and_are_wrong_one_time_in_twenty(
     world: World, pictures: dict[str, DemoPicture]
 ) -> None:
-    described = {name_of(p): p.description or "" for s in DEMO_SPLITS for p in world["harm"][s]}
+    described = {name_of(p): p.description or "" for s in SPLITS for p in world["harm"][s]}
     wrong = []
     for name, text in described.items():
         picture = pictures[name]
@@ -311,7 +309,7 @@ def test_descriptions_tell_the_state_and_are_wrong_one_time_in_twenty(
 
 
 def test_no_text_names_a_label_and_no_description_judges(world: World) -> None:
-    for post in (post for task in TASKS for split in DEMO_SPLITS for post in world[task][split]):
+    for post in (post for task in TASKS for split in SPLITS for post in world[task][split]):
         told = [post.text or "", post.description or "", *(i.text for i in post.intentions)]
         assert not re.search(r"sarcas|sincer|\bharm", " ".join(told).lower())
         said = set(re.findall(r"\w+", (post.description or "").lower()))

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from miko_clf.data.dataset import open_folder
+from miko_clf.data.dataset import PUBLISHED_SETS, open_folder
 from miko_clf.data.post import Rationale
 from miko_clf.data.readers import SkipReport
-from miko_clf.data.sets import base
 from miko_clf.errors import PostError
 
 
@@ -186,7 +185,7 @@ def test_counts_that_are_not_the_published_ones_are_told_in_one_line_once(tmp_pa
 
 
 def test_what_is_known_says_counts_files_and_what_it_was_checked_on():
-    found = {each.name: each for each in base()}
+    found = {each.name: each for each in PUBLISHED_SETS}
     assert list(found) == [
         "Hateful Memes", "Harm-C", "Harm-P", "MMSD2.0", "MMSD 1.0", "MAMI", "MultiOFF", "PrideMM",
         "MUStARD",

@@ -217,6 +217,18 @@ def test_the_verdict_follows_from_the_interval() -> None:
         assert said in text
 
 
+def test_a_model_asked_with_its_intentions_hidden_is_told_from_one_without() -> None:
+    rows = [make_report_row("s", arm, {"auroc": make_interval(0.7)}) for arm in ("with", "masked")]
+    differences = [
+        make_difference("s/student", "s/masked", "macro_f1", 0.01, 0.02),
+        make_difference("s/with", "s/masked", "macro_f1", 0.02, 0.01),
+    ]
+    whole = make_report(findings={}, rows=rows, differences=differences)
+    assert "with is higher than masked" in PageTree(str(show_headline(whole))).text
+    assert "masked is the same model" in PageTree(render_report(whole)).text
+    assert "masked is the same model" not in PageTree(render_report(make_report())).text
+
+
 def test_over_seeds_the_verdict_is_the_conclusion_or_follows_holm() -> None:
     whole = make_report()
     assert (
@@ -230,8 +242,10 @@ def test_over_seeds_the_verdict_is_the_conclusion_or_follows_holm() -> None:
 
 
 def test_rows_that_are_those_of_the_comparison_are_not_told_twice() -> None:
-    whole = make_report(differences=[make_difference("pupil/with", "pupil/without", "macro_f1", 0.02, 0.01)],
-                   rows=[make_report_row("pupil", "with", {"macro_f1": make_interval(0.7)})])  # fmt: skip
+    whole = make_report(
+        differences=[make_difference("pupil/with", "pupil/without", "macro_f1", 0.02, 0.01)],
+        rows=[make_report_row("pupil", "with", {"macro_f1": make_interval(0.7)})],
+    )
     names = {each.get("id") for each in PageTree(render_report(whole)).all("h2")}
     assert "seeds" in names
     assert not names & {"systems", "differences"}

@@ -8,29 +8,36 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from torch import Tensor
+from torch.nn import functional
 from torchmetrics.functional.text.rouge import rouge_score
+from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging
 
 from miko_clf import manifest
 from miko_clf.data.post import RELATIONS, Intention, Post, Relation
 from miko_clf.distil.filters import find_faults
 from miko_clf.distil.kb.stats import DistinctCounter
 from miko_clf.distil.relations import strip_relation_stem
-from miko_clf.errors import DistilError
-from miko_clf.intervals import Interval
-from miko_clf.progress import show_bar
+from miko_clf.errors import DistilError, EncoderError
+from miko_clf.evaluate.formatting import convert_to_json
+from miko_clf.intervals import UNDEFINED, Interval, compute_percentile_interval
+from miko_clf.progress import show_progress
 
+logging.disable_progress_bar()
 _ALL_RELATIONS = "all"
 _MEAN_METRICS = ("bert_score", "rouge_l", "valid", "plausibility", "typicality")
 _GENERATOR_METRICS = ("bert_score", "rouge_l", "distinct_1", "distinct_2", *_MEAN_METRICS[2:])
 
 
 class TextSimilarity(Protocol):
-    """A measure of how alike texts are, such as `bert_score.BertScore`."""
+    """A measure of how alike texts are, such as `BertScore`."""
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Return one number for each pair of a written text and a reference."""
@@ -148,7 +155,7 @@ def _values(
     values = {name: np.full(shape, np.nan) for name in names}
     pairs: list[tuple[str, str]] = []
     places: list[tuple[int, int, int]] = []  # post, relation, which of its answers
-    for i, post_id in enumerate(show_bar(chosen, len(chosen), candidate.name)):
+    for i, post_id in enumerate(show_progress(chosen, candidate.name)):
         right = _by_relation(reference.posts[post_id])
         post = candidate.posts[post_id]
         said = _by_relation(post)
@@ -195,7 +202,7 @@ def _means(
         means = (weights @ filled) / (weights @ present)  # (1 + resample, relation)
     every = np.column_stack([means, _over_relations(means)])
     return {
-        name: _bound_mean(every[0, j], every[1:, j])
+        name: compute_percentile_interval(every[0, j], every[1:, j])
         for j, name in enumerate((*RELATIONS, _ALL_RELATIONS))
         if not np.isnan(every[0, j])
     }
@@ -209,14 +216,6 @@ def _over_relations(
         return np.full(len(means), np.nan)
     averaged: Float[np.ndarray, " draw"] = means[:, known].mean(1)
     return averaged
-
-
-def _bound_mean(value: float, resampled: Float[np.ndarray, " resample"]) -> Interval:
-    defined = resampled[~np.isnan(resampled)]
-    if not len(defined):
-        return Interval(float(value), np.nan, np.nan)
-    low, high = np.quantile(defined, [0.025, 0.975])
-    return Interval(float(value), float(low), float(high))
 
 
 def _distinct(candidate: IntentionWriter, chosen: Sequence[str]) -> dict[str, dict[str, Interval]]:
@@ -238,7 +237,7 @@ def _distinct(candidate: IntentionWriter, chosen: Sequence[str]) -> dict[str, di
 def _put(found: dict[str, dict[str, Interval]], name: str, counted: DistinctCounter) -> None:
     for metric, bits in (("distinct_1", counted.ones), ("distinct_2", counted.twos)):
         if bits.share is not None:
-            found[metric][name] = Interval(bits.share, np.nan, np.nan)
+            found[metric][name] = UNDEFINED._replace(value=bits.share)
 
 
 def _by_relation(post: Post) -> dict[Relation, list[Intention]]:
@@ -300,7 +299,7 @@ def _to_json(found: GeneratorBenchmark) -> dict[str, Any]:
         {
             "name": row.name,
             "figures": {
-                metric: {name: list(map(_finite, each)) for name, each in by.items()}
+                metric: {name: convert_to_json(list(figure)) for name, figure in by.items()}
                 for metric, by in row.figures.items()
             },
         }
@@ -381,5 +380,71 @@ def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
 
 
-def _finite(value: float) -> float | None:
-    return None if math.isnan(value) else value
+_TOGETHER = 1024  # pairs at a time
+_KEPT = 20_000  # texts whose vectors are kept for other pairs: the reference comes again and again
+_BATCH = 64
+_LONGEST = 128  # tokens
+
+
+class BertScore:
+    """F1 of greedily matched tokens of the last layer, without idf weights or rescaling.
+
+    The figures are those of torchmetrics for one pair. For several pairs of different lengths
+    torchmetrics 1.9 puts its sorted texts back in a wrong order, so the matching stands here.
+    Raises `EncoderError` where the folder or name holds no encoder.
+    """
+
+    def __init__(self, name: str | Path, device: str | None = None) -> None:
+        self.name = Path(name).name
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        try:
+            self.words = AutoTokenizer.from_pretrained(name)
+            model = AutoModel.from_pretrained(name, dtype=torch.float32)
+        except (OSError, ValueError) as error:
+            raise EncoderError(f"{name}: no encoder to compare texts with: {error}") from None
+        self.model = model.to(self.device).eval()
+        self._kept: dict[str, Tensor] = {}
+
+    def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Return F1 for each pair of a written text and a reference, 0 where one has no token."""
+        scores: list[float] = []
+        for start in range(0, len(pairs), _TOGETHER):
+            part = pairs[start : start + _TOGETHER]
+            if len(self._kept) > _KEPT:
+                self._kept.clear()
+            new = {text for pair in part for text in pair} - self._kept.keys()
+            self._kept.update(self._vectors(sorted(new, key=len)))
+            scores += [_f1(self._kept[one], self._kept[other]) for one, other in part]
+        return scores
+
+    @torch.inference_mode()
+    def _vectors(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Return (token, width) of unit length for each text, special tokens left out."""
+        found: dict[str, Tensor] = {}
+        for start in range(0, len(texts), _BATCH):
+            part = texts[start : start + _BATCH]
+            read = self.words(
+                part,
+                truncation=True,
+                max_length=_LONGEST,
+                padding=True,
+                return_tensors="pt",
+                return_special_tokens_mask=True,
+            ).to(self.device)
+            own = torch.eq(read.pop("special_tokens_mask"), 0)
+            hidden = self.model(
+                input_ids=read["input_ids"], attention_mask=read["attention_mask"]
+            ).last_hidden_state
+            hidden = functional.normalize(hidden, dim=-1).cpu()
+            found.update(
+                zip(part, (h[o] for h, o in zip(hidden, own.cpu(), strict=True)), strict=True)
+            )
+        return found
+
+
+def _f1(one: Tensor, other: Tensor) -> float:
+    if not len(one) or not len(other):
+        return 0.0
+    alike = (one @ other.T).clamp_min(0)  # padding, at 0, bounds every maximum of the original
+    precision, recall = float(alike.max(1).values.mean()), float(alike.max(0).values.mean())
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
