@@ -24,8 +24,8 @@ from sklearn.model_selection import GridSearchCV
 
 from miko_clf import manifest, metrics
 from miko_clf.data.post import RELATIONS
-from miko_clf.distil.kb import parse
 from miko_clf.distil.kb.import_miko import read_release
+from miko_clf.distil.relations import place_sentences
 from miko_clf.encode import build
 from miko_clf.encode.tower import TextTower
 from miko_clf.intervals import ResampleWeights, compute_percentile_interval, draw_resamples
@@ -96,7 +96,7 @@ def read_examples(path: Path) -> list[CriticExample]:
     """Return the judged intentions of a released file; a sentence that is missing has none."""
     examples = []
     for item in read_release(path):
-        sentences = parse.place_sentences(item.answers["intentions"])
+        sentences = place_sentences(item.answers["intentions"])
         examples += [
             CriticExample(
                 item.id, item.text, name, sentences.texts[name], float(item.marks[number - 1])

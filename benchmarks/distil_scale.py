@@ -23,12 +23,12 @@ from tests.support.llm_server import Server, serve_pretended_llm
 # The command line, and at its end how many commits were made.
 _COUNTED = """
 from miko_clf.cli import main
-from miko_clf.distil.writer import Writer
-close = Writer.close
+from miko_clf.distil.kb.store import CommitWriter
+close = CommitWriter.close
 def told(self):
     print("commits", self.num_commits)
     close(self)
-Writer.close = told
+CommitWriter.close = told
 main()
 """
 _WARM = 0.1  # of the posts, before memory is looked at

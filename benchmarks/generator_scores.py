@@ -26,7 +26,7 @@ from miko_clf.distil.filters import find_faults
 from miko_clf.distil.kb.stats import DistinctCounter
 from miko_clf.distil.relations import strip_relation_stem
 from miko_clf.errors import DistilError, EncoderError
-from miko_clf.evaluate.formatting import convert_to_json
+from miko_clf.evaluate.formatting import convert_to_json, format_markdown_table
 from miko_clf.intervals import UNDEFINED, Interval, compute_percentile_interval
 from miko_clf.progress import show_progress
 
@@ -322,10 +322,12 @@ def _write_page(found: GeneratorBenchmark) -> Iterator[str]:
     yield "# Generators of intentions\n"
     yield _counted(found) + "\n"
     titles = [_TITLES[name] for name in metrics]
-    yield from _markdown(titles, [_across(row, metrics) for row in found.rows])
+    across = [_across(row, metrics) for row in found.rows]
+    yield format_markdown_table(["writer", *titles], across, "---:")
     for metric in metrics:
         yield f"\n## {_TITLES[metric]} by relation\n"
-        yield from _markdown(RELATIONS, [_down(row, metric) for row in found.rows])
+        down = [_down(row, metric) for row in found.rows]
+        yield format_markdown_table(["writer", *RELATIONS], down, "---:")
 
 
 def _counted(found: GeneratorBenchmark) -> str:
@@ -371,13 +373,6 @@ def _build_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
     for row in rows:
         table.add_row(*map(escape, row))
     return table
-
-
-def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| writer | {' | '.join(columns)} |"
-    yield f"| --- |{' ---: |' * len(columns)}"
-    for row in rows:
-        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
 
 
 _TOGETHER = 1024  # pairs at a time

@@ -52,7 +52,8 @@ def diagnose_installation(cache: Path) -> list[Diagnosis]:
 def format_diagnoses(findings: list[Diagnosis]) -> str:
     """Return the findings as lines: state, what, detail, and below it how to mend it."""
     wide = max(len(finding.what) for finding in findings)
-    fold = TextWrapper(100, subsequent_indent=" " * (wide + 10), break_on_hyphens=False).wrap
+    screen = min(100, shutil.get_terminal_size().columns)
+    fold = TextWrapper(screen, subsequent_indent=" " * (wide + 10), break_on_hyphens=False).wrap
     lines = []
     for what, state, detail, mend in findings:
         lines += fold(f"{state:8}{what:{wide}}  {detail}")

@@ -2,7 +2,7 @@
 
 import logging
 from statistics import NormalDist
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -76,6 +76,6 @@ def compute_wilson_bounds(share: _Numbers, count: _Numbers) -> tuple[_Numbers, _
     centre = (share + NORMAL_QUANTILE**2 / (2 * count)) / shrunk
     spread = (share * (1 - share) / count + NORMAL_QUANTILE**2 / (4 * count**2)) ** 0.5
     half = NORMAL_QUANTILE * spread / shrunk
-    low = np.where(share <= 0, 0.0, np.clip(centre - half, 0, 1))
-    high = np.where(share >= 1, 1.0, np.clip(centre + half, 0, 1))
-    return low[()], high[()]
+    low: Any = np.where(share <= 0, 0.0, np.clip(centre - half, 0, 1))
+    high: Any = np.where(share >= 1, 1.0, np.clip(centre + half, 0, 1))
+    return low[()], high[()]  # a number where a number was given

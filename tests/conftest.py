@@ -8,9 +8,8 @@ from pathlib import Path
 import jaxtyping
 import pytest
 
-from miko_clf.data.dataset import open_folder
+import miko_clf
 from miko_clf.data.demo.world import write_world
-from miko_clf.export.onnx_export import export_bundle
 from miko_clf.recipe import schema as recipes
 from miko_clf.recipe.schema import Recipe
 from tests.support.repository import SHARED
@@ -54,10 +53,10 @@ def small() -> Recipe:
 def bundle(world: Path, small: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A system trained for moments on the small world, exported."""
     out = tmp_path_factory.mktemp("bundle") / "small"
-    fit(small, open_folder(world / "sarcasm"), out)
+    fit(small, world / "sarcasm", str(out))
     jaxtyping.config.update("jaxtyping_disable", True)  # shapes are symbols while exporting
     try:
-        export_bundle(out)
+        miko_clf.export(out)
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
     return out

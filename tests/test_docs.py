@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+import pydoc
 import re
 import runpy
 import shutil
@@ -10,7 +11,6 @@ import subprocess
 import sys
 import tomllib
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ import yaml
 import miko_clf
 from miko_clf.cli.main import COMMANDS
 from miko_clf.cli.parser import Parser
-from miko_clf.recipe.schema import Recipe, list_recipes
+from miko_clf.recipe.schema import list_recipes, load_recipe
 from tests.support.repository import ROOT
 
 DOCS = ROOT / "docs"
@@ -123,14 +123,9 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
 
 def test_the_reference_names_what_is_there() -> None:
     for name in re.findall(r"^::: ([\w.]+)", (DOCS / "reference.md").read_text(), flags=re.M):
-        module, parts = name, []
-        while not (ROOT / module.replace(".", "/")).with_suffix(".py").exists():
-            module, _, part = module.rpartition(".")
-            parts.insert(0, part)
-        found = import_module(module)
-        for part in parts:
-            found = getattr(found, part)
-        assert inspect.getdoc(found), name
+        assert inspect.getdoc(pydoc.locate(name)), name
+    for name in set(miko_clf.__all__) - {"__version__"}:
+        assert f"::: miko_clf.{name}\n" in (DOCS / "reference.md").read_text(), name
 
 
 @_of_pages
@@ -166,11 +161,40 @@ def test_readme_is_a_door() -> None:
 
 
 def test_the_example_of_readme_runs(
-    world: Path, small: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Training and export, minutes of it, are only called as they can be; the rest is done."""
     code = re.search(r"```python\n(.*?)```", README, flags=re.S)
     assert code
     assert code[0] in (DOCS / "quickstart.md").read_text(encoding="utf-8")
+    shutil.copytree(world, tmp_path / "runs" / "world")
+    for name in re.findall(r"runs/world/images/[\w.]+", code[1]):
+        shutil.copy(next(world.glob("images/*.png")), tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    train = inspect.signature(miko_clf.fit)
+    write = inspect.signature(miko_clf.export)
+
+    def fit(*args: object, **options: object) -> Path:
+        given = train.bind(*args, **options).arguments
+        assert load_recipe(given["recipe"]).name == "tiny"
+        assert Path(given["data"]).is_dir()
+        return shutil.copytree(bundle, given["out"])
+
+    monkeypatch.setattr(miko_clf, "fit", fit)
+    monkeypatch.setattr(miko_clf, "export", lambda *args: write.bind(*args))
+    exec(code[1], {})
+    scores = (tmp_path / "runs" / "scores.jsonl").read_text().splitlines()
+    assert len(scores) == len((world / "sarcasm" / "test.jsonl").read_text().splitlines())
+
+
+@_of_pages
+def test_calls_in_the_text_fit_what_is_called(page: Path) -> None:
+    for call in re.findall(r"`(miko_clf\.\w+\([^`]+\))`", page.read_text(encoding="utf-8")):
+        node = ast.parse(call, mode="eval").body
+        assert isinstance(node, ast.Call)
+        assert isinstance(node.func, ast.Attribute)
+        options = {one.arg: None for one in node.keywords if one.arg}
+        inspect.signature(getattr(miko_clf, node.func.attr)).bind(*node.args, **options)
 
 
 def test_every_recipe_has_its_row_and_every_row_its_recipe() -> None:

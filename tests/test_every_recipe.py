@@ -154,8 +154,8 @@ def _parity(recipe: Recipe, folder: Path) -> float:
     part = build_graphs(model, preparation, QUESTIONS, [bare])[0]
     jaxtyping.config.update("jaxtyping_disable", True)  # shapes are symbols while exporting
     try:
-        onnx_export.write_graph(part, draw_example_batch(model, preparation, 3, 5, random), preparation,
-                      folder / "model.onnx")  # fmt: skip
+        example = draw_example_batch(model, preparation, 3, 5, random)
+        onnx_export.write_graph(part, example, preparation, folder / "model.onnx")
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
     graphs = GraphSessions(folder, [part])

@@ -1,12 +1,15 @@
 """Metrics are those of scikit-learn, undefined where they must be, alike on many resamples."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
+from torchmetrics.functional import classification as oracle
 
 from miko_clf import intervals, metrics
 from tests.support.predictions import draw_probabilities
@@ -142,6 +145,61 @@ def rows(num_labels: int, num_rows: int, tied: bool, seed: int) -> tuple[np.ndar
     return probabilities, random.integers(0, num_labels, num_rows)
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.integers(2, 4), st.integers(12, 60), st.booleans(), st.integers(0, 10**6))
+def test_every_metric_of_one_label_is_that_of_torchmetrics(
+    num_labels: int, num_rows: int, tied: bool, seed: int
+) -> None:
+    probabilities, truth = rows(num_labels, num_rows, tied, seed)
+    truth[:num_labels] = np.arange(num_labels)
+    positive = 1 if num_labels == 2 else None
+    stated, true = torch.from_numpy(probabilities), torch.from_numpy(truth)
+    decided = torch.from_numpy(metrics.decide_labels(probabilities, positive=positive))
+    told = {
+        "accuracy": oracle.multiclass_accuracy(decided, true, num_labels, average="micro"),
+        "macro_f1": oracle.multiclass_f1_score(decided, true, num_labels, average="macro"),
+        "auroc": oracle.multiclass_auroc(stated, true, num_labels),
+        "average_precision": oracle.multiclass_average_precision(stated, true, num_labels),
+        "ece": oracle.multiclass_calibration_error(stated, true, num_labels, n_bins=15),
+    }
+    if positive is not None:
+        told["positive_f1"] = oracle.binary_f1_score(decided, true)
+        told["auroc"] = oracle.binary_auroc(stated[:, 1], true)
+        told["average_precision"] = oracle.binary_average_precision(stated[:, 1], true)
+    found = metrics.measure_classification(probabilities, truth, positive=positive)
+    assert set(found) == set(told) == set(metrics.list_metrics(positive))
+    assert found == pytest.approx({name: float(value) for name, value in told.items()}, abs=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(2, 4), st.integers(12, 60), st.booleans(), st.integers(0, 10**6))
+def test_every_metric_of_many_labels_is_that_of_torchmetrics(
+    num_labels: int, num_rows: int, tied: bool, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    probabilities = np.round(random.random((num_rows, num_labels)), 1 if tied else 9)
+    truth = random.integers(0, 2, (num_rows, num_labels))
+    truth[:2] = [[0], [1]]
+    stated, true = torch.from_numpy(probabilities), torch.from_numpy(truth)
+    decided = torch.from_numpy((probabilities >= 0.5).astype(np.int64))
+    columns = [(stated[:, label].contiguous(), true[:, label]) for label in range(num_labels)]
+
+    def mean(score: Any, pairs: Any, **settings: Any) -> float:
+        return float(torch.stack([score(*pair, **settings) for pair in pairs]).double().mean())
+
+    told = {
+        "subset_accuracy": oracle.multilabel_exact_match(decided, true, num_labels),
+        "macro_f1": mean(oracle.binary_f1_score, zip(decided.T, true.T, strict=True)),
+        "micro_f1": oracle.binary_f1_score(decided.ravel(), true.ravel()),
+        "auroc": mean(oracle.binary_auroc, columns),
+        "average_precision": mean(oracle.binary_average_precision, columns),
+        "ece": mean(oracle.binary_calibration_error, columns, n_bins=15),
+    }
+    found = metrics.measure_multilabel(probabilities, truth)
+    assert tuple(found) == tuple(told) == metrics.LABEL_METRIC_NAMES
+    assert found == pytest.approx({name: float(value) for name, value in told.items()}, abs=1e-6)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(2, 4), st.integers(2, 60), st.booleans(), st.integers(0, 10**6))
 def test_each_resample_has_the_metrics_of_its_rows_repeated(
@@ -193,3 +251,17 @@ def test_a_row_is_ranked_among_those_of_its_stratum() -> None:
         wins += (yes[:, None] > no).sum() + (yes[:, None] == no).sum() / 2
         pairs += len(yes) * len(no)
     assert found == pytest.approx(wins / pairs)
+
+
+def test_resamples_of_many_labels_have_the_metrics_of_their_rows_repeated() -> None:
+    random = np.random.default_rng(0)
+    probabilities = np.round(random.random((25, 3)), 1)
+    truth = (random.random((25, 3)) < 0.2).astype(int)
+    weights = intervals.draw_resamples(25, 40, 0)
+    found = metrics.measure_label_resamples(probabilities, truth, weights, thresholds=(0.3, 0.5, 1))
+    for row, values in zip(weights, found, strict=True):
+        held = np.repeat(np.arange(25), row)
+        expected = metrics.measure_multilabel(
+            probabilities[held], truth[held], thresholds=(0.3, 0.5, 1)
+        )
+        np.testing.assert_allclose(values, list(expected.values()), atol=1e-9)

@@ -17,15 +17,16 @@ from miko_clf.cli.parser import (
     UsageError,
     add_cache_options,
     add_data_options,
+    add_json_option,
     add_resamples_option,
     add_training_options,
     choose_cache,
     open_data,
     parse_label_map,
+    print_json,
     require_options,
     write_skipped_posts,
 )
-from miko_clf.cli.tables import add_json_option, make_table, print_json, print_table
 
 SWEEP_METRICS = ("macro_f1", "auroc", "accuracy", "average_precision", "loss")
 # options of `evaluate` for bundles, which a comparison of recipes has no use for or has settled
@@ -262,6 +263,8 @@ def _run_cross(args: Namespace, line: str) -> None:
 
 
 def _print_matrix(matrix: Any) -> None:
+    from miko_clf.tables import make_table, print_table
+
     sets = {cell.test: f"{cell.test}\n{cell.posts:,} posts" for cell in matrix.cells}
     systems = dict.fromkeys(cell.train for cell in matrix.cells)
     rows = [
@@ -331,10 +334,10 @@ def _run_sweep(args: Namespace, line: str) -> None:
     shares = measure_importances(plan, trials)
     manifest.write_json(plan.out / "importance.json", shares)
     if args.json:
-        best = {"recipe": str(plan.out / "best.yaml"), "bundle": str(plan.out / "best")}
-        best |= {"trial": plan.find_best(trials).number}
+        best: Any = plan.find_best(trials)
         rows = [asdict(trial) for trial in trials]
-        print_json({"metric": plan.metric, "trials": rows, "importance": shares, "best": best})
+        facts = {"metric": plan.metric, "trials": rows, "importance": shares, "best": best.number}
+        print_json(facts)
     else:
         _print_trials(plan, trials, shares)
         _print_best(plan, trials, args.data)
@@ -342,6 +345,8 @@ def _run_sweep(args: Namespace, line: str) -> None:
 
 
 def _print_trials(plan: Any, trials: Sequence[Any], shares: Mapping[str, float]) -> None:
+    from miko_clf.tables import make_table, print_table
+
     keys = [key_range.key for key_range in plan.ranges]
     done = [trial for trial in trials if trial.value is not None]
     rows = [
@@ -387,7 +392,7 @@ def _print_best(plan: Any, trials: Sequence[Any], data: Path) -> None:
     print(f"next:   miko-clf evaluate {bundle} --data {where} --split test")
 
 
-COMPARE_COMMANDS: Mapping[str, Command] = {
+COMPARE_COMMANDS: dict[str, Command] = {
     "sweep": Command(
         "RECIPE --data D --out DIR --range KEY=... [--range KEY=... ...] [options]",
         "tiny --data posts --out runs/sweep --range fusion.layers=1..4 --trials 20",

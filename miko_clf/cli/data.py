@@ -12,8 +12,7 @@ from typing import Any
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
-from miko_clf.cli.parser import Command, Parser, parse_label_map
-from miko_clf.cli.tables import add_json_option, print_json
+from miko_clf.cli.parser import Command, Parser, add_json_option, parse_label_map, print_json
 
 
 def _add_world_options(parser: Parser) -> None:
@@ -177,7 +176,7 @@ def _run_audit(args: Namespace, line: str) -> None:
     sys.exit(bool(audit.leaks))
 
 
-DATA_COMMANDS: Mapping[str, Command] = {
+DATA_COMMANDS: dict[str, Command] = {
     "world": Command("OUT [--seed N] [--posts N]", "runs/world", _add_world_options, _run_world),
     "data": Command(
         "[DATA] [--task NAME] [--json]", "../data/harm-c", _add_data_options, _run_data

@@ -1,7 +1,6 @@
 """The commands that ask LLMs what posts intend: their options and what they call."""
 
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -174,30 +173,24 @@ def read_plan(args: Namespace, task: Any, model: str, *, is_near: bool, **more: 
 
 def resolve_model(args: Namespace) -> tuple[bool, str]:
     """Return whether the server is on this network, and the name of the model."""
-    from miko_clf.distil.local_model import read_intention_lm
+    from miko_clf.distil import find_model, is_local
     from miko_clf.distil.request import is_private_server
 
-    local = (args.server or "").startswith("local:")
+    local = is_local(args.server or "")
     missing = [name for name in ("server", "model") if args[name] is None]
     if missing and not (local and missing == ["model"]):
         names = ", ".join(f"--{name}" for name in missing)
         raise UsageError(f"the following arguments are required: {names}")
-    if local:
-        return True, read_intention_lm(Path(args.server.removeprefix("local:"))).model
-    return is_private_server(args.server), args.model
+    return is_private_server(args.server), find_model(args.server, args.model)
 
 
 def open_client(args: Namespace) -> Any:
     """Return whatever answers calls: a server, or an intention LM in a folder."""
-    from miko_clf.distil.client import TeacherClient
+    from miko_clf.distil import open_sender
 
-    if args.server.startswith("local:"):
-        from miko_clf.distil.local_model import LocalModel
-
-        return LocalModel(Path(args.server.removeprefix("local:")))
-    return TeacherClient(
+    return open_sender(
         args.server,
-        ceiling=args.in_flight,
+        in_flight=args.in_flight,
         per_minute=args.rpm,
         deadline=args.deadline,
         patience=args.patience,
@@ -303,7 +296,7 @@ def _read_training_posts(path: Path) -> Any:
     return (known.filled() for known in iterate_knowledge(open_for_reading(path)))
 
 
-DISTIL_COMMANDS: Mapping[str, Command] = {
+DISTIL_COMMANDS: dict[str, Command] = {
     "distil": Command(
         "POSTS --server URL --model NAME --kb FILE.sqlite [--task T] [options]",
         "posts.jsonl --server http://127.0.0.1:8000/v1 --model qwen3-vl --kb kb.sqlite",

@@ -1,7 +1,6 @@
 """The commands on a knowledge base: their options and what they call."""
 
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,13 @@ from miko_clf.cli.distil import (
     read_run_terms,
     resolve_model,
 )
-from miko_clf.cli.parser import Command, Parser, write_skipped_posts
-from miko_clf.cli.tables import add_json_option, make_table, print_json, print_table
+from miko_clf.cli.parser import (
+    Command,
+    Parser,
+    add_json_option,
+    print_json,
+    write_skipped_posts,
+)
 from miko_clf.errors import MikoError
 
 
@@ -38,6 +42,7 @@ def _run_stats(args: Namespace, line: str) -> None:
     """
     from miko_clf.distil.kb.stats import compute_knowledge_stats, make_stats_tables
     from miko_clf.distil.kb.store import open_for_reading
+    from miko_clf.tables import print_table
 
     stats = compute_knowledge_stats(open_for_reading(args.kb))
     if args.json:
@@ -55,7 +60,7 @@ def _add_show_options(parser: Parser) -> None:
 
 def _run_show(args: Namespace, line: str) -> None:
     """Show all that is known of one post."""
-    from miko_clf.distil.kb.show import show_known_post
+    from miko_clf.distil.kb.query import show_known_post
     from miko_clf.distil.kb.store import open_for_reading
 
     print(show_known_post(open_for_reading(args.kb), args.id, raw=args.raw))
@@ -174,6 +179,7 @@ def _run_agreement(args: Namespace, line: str) -> None:
     """
     from miko_clf.distil.agreement import measure_agreements
     from miko_clf.distil.kb.store import open_for_reading
+    from miko_clf.tables import make_table, print_table
 
     matches = measure_agreements(open_for_reading(args.kb))
     if args.json:
@@ -304,9 +310,10 @@ def _run_leak(args: Namespace, line: str) -> None:
     """
     from miko_clf.data.audit.label_leakage import check_input_leakage
     from miko_clf.distil.run import open_post_stream
+    from miko_clf.tables import make_table, print_table
 
     splits = tuple(args.split) or (("train",) if args.posts.is_dir() else ())
-    posts = [post for _, post in open_post_stream(args.posts, splits).found]
+    posts = [post for _, post in open_post_stream(args.posts, splits).posts]
     leaks = check_input_leakage(posts, ("description", "intention", "rationale"), allow=True)
     if not leaks:
         raise MikoError(
@@ -322,10 +329,10 @@ def _run_leak(args: Namespace, line: str) -> None:
          f"{leak.post_f1:.3f}", f"{leak.explicit:.1%} of {leak.rows:,}")
         for leak in leaks
     ]  # fmt: skip
-    print_table(make_table("macro-F1 of the label, read off a text", columns, rows))
+    print_table(make_table("macro-F1 of the label, read off a text", columns, rows, (0, 1)))
 
 
-KB_COMMANDS: Mapping[str, Command] = {
+KB_COMMANDS: dict[str, Command] = {
     "kb stats": Command("KB [--json]", "kb.sqlite", _add_stats_options, _run_stats, "distil"),
     "kb show": Command("KB ID [--raw]", "kb.sqlite a1", _add_show_options, _run_show, "distil"),
     "kb export": Command(

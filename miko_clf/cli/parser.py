@@ -1,5 +1,6 @@
-"""The parser of every command, how one is described, and the options that several share."""
+"""The parser of every command, how one is described, and what several commands share."""
 
+import json
 import os
 import sys
 from argparse import RawDescriptionHelpFormatter
@@ -144,3 +145,17 @@ def write_skipped_posts(report: Any, path: Path) -> None:
     if report is not None and len(report):
         report.write(path)
         print(f"{len(report)} bad posts were passed over, see {path}", file=sys.stderr)
+
+
+def add_json_option(parser: Parser) -> None:
+    say = "print one JSON document, of the same figures, and nothing else on stdout"
+    parser.add_argument("--json", action="store_true", help=say)
+
+
+def print_json(value: Any) -> None:
+    """Print plain values, and pydantic models among them."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_dump_model))
+
+
+def _dump_model(value: Any) -> Any:
+    return value.model_dump(mode="json")

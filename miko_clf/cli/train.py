@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 from argparse import SUPPRESS
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -17,14 +17,15 @@ from miko_clf.cli.parser import (
     Parser,
     UsageError,
     add_data_options,
+    add_json_option,
     add_training_options,
     choose_cache,
     find_cache_folder,
     open_data,
+    print_json,
     require_options,
     write_skipped_posts,
 )
-from miko_clf.cli.tables import add_json_option, print_json
 from miko_clf.errors import MikoError
 
 _TRACKERS = (
@@ -362,7 +363,7 @@ def _run_doctor(args: Namespace, line: str) -> None:
     sys.exit(any(finding.state == "broken" for finding in findings))
 
 
-TRAIN_COMMANDS: Mapping[str, Command] = {
+TRAIN_COMMANDS: dict[str, Command] = {
     "recipes": Command("[NAME] [--json]", "tiny", _add_recipes_options, _run_recipes),
     "fit": Command(
         "RECIPE --data D --out BUNDLE [options] [--recipe.KEY VALUE ...]",

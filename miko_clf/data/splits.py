@@ -201,6 +201,15 @@ def _measure_cost(
     )
 
 
+def group_rows(keys: Sequence[Hashable]) -> list[list[int]]:
+    """Return the rows of each key that several share; None is no key."""
+    rows: dict[Hashable, list[int]] = defaultdict(list)
+    for row, key in enumerate(keys):
+        if key is not None:
+            rows[key].append(row)
+    return [group for group in rows.values() if len(group) > 1]
+
+
 class DisjointSets:
     """Things in groups; a union of two things unites their groups (Tarjan, 1975).
 

@@ -1,5 +1,6 @@
 """How far raters agree, people or judges: Krippendorff's alpha, raw, and Gwet's AC1."""
 
+import itertools
 import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
@@ -10,20 +11,11 @@ from numpy.typing import ArrayLike
 
 from miko_clf.data.post import Record
 from miko_clf.errors import DistilError
-
-
-def name_second_opinion(judge: str) -> str:
-    """Return the name under which a judge's second opinion is kept."""
-    return f"again:{judge}"
-
-
-def measure_agreements(db: sqlite3.Connection) -> "list[JudgeMatch]":
-    """Return how far judges agree with themselves and with people."""
-    return [*measure_self_agreement(db), *measure_human_agreement(db)]
-
+from miko_clf.intervals import Interval, compute_percentile_interval
 
 _Level = Literal["nominal", "ordinal", "interval", "ratio"]
-_Interval = tuple[float, float]
+_Figure = Callable[[np.ndarray], float | None]
+_STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)  # typicality as it is asked for, 1 to 5, as scores
 
 
 class Agreement(Record):
@@ -40,9 +32,26 @@ class Agreement(Record):
     alpha: float | None
     raw: float
     ac1: float
-    alpha_interval: _Interval | None = None
-    raw_interval: _Interval | None = None
-    ac1_interval: _Interval | None = None
+    alpha_interval: Interval | None = None
+    raw_interval: Interval | None = None
+    ac1_interval: Interval | None = None
+
+
+class JudgeMatch(NamedTuple):
+    """Two judges of the same intentions. `typicality` is None where they do not share any, or one
+    of them does not keep to the five steps."""
+
+    one: str
+    other: str
+    plausibility: Agreement
+    typicality: Agreement | None
+
+    def line(self) -> str:
+        """Return both agreements in one line."""
+        parts = [f"{self.one} and {self.other}: plausibility {_describe(self.plausibility)}"]
+        if self.typicality:
+            parts.append(f"typicality {_describe(self.typicality)}")
+        return "; ".join(parts)
 
 
 def measure_agreement(
@@ -59,32 +68,28 @@ def measure_agreement(
     intervals are percentiles over that many resamplings of the units. Raises `DistilError`
     where no unit has two ratings, or a rating is none of `values`.
     """
-    table = _check_table(ratings)
+    table = np.asarray(ratings, dtype=float)
+    if table.ndim != 2:
+        raise DistilError(f"ratings have the shape {table.shape}; they must be (rater, unit)")
     chosen = np.unique(table[~np.isnan(table)])
     known = np.array(sorted(values)) if values is not None else chosen
     if strange := sorted(set(chosen) - set(known)):
         raise DistilError(f"ratings hold {strange}; allowed are {known.tolist()}")
-    pairs = (~np.isnan(table)).sum(axis=0) >= 2
-    if not pairs.any():
+    paired = (~np.isnan(table)).sum(axis=0) >= 2
+    if not paired.any():
         raise DistilError("agreement needs a unit that two raters rated; none was given")
-    figures: dict[str, Callable[[np.ndarray], float | None]] = {
-        "alpha": lambda some: compute_alpha(some, level),
+    figures: dict[str, _Figure] = {
+        "alpha": lambda units: compute_alpha(units, level),
         "raw": compute_raw_agreement,
-        "ac1": lambda some: compute_ac1(some, known),
+        "ac1": lambda units: compute_ac1(units, known),
     }
-    found: dict[str, object] = {name: figure(table) for name, figure in figures.items()}
+    fields: dict[str, object] = {name: figure(table) for name, figure in figures.items()}
     if draws:
-        found |= {
-            f"{name}_interval": _draw_interval(figure, table, draws, seed)
-            for name, figure in figures.items()
-        }
+        for name, figure in figures.items():
+            fields[f"{name}_interval"] = _draw_interval(figure, table[:, paired], draws, seed)
+    num_ratings = int((~np.isnan(table)).sum())
     return Agreement.model_validate(
-        {
-            "raters": len(table),
-            "units": int(pairs.sum()),
-            "ratings": int((~np.isnan(table)).sum()),
-            **found,
-        }
+        {"raters": len(table), "units": int(paired.sum()), "ratings": num_ratings, **fields}
     )
 
 
@@ -111,17 +116,10 @@ def compute_ac1(ratings: np.ndarray, values: Sequence[float] | np.ndarray) -> fl
     agreed = _compute_agreed(counts)
     if len(counts) < 2:
         return 1.0
-    each = counts.sum(axis=0)
-    share = (counts[:, each > 0] / each[each > 0]).mean(axis=1)
+    rated = counts.sum(axis=0)
+    share = (counts[:, rated > 0] / rated[rated > 0]).mean(axis=1)
     chance = float((share * (1 - share)).sum()) / (len(counts) - 1)
     return round((agreed - chance) / (1 - chance), 4)
-
-
-def _check_table(ratings: ArrayLike) -> np.ndarray:
-    table = np.asarray(ratings, dtype=float)
-    if table.ndim != 2:
-        raise DistilError(f"ratings have the shape {table.shape}; they must be (rater, unit)")
-    return table
 
 
 def _count_values(ratings: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -130,46 +128,40 @@ def _count_values(ratings: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _compute_agreed(counts: np.ndarray) -> float:
-    each = counts.sum(axis=0)
-    counts, each = counts[:, each >= 2], each[each >= 2]
-    return float(((counts * (counts - 1)).sum(axis=0) / (each * (each - 1))).mean())
+    counts = counts[:, counts.sum(axis=0) >= 2]
+    rated = counts.sum(axis=0)
+    return float(((counts * (counts - 1)).sum(axis=0) / (rated * (rated - 1))).mean())
 
 
-def _draw_interval(
-    figure: Callable[[np.ndarray], float | None], table: np.ndarray, draws: int, seed: int
-) -> _Interval | None:
+def _draw_interval(figure: _Figure, table: np.ndarray, draws: int, seed: int) -> Interval | None:
     """Return the middle 95 % of a figure over units drawn with replacement."""
-    random = np.random.default_rng(seed)
-    rated = table[:, (~np.isnan(table)).sum(axis=0) >= 2]
-    drawn = (
-        figure(rated[:, random.integers(rated.shape[1], size=rated.shape[1])]) for _ in range(draws)
-    )
-    found = [value for value in drawn if value is not None]
-    if not found:
-        return None
-    low, high = np.percentile(found, (2.5, 97.5))
-    return round(float(low), 4), round(float(high), 4)
+    random, num_units = np.random.default_rng(seed), table.shape[1]
+    resamples = (table[:, random.integers(num_units, size=num_units)] for _ in range(draws))
+    sample = np.array([figure(units) for units in resamples], dtype=float)  # None becomes NaN
+    value = figure(table)
+    return None if value is None else compute_percentile_interval(value, sample)
 
 
-# Typicality as it is asked for, 1 to 5, on the scale of a score.
-_STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)
+def name_second_opinion(judge: str) -> str:
+    """Return the name under which a judge's second opinion is kept."""
+    return f"again:{judge}"
 
 
-class JudgeMatch(NamedTuple):
-    """Two judges of the same intentions. `typicality` is None where they do not share any, or one
-    of them does not keep to the five steps."""
+def measure_agreements(db: sqlite3.Connection) -> list[JudgeMatch]:
+    """Return how far judges agree with themselves and with people."""
+    return [*measure_self_agreement(db), *measure_human_agreement(db)]
 
-    one: str
-    other: str
-    plausibility: Agreement
-    typicality: Agreement | None
 
-    def line(self) -> str:
-        """Return both agreements in one line."""
-        parts = [f"{self.one} and {self.other}: plausibility {_describe(self.plausibility)}"]
-        if self.typicality:
-            parts.append(f"typicality {_describe(self.typicality)}")
-        return "; ".join(parts)
+def measure_self_agreement(db: sqlite3.Connection) -> list[JudgeMatch]:
+    """Return how far each judge that was asked twice agrees with itself."""
+    judges = _list_judges(db, "llm:")
+    return _match_pairs(db, [(judge, name_second_opinion(judge)) for judge in judges])
+
+
+def measure_human_agreement(db: sqlite3.Connection) -> list[JudgeMatch]:
+    """Return how far each judge agrees with each person, or crowd, where both judged."""
+    judges = _list_judges(db, "llm:") + _list_judges(db, "critic:")
+    return _match_pairs(db, list(itertools.product(judges, _list_judges(db, "human:"))))
 
 
 def match_judges(db: sqlite3.Connection, one: str, other: str) -> JudgeMatch | None:
@@ -186,28 +178,14 @@ def match_judges(db: sqlite3.Connection, one: str, other: str) -> JudgeMatch | N
     ).fetchall()
     if not rows:
         return None
-    plausible = measure_agreement(
-        [[row[0] for row in rows], [row[1] for row in rows]], values=(0, 1)
-    )
-    typical = [(a, b) for _, _, a, b in rows if a in _STEPS and b in _STEPS]
-    if not typical:
-        return JudgeMatch(one, other, plausible, None)
-    ordered = measure_agreement(list(zip(*typical, strict=True)), values=_STEPS, level="ordinal")
-    return JudgeMatch(one, other, plausible, ordered)
-
-
-def measure_self_agreement(db: sqlite3.Connection) -> list[JudgeMatch]:
-    """Return how far each judge that was asked twice agrees with itself."""
-    return _match_pairs(
-        db, [(judge, name_second_opinion(judge)) for judge in _list_judges(db, "llm:")]
-    )
-
-
-def measure_human_agreement(db: sqlite3.Connection) -> list[JudgeMatch]:
-    """Return how far each judge agrees with each person, or crowd, where both judged."""
-    judges = _list_judges(db, "llm:") + _list_judges(db, "critic:")
-    people = _list_judges(db, "human:")
-    return _match_pairs(db, [(one, other) for one in judges for other in people])
+    pairs = list(zip(*((a, b) for a, b, _, _ in rows), strict=True))
+    plausibility = measure_agreement(pairs, values=(0, 1))
+    steps = [(a, b) for _, _, a, b in rows if a in _STEPS and b in _STEPS]
+    if not steps:
+        return JudgeMatch(one, other, plausibility, None)
+    pairs = list(zip(*steps, strict=True))
+    typicality = measure_agreement(pairs, values=_STEPS, level="ordinal")
+    return JudgeMatch(one, other, plausibility, typicality)
 
 
 def warn_of_own_work(db: sqlite3.Connection, model: str) -> str:
@@ -226,8 +204,8 @@ def warn_of_own_work(db: sqlite3.Connection, model: str) -> str:
 
 
 def _match_pairs(db: sqlite3.Connection, pairs: list[tuple[str, str]]) -> list[JudgeMatch]:
-    found = (match_judges(db, one, other) for one, other in pairs)
-    return [each for each in found if each is not None]
+    matches = (match_judges(db, one, other) for one, other in pairs)
+    return [match for match in matches if match is not None]
 
 
 def _list_judges(db: sqlite3.Connection, kind: str) -> list[str]:
@@ -235,6 +213,7 @@ def _list_judges(db: sqlite3.Connection, kind: str) -> list[str]:
     return [name for (name,) in rows if name.startswith(kind)]
 
 
-def _describe(found: Agreement) -> str:
-    alpha = "undefined" if found.alpha is None else f"{found.alpha:.3f}"
-    return f"raw {found.raw:.3f}, alpha {alpha}, AC1 {found.ac1:.3f} (n={found.units:,})"
+def _describe(agreement: Agreement) -> str:
+    alpha = "undefined" if agreement.alpha is None else f"{agreement.alpha:.3f}"
+    figures = f"raw {agreement.raw:.3f}, alpha {alpha}, AC1 {agreement.ac1:.3f}"
+    return f"{figures} (n={agreement.units:,})"

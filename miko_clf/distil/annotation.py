@@ -30,6 +30,28 @@ from miko_clf.errors import DistilError
 _SCALE = 5
 _NO_IMAGE = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
 _NOTHING = "(no further intention: leave it unrated)"
+_CHUNK = 512  # posts whose scores are committed at a time
+_READERS = {
+    "plausible": lambda value: {"yes": True, "no": False}[value["choices"][0]],
+    "typicality": lambda value: value["rating"],
+}
+_INTERFACE = """<View>
+  <Image name="image" value="$image"/>
+  <Text name="text" value="$text"/>
+{questions}
+</View>
+"""
+_QUESTIONS = """  <View style="border-top: 1px solid; padding-top: 1em">
+    <Header value="$heading_{place}" size="5"/>
+    <Text name="intention_{place}" value="$intention_{place}"/>
+    <Header value="Could this be so for this post?" size="6"/>
+    <Choices name="plausible_{place}" toName="intention_{place}" choice="single" showInLine="true">
+      <Choice value="yes"/>
+      <Choice value="no"/>
+    </Choices>
+    <Header value="How typical is it of people who post this? 1 hardly, {scale} very" size="6"/>
+    <Rating name="typicality_{place}" toName="intention_{place}" maxRating="{scale}"/>
+  </View>"""
 
 
 class AnnotatorAnswer(Record):
@@ -46,6 +68,16 @@ class AnnotatorAnswer(Record):
     typicality: int | None = Field(default=None, ge=1, le=_SCALE)
 
 
+class JudgedPost(NamedTuple):
+    """One post of a knowledge base with its intentions, the sample they are of, and how far
+    people called each of them valid (None where nobody was asked)."""
+
+    post: Post
+    sample: int
+    intentions: tuple[Intention, ...]
+    valid: tuple[float | None, ...]
+
+
 def make_annotations(
     posts: Iterable[Post], image_root: Path, *, prefill: bool = False
 ) -> list[dict[str, Any]]:
@@ -57,9 +89,9 @@ def make_annotations(
     as a prediction; raters who see it lean to it, so agreement is measured without. Raises
     `DistilError` for an image outside `image_root`.
     """
-    kept = [post for post in posts if post.intentions]
-    places = max((len(post.intentions) for post in kept), default=0)
-    return [_make_annotation(post, places, image_root, prefill) for post in kept]
+    posts = [post for post in posts if post.intentions]
+    places = max((len(post.intentions) for post in posts), default=0)
+    return [_make_annotation(post, places, image_root, prefill) for post in posts]
 
 
 def make_labelling_config(places: int) -> str:
@@ -78,13 +110,13 @@ def write_annotations(
 
     Raises `DistilError` where no post has an intention.
     """
-    made = make_annotations(posts, image_root, prefill=prefill)
-    if not made:
+    tasks = make_annotations(posts, image_root, prefill=prefill)
+    if not tasks:
         raise DistilError(f"{path}: no post has an intention, so there is nothing to annotate")
-    places = sum(key.startswith("intention_") for key in made[0]["data"])
-    manifest.write_json(path, made)
+    places = sum(key.startswith("intention_") for key in tasks[0]["data"])
+    manifest.write_json(path, tasks)
     manifest.write_text(path.with_suffix(".xml"), make_labelling_config(places))
-    return len(made)
+    return len(tasks)
 
 
 def read_annotations(path: Path) -> list[AnnotatorAnswer]:
@@ -123,24 +155,20 @@ def tabulate_ratings(answers: Sequence[AnnotatorAnswer], question: str) -> np.nd
 
 
 def _make_annotation(post: Post, places: int, image_root: Path, prefill: bool) -> dict[str, Any]:
-    data: dict[str, Any] = {
-        "post": post.id,
-        "text": post.text or "",
-        "image": _locate_image(post, image_root),
-    }
+    image = _locate_image(post, image_root)
+    data: dict[str, Any] = {"post": post.id, "text": post.text or "", "image": image}
+    results: list[dict[str, Any]] = []
     for place in range(places):
-        one = post.intentions[place] if place < len(post.intentions) else None
-        data[f"intention_{place}"] = one.text if one else _NOTHING
-        data[f"relation_{place}"] = one.relation if one else ""
-        # A heading shows one field or fixed words, never both.
-        data[f"heading_{place}"] = (
-            f"{one.relation}: {RELATION_MEANINGS[one.relation]}" if one else ""
-        )
-    results = [
-        result
-        for place, one in enumerate(post.intentions)
-        for result in _make_prediction(place, one)
-    ]
+        text, relation, heading = _NOTHING, "", ""
+        if place < len(post.intentions):
+            intention = post.intentions[place]
+            text, relation = intention.text, intention.relation
+            # A heading shows one field or fixed words, never both.
+            heading = f"{relation}: {RELATION_MEANINGS[intention.relation]}"
+            results += _make_prediction(place, intention)
+        data[f"intention_{place}"] = text
+        data[f"relation_{place}"] = relation
+        data[f"heading_{place}"] = heading
     predictions = [{"model_version": "judge", "result": results}] if prefill and results else []
     return {"data": data, "predictions": predictions}
 
@@ -165,14 +193,14 @@ def _locate_image(post: Post, root: Path) -> str:
 
 def _make_prediction(place: int, intention: Intention) -> list[dict[str, Any]]:
     """Return a judge's figures, 0 to 1, as answers to the two questions."""
-    found: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     if intention.plausibility is not None:
         choice = "yes" if intention.plausibility >= 0.5 else "no"
-        found.append(_make_result("plausible", "choices", place, [choice]))
+        results.append(_make_result("plausible", "choices", place, [choice]))
     if intention.typicality is not None:
         stars = 1 + round(intention.typicality * (_SCALE - 1))
-        found.append(_make_result("typicality", "rating", place, stars))
-    return found
+        results.append(_make_result("typicality", "rating", place, stars))
+    return results
 
 
 def _make_result(question: str, kind: str, place: int, value: object) -> dict[str, Any]:
@@ -187,7 +215,7 @@ def _make_result(question: str, kind: str, place: int, value: object) -> dict[st
 
 def _read_answers(task: Mapping[str, Any]) -> list[AnnotatorAnswer]:
     data = task["data"]
-    found: dict[tuple[str, int], dict[str, Any]] = {}
+    answers: dict[tuple[str, int], dict[str, Any]] = {}
     for annotation in task["annotations"]:
         if annotation.get("was_cancelled"):
             continue
@@ -195,67 +223,41 @@ def _read_answers(task: Mapping[str, Any]) -> list[AnnotatorAnswer]:
         for result in annotation["result"]:
             question, _, place = result["from_name"].rpartition("_")
             if data[f"relation_{place}"]:
-                given = found.setdefault((annotator, int(place)), {})
-                given[question] = _READERS[question](result["value"])
+                fields = answers.setdefault((annotator, int(place)), {})
+                fields[question] = _READERS[question](result["value"])
     return [
         AnnotatorAnswer(
             post=data["post"],
             position=place,
             relation=data[f"relation_{place}"],
             annotator=annotator,
-            **given,
+            **fields,
         )
-        for (annotator, place), given in found.items()
+        for (annotator, place), fields in answers.items()
     ]
 
 
-def _name_annotator(who: int | str | Mapping[str, Any]) -> str:
+def _name_annotator(user: int | str | Mapping[str, Any]) -> str:
     """Return who annotated: exports name a user by number, by e-mail, or as an object."""
-    return str(who.get("email") or who["id"]) if isinstance(who, Mapping) else str(who)
-
-
-_READERS = {
-    "plausible": lambda value: {"yes": True, "no": False}[value["choices"][0]],
-    "typicality": lambda value: value["rating"],
-}
-_INTERFACE = """<View>
-  <Image name="image" value="$image"/>
-  <Text name="text" value="$text"/>
-{questions}
-</View>
-"""
-_QUESTIONS = """  <View style="border-top: 1px solid; padding-top: 1em">
-    <Header value="$heading_{place}" size="5"/>
-    <Text name="intention_{place}" value="$intention_{place}"/>
-    <Header value="Could this be so for this post?" size="6"/>
-    <Choices name="plausible_{place}" toName="intention_{place}" choice="single" showInLine="true">
-      <Choice value="yes"/>
-      <Choice value="no"/>
-    </Choices>
-    <Header value="How typical is it of people who post this? 1 hardly, {scale} very" size="6"/>
-    <Rating name="typicality_{place}" toName="intention_{place}" maxRating="{scale}"/>
-  </View>"""
-
-_CHUNK = 512  # posts whose marks are committed at a time
-
-
-class JudgedPost(NamedTuple):
-    """One post of a knowledge base with its intentions, the sample they are of, and how far
-    people called each of them valid (None where nobody was asked)."""
-
-    post: Post
-    sample: int
-    intentions: tuple[Intention, ...]
-    valid: tuple[float | None, ...]
+    return str(user.get("email") or user["id"]) if isinstance(user, Mapping) else str(user)
 
 
 def load_judged_posts(db: sqlite3.Connection) -> Iterator[JudgedPost]:
     """Yield every post that has intentions, with the mean of what people said of each."""
     for known in iterate_knowledge(db, KnowledgeChoice()):
         if known.intentions and known.sample is not None:
-            said = _read_human_means(db, known.post.id, known.sample)
-            valid = tuple(said.get(one.relation) for one in known.intentions)
+            means = _read_human_means(db, known.post.id, known.sample)
+            valid = tuple(means.get(intention.relation) for intention in known.intentions)
             yield JudgedPost(known.filled(), known.sample, known.intentions, valid)
+
+
+def _read_human_means(db: sqlite3.Connection, post: str, sample: int) -> dict[str, float]:
+    rows = db.execute(
+        "SELECT relation, AVG(plausibility) FROM scores WHERE post = ? AND sample = ? "
+        "AND judge LIKE 'human:%' AND plausibility IS NOT NULL GROUP BY relation",
+        (post, sample),
+    )
+    return dict(rows.fetchall())
 
 
 def draw_judged_posts(db: sqlite3.Connection, count: int | None) -> list[JudgedPost]:
@@ -263,11 +265,12 @@ def draw_judged_posts(db: sqlite3.Connection, count: int | None) -> list[JudgedP
     posts = load_judged_posts(db)
     if count is None:
         return list(posts)
-    return heapq.nsmallest(count, posts, key=lambda one: sha256(one.post.id.encode()).digest())
+    digest = lambda judged: sha256(judged.post.id.encode()).digest()  # noqa: E731
+    return heapq.nsmallest(count, posts, key=digest)
 
 
 def store_critic_scores(
-    shelf: KnowledgeBase,
+    store: KnowledgeBase,
     judge: str,
     assess: Callable[[Sequence[JudgedPost]], Sequence[Sequence[float]]],
 ) -> int:
@@ -275,34 +278,22 @@ def store_critic_scores(
 
     It is given some posts at a time and answers with a number for each intention of each.
     """
-    return asyncio.run(_store_critic_scores(shelf, judge, assess))
-
-
-def store_annotations(shelf: KnowledgeBase, answers: Iterable[AnnotatorAnswer]) -> int:
-    """Keep what people said in an annotation tool as scores of `human:NAME`; return how many."""
-    return asyncio.run(_store_annotations(shelf, list(answers)))
-
-
-async def _store_critic_scores(
-    shelf: KnowledgeBase,
-    judge: str,
-    assess: Callable[[Sequence[JudgedPost]], Sequence[Sequence[float]]],
-) -> int:
     count = 0
-    posts = load_judged_posts(shelf.db)
+    posts = load_judged_posts(store.db)
     while chunk := list(islice(posts, _CHUNK)):
         scores = [
-            JudgeScore(one.post.id, intention.relation, one.sample, judge, float(value), None)
-            for one, values in zip(chunk, assess(chunk), strict=True)
-            for intention, value in zip(one.intentions, values, strict=True)
+            JudgeScore(judged.post.id, intention.relation, judged.sample, judge, float(value), None)
+            for judged, values in zip(chunk, assess(chunk), strict=True)
+            for intention, value in zip(judged.intentions, values, strict=True)
         ]
-        await shelf.score(scores)
+        asyncio.run(store.put_scores(scores))
         count += len(scores)
     return count
 
 
-async def _store_annotations(shelf: KnowledgeBase, answers: list[AnnotatorAnswer]) -> int:
-    samples = {one.post.id: one.sample for one in load_judged_posts(shelf.db)}
+def store_annotations(store: KnowledgeBase, answers: Iterable[AnnotatorAnswer]) -> int:
+    """Keep what people said in an annotation tool as scores of `human:NAME`; return how many."""
+    samples = {judged.post.id: judged.sample for judged in load_judged_posts(store.db)}
     scores = [
         JudgeScore(
             answer.post,
@@ -315,14 +306,5 @@ async def _store_annotations(shelf: KnowledgeBase, answers: list[AnnotatorAnswer
         for answer in answers
         if answer.post in samples
     ]
-    await shelf.score(scores)
+    asyncio.run(store.put_scores(scores))
     return len(scores)
-
-
-def _read_human_means(db: sqlite3.Connection, post: str, sample: int) -> dict[str, float]:
-    rows = db.execute(
-        "SELECT relation, AVG(plausibility) FROM scores WHERE post = ? AND sample = ? "
-        "AND judge LIKE 'human:%' AND plausibility IS NOT NULL GROUP BY relation",
-        (post, sample),
-    )
-    return dict(rows.fetchall())

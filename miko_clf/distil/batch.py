@@ -2,8 +2,9 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -26,27 +27,26 @@ from miko_clf.distil.batch_files import (
     remove_unfinished,
 )
 from miko_clf.distil.budget import BudgetError, BudgetLedger
-from miko_clf.distil.client import ServerDialect, TeacherClient, make_request_body
-from miko_clf.distil.jobs import JobPlan
+from miko_clf.distil.client import ServerDialect, TeacherClient, make_body
+from miko_clf.distil.jobs import JobPlan, JobRunner
 from miko_clf.distil.kb.store import CallRow, KnowledgeBase
 from miko_clf.distil.request import Request
 from miko_clf.distil.response import Response
 from miko_clf.distil.run import (
-    PostStream,
     RunTerms,
-    find_total,
-    make_runner,
+    complete_plan,
+    open_ledger,
     place_posts,
-    prepare_reading,
     prepare_run,
+    read_plan_posts,
     run_scheduler,
 )
-from miko_clf.distil.scheduler import JobHalted, RunTally
+from miko_clf.distil.scheduler import JobHalted, RunTally, Scheduler
 from miko_clf.errors import PostError
 from miko_clf.manifest import lock_folder
 from miko_clf.progress import print_notice
 
-_TRIES = 3  # times that a call is asked whose line was a passing error
+_TRIES = 3  # times that a request is written whose line was a passing error
 _ASKED_TABLE = """
 CREATE TABLE asked (
   key BLOB PRIMARY KEY, times INTEGER NOT NULL, part INTEGER NOT NULL, usd REAL NOT NULL
@@ -59,6 +59,28 @@ _AWAITED = """
 times > (SELECT COUNT(DISTINCT id) FROM lines WHERE lines.key = asked.key AND NOT good)
 AND NOT EXISTS (SELECT 1 FROM lines WHERE lines.key = asked.key AND good)"""
 _KEPT = "EXISTS (SELECT 1 FROM kb.calls WHERE kb.calls.key = asked.key)"
+
+
+def distil_in_batches(
+    posts: Path,
+    kb: Path,
+    plan: JobPlan,
+    folder: Path,
+    client: TeacherClient | None,
+    terms: RunTerms | None = None,
+    *,
+    send: bool = False,
+    report: SkipReport | None = None,
+) -> tuple[RunTally, "WaveReport"]:
+    """Read the answers in a folder, and write there what is to be asked next.
+
+    With `send`, parts go through the Batch API of the client's server until every post has
+    ended; without, one wave is written, and the same call goes on once its answers lie there.
+    `client` is needed to send and to probe. Raises what `run.distil_posts` raises.
+    """
+    terms = terms or RunTerms()
+    plan = complete_plan(posts, plan, terms, report)
+    return asyncio.run(_BatchRun(posts, kb, plan, folder, client, terms, report).run(send))
 
 
 class WaveReport(NamedTuple):
@@ -81,49 +103,104 @@ class WaveReport(NamedTuple):
 
     def lines(self) -> list[str]:
         """Return what a person should know, a line each."""
-        said = [f"written: {path}" for path in self.parts]
+        lines = [f"written: {path}" for path in self.parts]
         if self.awaited:
-            said.append(f"{self.awaited:,} calls in {len(self.waiting):,} parts wait for answers")
+            lines.append(f"{self.awaited:,} calls in {len(self.waiting):,} parts wait for answers")
         if self.strays:
-            said.append(f"{self.strays:,} answers that no post asked for, such as {self.stray}")
+            lines.append(f"{self.strays:,} answers that no post asked for, such as {self.stray}")
         if self.unreadable:
-            said.append(f"{self.unreadable:,} lines are no answers, such as {self.where}")
+            lines.append(f"{self.unreadable:,} lines are no answers, such as {self.where}")
         if self.spent:
-            said.append(str(self.spent))
-        return said
+            lines.append(str(self.spent))
+        return lines
+
+
+@dataclass(frozen=True)
+class _BatchRun:
+    posts: Path
+    kb: Path
+    plan: JobPlan
+    folder: Path
+    client: TeacherClient | None
+    terms: RunTerms
+    report: SkipReport | None
+
+    async def run(self, send: bool) -> tuple[RunTally, WaveReport]:
+        """Go through all posts, have what is missing answered, and again, until nothing is.
+
+        Raises `BudgetError` where the budget has no room for even one call more.
+        """
+        is_first = True
+        try:
+            while True:
+                tally, wave = await self._run_wave(is_first)
+                if not wave.awaited and wave.spent:
+                    raise wave.spent
+                if not wave.awaited or not send:
+                    return tally, wave
+                await self._submit(wave)
+                is_first = False
+        finally:
+            if self.client is not None:
+                await self.client.close()
+
+    async def _run_wave(self, is_first: bool) -> tuple[RunTally, WaveReport]:
+        plan, terms, tally = self.plan, self.terms, RunTally()
+        runner = JobRunner(plan)
+        stream = read_plan_posts(self.posts, plan, terms, self.report).cut(terms.limit)
+        first, stream = stream.peek()
+        with KnowledgeBase(self.kb) as store:
+            ledger = open_ledger(store, plan, terms, batch=True)
+            if is_first:
+                client = self.client
+                await prepare_run(first, stream.total, runner, client, store, ledger, terms)
+            rows = place_posts(store, stream.posts, self.report)
+            with BatchWave(self.folder, store, ledger, tally, self.client) as wave:
+                scheduler = Scheduler(store, wave, runner, tally, width=terms.num_workers)
+                await run_scheduler(scheduler, rows, ledger, stream.total)
+        for line in wave.report.lines():
+            print_notice(line)
+        return tally, wave.report
+
+    async def _submit(self, wave: WaveReport) -> None:
+        """Have the parts answered; the knowledge base is free meanwhile."""
+        assert self.client is not None
+        with KnowledgeBase(self.kb) as store:
+            ledger = open_ledger(store, self.plan, self.terms, batch=True)
+        await submit_parts(wave.waiting, self.client.client, ledger)
 
 
 class BatchWave:
-    """Stands in for paying, in one walk through all posts; use `with`.
+    """Stands in for paying, while a run goes through all posts once; use `with`.
 
     An answer that stands in an output file of the folder (`*.out.jsonl`, `*_output.jsonl`,
-    `*_error.jsonl`) is kept and the post goes on; a call that no output holds is written into a
-    part, unless it stands in one that waits for its answers, and the post is halted. A line with
+    `*_error.jsonl`) is kept and the post goes on; a request that no output holds is written into
+    a part, unless it stands in one that waits for its answers, and the post is halted. A line with
     a passing error is asked again up to three times; with another the post ends as failed, and
     the next wave but one asks again. The ledger should count at the price of batches. A wave that
-    reaches the budget ends there. `written` says what came of it, once the block is left.
+    reaches the budget ends there. `report` says what came of it, once the block is left.
     """
 
     def __init__(
         self,
         folder: Path,
-        shelf: KnowledgeBase,
+        store: KnowledgeBase,
         ledger: BudgetLedger,
         tally: RunTally,
-        dialects: Mapping[str, ServerDialect] | None = None,
+        client: TeacherClient | None = None,
         *,
+        dialects: Mapping[str, ServerDialect] | None = None,
         lines: int = MAX_PART_LINES,
         size: int = MAX_PART_BYTES,
-        host: str = "batch",
     ) -> None:
         self.folder = folder
-        self.shelf = shelf
+        self.store = store
         self.ledger = ledger
         self.tally = tally
-        self.dialects = dialects or {}
+        self.dialects = client.dialects if client else dialects or {}
+        self.host = client.host if client else "batch"
         self.lines = lines
         self.size = size
-        self.host = host
         self._open: dict[str, BatchPart] = {}
         self._done: list[Path] = []
         self._calls = 0
@@ -135,12 +212,12 @@ class BatchWave:
             remove_unfinished(self.folder)
             self._parts = list_parts(self.folder)
             self._names = name_new_parts(self.folder)
-            self._db = _open_index(self.shelf.path)
+            self._db = _open_index(self.store.path)
             stack.callback(self._db.close)
             with self._db:
                 self._db.execute("BEGIN")
                 self._outputs = BatchOutputs(self.folder, self._db)
-                self._load()
+                self._load_parts()
             self._stack = stack.pop_all()
         return self
 
@@ -154,108 +231,103 @@ class BatchWave:
             for part in self._open.values():
                 self._done.append(part.finish())
             spent = error if isinstance(error, BudgetError) else None
-            self.written = self._written(spent, whole=error is None)
-            (held,) = self._db.execute("SELECT TOTAL(usd) FROM asked").fetchone()
-            self.ledger.reserved -= held
+            self.report = self._make_report(spent, whole=error is None)
+            self.ledger.reserved -= self._sum_reserved()
         return spent is not None
 
-    async def __call__(self, call: Request) -> CallRow:
+    async def pay(self, request: Request) -> CallRow:
         """Return the answer from an output file, committed; else see that it is asked."""
-        found = self._outputs.find(call.key)
-        if (found is None or not found.good) and self._awaited(call.key):
+        line = self._outputs.find(request.key)
+        if (line is None or not line.good) and self._is_awaited(request.key):
             raise JobHalted
-        if found is not None:
-            row = await self._keep(call, found)
-            if row is not None:
-                return row
-        row = await self._write(call)
+        row = await self._keep(request, line) if line else None
+        row = row or await self._write(request)
         if row is None:
             raise JobHalted
         return row
 
-    async def _keep(self, call: Request, found: OutputLine) -> CallRow | None:
-        """Keep what a line says; None where the call is to be asked again."""
-        reply, passing = self._outputs.reply(found, self.host)
-        if reply.status == "failed" and self._told(call.key, found.id):
+    async def _keep(self, request: Request, line: OutputLine) -> CallRow | None:
+        """Keep what a line says; None where the request is to be written again."""
+        response, is_passing = self._outputs.read(line, self.host)
+        if response.status == "failed" and self._is_known_failure(request.key, line.id):
             return None
-        usd = self.ledger.settle(self._released(call.key), call, reply.usage)
-        self.tally.count(reply)
-        row = await self.shelf.keep(call, reply, usd)
-        return None if passing and found.failures < _TRIES else row
+        reserved = self._release(request.key)
+        usd = self.ledger.settle(reserved, request.model, response.usage)
+        self.tally.count(response)
+        row = await self.store.put_response(request, response, usd)
+        return None if is_passing and line.failures < _TRIES else row
 
-    async def _write(self, call: Request) -> CallRow | None:
-        """Write a call into the part of its model; its row where it cannot be asked at all."""
-        usd = self.ledger.reserve(call)
-        dialect = self.dialects.get(call.model, ServerDialect())
+    async def _write(self, request: Request) -> CallRow | None:
+        """Write a request into the part of its model; its row where it cannot be asked at all."""
+        usd = self.ledger.reserve(request)
         try:
-            if any(turn.picture for turn in call.turns):  # reading and shrinking it takes a while
-                asked = await asyncio.to_thread(make_request_body, call, dialect)
-            else:
-                asked = make_request_body(call, dialect)
+            body = await make_body(request, self.dialects)
         except PostError as error:
-            self.ledger.reserved -= usd
-            reply = Response(status="failed", reason=str(error), host=self.host)
-            return await self.shelf.keep(call, reply, 0.0)
-        self._add(call, encode_line(call.key, asked))
-        self._db.execute(_ASK, (call.key, len(self._parts), usd))
+            self.ledger.release(usd)
+            response = Response(status="failed", reason=str(error), host=self.host)
+            return await self.store.put_response(request, response, 0.0)
+        self._add_line(request, encode_line(request.key, body))
+        self._db.execute(_ASK, (request.key, len(self._parts), usd))
         return None
 
-    def _add(self, call: Request, line: bytes) -> None:
-        part = self._open.get(call.model)
+    def _add_line(self, request: Request, line: bytes) -> None:
+        part = self._open.get(request.model)
         if part and (part.lines == self.lines or part.size + len(line) > self.size):
-            self._done.append(self._open.pop(call.model).finish())
+            self._done.append(self._open.pop(request.model).finish())
             part = None
         if part is None:
-            part = self._open[call.model] = BatchPart(next(self._names), call.model)
+            part = self._open[request.model] = BatchPart(next(self._names), request.model)
         try:
-            part.add(line, PartEntry(call.key, self.ledger.expected(call)))
+            part.add(line, PartEntry(request.key, self.ledger.expect(request)))
         except BaseException:
-            del self._open[call.model]
+            del self._open[request.model]
             raise
         self._calls += 1
 
-    def _load(self) -> None:
+    def _load_parts(self) -> None:
         """Take up what was written before; what of it is not settled is set aside of the budget."""
         self._db.execute(_ASKED_TABLE)
         for number, path in enumerate(self._parts):
             model = read_part_model(path)
-            price = self.ledger.price
             rows = (
-                (key, number, price(model, expected)) for key, expected in read_part_entries(path)
+                (entry.key, number, self.ledger.price(model, entry.expected))
+                for entry in read_part_entries(path)
             )
             self._db.executemany(_ASK, rows)
         self._db.execute(f"UPDATE asked SET usd = 0 WHERE NOT ({_AWAITED}) AND {_KEPT}")
-        (held,) = self._db.execute("SELECT TOTAL(usd) FROM asked").fetchone()
-        self.ledger.reserved += held
+        self.ledger.reserved += self._sum_reserved()
 
-    def _awaited(self, key: bytes) -> bool:
+    def _sum_reserved(self) -> float:
+        (usd,) = self._db.execute("SELECT TOTAL(usd) FROM asked").fetchone()
+        return float(usd)
+
+    def _is_awaited(self, key: bytes) -> bool:
         say = f"SELECT 1 FROM asked WHERE key = ? AND {_AWAITED}"
         return self._db.execute(say, (key,)).fetchone() is not None
 
-    def _told(self, key: bytes, name: str) -> bool:
+    def _is_known_failure(self, key: bytes, name: str) -> bool:
         """Say whether a failure was read in an earlier wave already."""
         say = "SELECT 1 FROM calls WHERE key = ? AND status = 'failed' AND request = ?"
-        return self.shelf.db.execute(say, (key, name)).fetchone() is not None
+        return self.store.db.execute(say, (key, name)).fetchone() is not None
 
-    def _released(self, key: bytes) -> float:
-        """Return what was set aside for a call, which is from now on settled."""
+    def _release(self, key: bytes) -> float:
+        """Return what was set aside for a request, which is from now on settled."""
         row = self._db.execute("SELECT usd FROM asked WHERE key = ?", (key,)).fetchone()
         self._db.execute("UPDATE asked SET usd = 0 WHERE key = ?", (key,))
         return float(row[0]) if row else 0.0
 
-    def _written(self, spent: BudgetError | None, *, whole: bool) -> WaveReport:
-        every = self._parts + self._done
+    def _make_report(self, spent: BudgetError | None, *, whole: bool) -> WaveReport:
         rows = self._db.execute(
             f"SELECT part, COUNT(*) FROM asked WHERE {_AWAITED} AND part < ? GROUP BY part",
             (len(self._parts),),
         ).fetchall()
-        waiting = [every[number] for number, _ in rows] + self._done
-        strays, stray = self._strays() if whole else (0, "")
+        waiting = [self._parts[number] for number, _ in rows]
+        strays, stray = self._count_strays() if whole else (0, "")
         return WaveReport(
             tuple(self._done),
             self._calls,
             sum(count for _, count in rows) + self._calls,
-            tuple(waiting),
+            (*waiting, *self._done),
             strays,
             stray,
             self._outputs.num_unreadable,
@@ -263,8 +335,8 @@ class BatchWave:
             spent,
         )
 
-    def _strays(self) -> tuple[int, str]:
-        """Return how many answers found no post, and the id of one."""
+    def _count_strays(self) -> tuple[int, str]:
+        """Return how many answers belong to no post, and the id of one."""
         say = (
             "SELECT COUNT(DISTINCT key), MIN(HEX(key)) FROM lines "
             "WHERE NOT EXISTS (SELECT 1 FROM kb.calls WHERE kb.calls.key = lines.key)"
@@ -273,119 +345,9 @@ class BatchWave:
         return count, (example or "").lower()
 
 
-async def run_waves(
-    walk: Callable[[], Awaitable[WaveReport]],
-    send: Callable[[WaveReport], Awaitable[None]] | None,
-) -> WaveReport:
-    """Walk through all posts, have what is missing answered, and again, until nothing is missing.
-
-    `walk` opens the shelf, walks within a `Wave` and returns what was written; the shelf is free
-    while `send` waits. Without `send` one wave is all. Raises `SpentError` where the budget has
-    no room for even one call more.
-    """
-    while True:
-        written = await walk()
-        if not written.awaited and written.spent:
-            raise written.spent
-        if not written.awaited or send is None:
-            return written
-        await send(written)
-
-
 def _open_index(kb: Path) -> sqlite3.Connection:
-    """Return a database in a temporary file, gone when it is closed, which sees the shelf's."""
+    """Return a database in a temporary file, gone when closed, which sees the knowledge base's."""
     db = sqlite3.connect("", uri=True, isolation_level=None)
     db.execute("PRAGMA journal_mode = OFF")
     db.execute("ATTACH ? AS kb", (f"file:{quote(kb.absolute().as_posix())}?mode=ro",))
     return db
-
-
-def distil_in_batches(
-    posts: Path,
-    kb: Path,
-    plan: JobPlan,
-    folder: Path,
-    teacher: TeacherClient | None,
-    terms: RunTerms | None = None,
-    *,
-    send: bool = False,
-    report: SkipReport | None = None,
-) -> tuple[RunTally, WaveReport]:
-    """Read the answers in a folder, and write there what is to be asked next.
-
-    With `send`, parts go through the Batch API of the teacher's server until every post has
-    ended; without, one wave is written, and the same call goes on once its answers lie there.
-    `teacher` is needed to send and to probe. Raises what `run.gather` raises.
-    """
-    terms = terms or RunTerms()
-    read, plan = prepare_reading(posts, plan, terms, report)
-    return asyncio.run(_distil_in_batches(read, kb, plan, folder, teacher, terms, send, report))
-
-
-async def _distil_in_batches(
-    read: Callable[[], PostStream],
-    kb: Path,
-    plan: JobPlan,
-    folder: Path,
-    teacher: TeacherClient | None,
-    terms: RunTerms,
-    send: bool,
-    report: SkipReport | None,
-) -> tuple[RunTally, WaveReport]:
-    tallies: list[RunTally] = []
-
-    async def walk() -> WaveReport:
-        tallies.append(RunTally())
-        again = len(tallies) > 1
-        return await _run_wave(read(), kb, plan, folder, teacher, terms, report, tallies[-1], again)
-
-    async def hand_over(written: WaveReport) -> None:
-        assert teacher is not None
-        with KnowledgeBase(kb) as shelf:
-            spent = shelf.spent()
-        ledger = BudgetLedger(
-            terms.prices, plan.models, budget=terms.budget, spent=spent, batch=True
-        )
-        await submit_parts(written.waiting, teacher.client, ledger)
-
-    try:
-        written = await run_waves(walk, hand_over if send else None)
-    finally:
-        if teacher is not None:
-            await teacher.close()
-    return tallies[-1], written
-
-
-async def _run_wave(
-    found: PostStream,
-    kb: Path,
-    plan: JobPlan,
-    folder: Path,
-    teacher: TeacherClient | None,
-    terms: RunTerms,
-    report: SkipReport | None,
-    tally: RunTally,
-    again: bool,
-) -> WaveReport:
-    with KnowledgeBase(kb) as shelf:
-        ledger, posts = await prepare_run(
-            found, shelf, plan, teacher, terms, batch=True, again=again
-        )
-        dialects = teacher.dialects if teacher else {}
-        host = teacher.host if teacher else "batch"
-        with BatchWave(folder, shelf, ledger, tally, dialects, host=host) as wave:
-            await run_scheduler(
-                shelf,
-                place_posts(shelf, posts, report),
-                make_runner(plan),
-                teacher,
-                ledger,
-                width=terms.width,
-                total=find_total(found, terms),
-                title=plan.task,
-                pay=wave,
-                tally=tally,
-            )
-        for line in wave.written.lines():
-            print_notice(line)
-        return wave.written

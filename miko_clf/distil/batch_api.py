@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 from uuid import uuid4
 
 import openai
@@ -28,6 +28,7 @@ _TRIES = 6
 _FIRST_PAUSE = 0.5
 
 _Got = TypeVar("_Got")
+_Arguments = ParamSpec("_Arguments")
 
 
 async def submit_parts(
@@ -44,17 +45,17 @@ async def submit_parts(
     begun by a process that died is taken up instead of paid twice. What a batch leaves
     unanswered gets a line with an error, and is asked in the next wave. To stop at any time loses
     nothing: batches go on at the server, and are waited for by the next call. Raises
-    `SpentError` before a part that the budget has no room for, and `DistilError`.
+    `BudgetError` before a part that the budget has no room for, and `DistilError`.
     """
     if not parts:
         return
     folder = parts[0].parent
     with lock_folder(folder):
-        sending = [_PartUpload(part, client, _read_run(folder), every) for part in parts]
+        uploads = [_PartUpload(part, client, _read_run(folder), every) for part in parts]
         before = ledger.reserved
         try:
-            _reserve_parts(ledger, sending)
-            await _send_all(sending, abreast)
+            _reserve_parts(ledger, uploads)
+            await _send_all(uploads, abreast)
         finally:  # what the answers cost is counted when they are read
             ledger.reserved = before
 
@@ -71,21 +72,20 @@ class _PartUpload:
         self.total = 0
         self.done = 0
 
-    def known(self) -> dict[str, Any] | None:
-        """Return what is kept of the part's batch, None where none was begun."""
+    def read_batch_name(self) -> str | None:
+        """Return the name of the part's batch, None where none was begun."""
         with suppress(FileNotFoundError):
-            found: dict[str, Any] = json.loads(self.state.read_text(encoding="utf-8"))
-            return found
+            return str(json.loads(self.state.read_text(encoding="utf-8"))["batch"])
         return None
 
-    async def through(self) -> None:
+    async def take_through(self) -> None:
         """Begin the batch unless there is one, wait for its end, fetch what it answered."""
-        known = self.known()
-        if known is None:
-            batch = await self._begun()
+        name = self.read_batch_name()
+        if name is None:
+            batch = await self._begin()
             write_json(self.state, {"batch": batch.id, "model": read_part_model(self.part)})
         else:
-            batch = await self._look(known["batch"])
+            batch = await self._look(name)
         while batch.status not in _ENDED:
             self._count(batch)
             await asyncio.sleep(self.every)
@@ -98,33 +98,30 @@ class _PartUpload:
         self._count(batch)
         await self._fetch(batch)
 
-    async def _begun(self) -> Batch:
+    async def _begin(self) -> Batch:
         """Adopt a batch of this very part, or begin one; one that may exist is looked for again."""
         sha = await asyncio.to_thread(hash_file, self.part)
         mark = {"run": self.run["run"], "part": self.part.name, "sha256": sha}
-        uploaded = ""
+        file = ""
         for attempt in range(_TRIES):
-            found = await self._asked(lambda: self._adopted(mark))
-            if found is not None:
+            batch = await self._retry(self._find_batch, mark)
+            if batch is not None:
                 name = self.part.name
-                print_notice(f"{name}: taking up batch {found.id}, which was begun before")
-                return found
-            uploaded = uploaded or await self._asked(self._upload)
+                print_notice(f"{name}: taking up batch {batch.id}, which was begun before")
+                return batch
+            file = file or await self._retry(self._upload)
             try:
                 return await self.client.with_options(max_retries=0).batches.create(
-                    input_file_id=uploaded,
+                    input_file_id=file,
                     endpoint=BATCH_URL,
                     completion_window="24h",
                     metadata=mark,
                 )
             except openai.OpenAIError as error:
-                fault = classify_error(error, self.client.api_key)
-                if fault.kind not in ("transient", "limited") or attempt == _TRIES - 1:
-                    raise DistilError(f"{self.part}: no batch was begun: {fault.reason}") from None
-                await asyncio.sleep(fault.wait or _FIRST_PAUSE * 2**attempt)
+                await self._wait_after(error, attempt, f"{self.part}: no batch was begun: %s")
         raise AssertionError("the last attempt returns or raises")
 
-    async def _adopted(self, mark: dict[str, str]) -> Batch | None:
+    async def _find_batch(self, mark: dict[str, str]) -> Batch | None:
         """Return the batch with these very marks, looking back no further than the run began."""
         async for batch in self.client.batches.list(limit=100):
             if batch.created_at < self.run["at"] - 3600:
@@ -135,29 +132,28 @@ class _PartUpload:
 
     async def _upload(self) -> str:
         client = self.client.with_options(timeout=_UPLOAD)
-        made = await client.files.create(file=self.part, purpose="batch")
-        return str(made.id)
+        return str((await client.files.create(file=self.part, purpose="batch")).id)
 
     async def _look(self, name: str) -> Batch:
-        return await self._asked(lambda: self.client.batches.retrieve(name))
+        return await self._retry(self.client.batches.retrieve, name)
 
     async def _fetch(self, batch: Batch) -> None:
         """Write what was answered, what was an error, and what got neither."""
         for kind, file in (("", batch.output_file_id), (".errors", batch.error_file_id)):
             if file:
                 path = self.part.with_suffix(f"{kind}.out.jsonl")
-                await self._asked(lambda file=file, path=path: self._download(file, path))  # type: ignore[misc]
-        rest = await asyncio.to_thread(self._rest, batch)
-        more = f", {rest:,} calls are not answered" if rest else ""
+                await self._retry(self._download, file, path)
+        num_open = await asyncio.to_thread(self._write_open, batch)
+        more = f", {num_open:,} calls are not answered" if num_open else ""
         print_notice(f"{self.part.name}: {batch.status}{more}")
 
     async def _download(self, file: str, path: Path) -> None:
         with write_atomically(path) as beside:
-            async with self.client.files.with_streaming_response.content(file) as answer:
-                await answer.stream_to_file(beside)
+            async with self.client.files.with_streaming_response.content(file) as content:
+                await content.stream_to_file(beside)
 
-    def _rest(self, batch: Batch) -> int:
-        """Write an error for each call that no line answers, and return how many there are."""
+    def _write_open(self, batch: Batch) -> int:
+        """Write an error for each request that no line answers, and return how many there are."""
         answered: set[str] = set()
         for kind in ("", ".errors"):
             path = self.part.with_suffix(f"{kind}.out.jsonl")
@@ -172,20 +168,28 @@ class _PartUpload:
             write_text(self.part.with_suffix(".rest.out.jsonl"), text)
         return len(keys)
 
-    async def _asked(self, what: Callable[[], Awaitable[_Got]]) -> _Got:
+    async def _retry(
+        self,
+        method: Callable[_Arguments, Awaitable[_Got]],
+        *args: _Arguments.args,
+        **options: _Arguments.kwargs,
+    ) -> _Got:
         """Return what a request that may be repeated gives; raises `DistilError`."""
+        name, url = self.part.name, self.client.base_url
         for attempt in range(_TRIES):
             try:
-                return await what()
+                return await method(*args, **options)
             except openai.OpenAIError as error:
-                fault = classify_error(error, self.client.api_key)
-                if fault.kind not in ("transient", "limited") or attempt == _TRIES - 1:
-                    raise DistilError(
-                        f"{self.client.base_url}: {fault.reason}; batches go on at the server, and "
-                        f"{self.part.name} where it was left"
-                    ) from None
-                await asyncio.sleep(fault.wait or _FIRST_PAUSE * 2**attempt)
+                hint = f"batches go on at the server, and {name} where it was left"
+                await self._wait_after(error, attempt, f"{url}: %s; {hint}")
         raise AssertionError("the last attempt returns or raises")
+
+    async def _wait_after(self, error: openai.OpenAIError, attempt: int, message: str) -> None:
+        """Wait for the next attempt; raise `DistilError` where none may help, or none is left."""
+        fault = classify_error(error, self.client.api_key)
+        if fault.kind not in ("transient", "limited") or attempt == _TRIES - 1:
+            raise DistilError(message.replace("%s", fault.reason)) from None
+        await asyncio.sleep(fault.wait or _FIRST_PAUSE * 2**attempt)
 
     def _count(self, batch: Batch) -> None:
         if batch.request_counts:
@@ -193,46 +197,46 @@ class _PartUpload:
             self.done = batch.request_counts.completed + batch.request_counts.failed
 
 
-def _reserve_parts(ledger: BudgetLedger, sending: Sequence[_PartUpload]) -> None:
+def _reserve_parts(ledger: BudgetLedger, uploads: Sequence[_PartUpload]) -> None:
     """Set aside what the parts cost at most: those under way already, then the new ones."""
-    for each in sorted(sending, key=lambda one: one.known() is None):
-        model = read_part_model(each.part)
-        usd = sum(ledger.price(model, expected) for _, expected in read_part_entries(each.part))
-        if each.known() is not None:
+    for upload in sorted(uploads, key=lambda upload: upload.read_batch_name() is None):
+        part, model = upload.part, read_part_model(upload.part)
+        usd = sum(ledger.price(model, expected) for _, expected in read_part_entries(part))
+        if upload.read_batch_name() is not None:
             ledger.reserved += usd
             continue
         try:
             ledger.hold(usd)
         except BudgetError:
             raise BudgetError(
-                f"{each.part} may cost ${usd:,.4f}, and ${ledger.spent + ledger.reserved:,.4f} of "
+                f"{part} may cost ${usd:,.4f}, and ${ledger.spent + ledger.reserved:,.4f} of "
                 f"the budget of ${ledger.budget:,.2f} are spent or promised; nothing was sent"
             ) from None
 
 
-async def _send_all(sending: Sequence[_PartUpload], abreast: int) -> None:
+async def _send_all(uploads: Sequence[_PartUpload], abreast: int) -> None:
     """Take every part through; the first error ends the waiting for the others."""
     gate = asyncio.Semaphore(abreast)
 
-    async def one(each: _PartUpload) -> None:
+    async def send(upload: _PartUpload) -> None:
         async with gate:
-            await each.through()
+            await upload.take_through()
 
-    tasks = [asyncio.create_task(one(each)) for each in sending]
-    shown = asyncio.create_task(_show_bar(sending))
+    tasks = [asyncio.create_task(send(upload)) for upload in uploads]
+    bar = asyncio.create_task(_show_bar(uploads))
     try:
         await asyncio.gather(*tasks)
     finally:
-        for task in (*tasks, shown):
+        for task in (*tasks, bar):
             task.cancel()
-        await asyncio.gather(*tasks, shown, return_exceptions=True)
+        await asyncio.gather(*tasks, bar, return_exceptions=True)
 
 
-async def _show_bar(sending: Sequence[_PartUpload]) -> None:
+async def _show_bar(uploads: Sequence[_PartUpload]) -> None:
     with ProgressBar("batches") as bar:
         while True:
-            total = sum(each.total for each in sending)
-            bar.update(sum(each.done for each in sending), total=total or None)
+            total = sum(upload.total for upload in uploads)
+            bar.update(sum(upload.done for upload in uploads), total=total or None)
             await asyncio.sleep(0.5)
 
 
@@ -241,10 +245,11 @@ def _read_run(folder: Path) -> dict[str, Any]:
     path = folder / "run.json"
     if not path.is_file():
         write_json(path, {"run": uuid4().hex, "at": int(time.time())})
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _explain_refusal(batch: Batch) -> str:
     errors = batch.errors.data if batch.errors and batch.errors.data else []
-    return "; ".join(str(each.message or each.code) for each in errors[:3]) or "it gave no reason"
+    return (
+        "; ".join(str(error.message or error.code) for error in errors[:3]) or "it gave no reason"
+    )

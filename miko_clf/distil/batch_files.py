@@ -28,7 +28,7 @@ _PART_NAME = re.compile(r"part-(\d{4,})\.jsonl")
 
 
 class PartEntry(NamedTuple):
-    """A call that stands in a part, and the tokens that it takes at most."""
+    """A request that stands in a part, and the tokens that it takes at most."""
 
     key: bytes
     expected: TokenUsage
@@ -53,14 +53,12 @@ class BatchPart:
         self._keys = self._open(_name_key_file(path))
         self._keys.write(json.dumps(model).encode() + b"\n")
 
-    def add(self, line: bytes, asked: PartEntry) -> None:
-        """Add the line of a call."""
-        key, expected = asked
+    def add(self, line: bytes, entry: PartEntry) -> None:
+        """Add the line of a request."""
+        key, expected = entry
         try:
             self._requests.write(line)
-            self._keys.write(
-                f"{key.hex()} {expected.prompt} {expected.completion}\n".encode("ascii")
-            )
+            self._keys.write(f"{key.hex()} {expected.prompt} {expected.completion}\n".encode())
         except OSError as error:
             self._stack.__exit__(type(error), error, error.__traceback__)
             raise
@@ -91,7 +89,7 @@ def list_parts(folder: Path) -> list[Path]:
 def name_new_parts(folder: Path) -> Iterator[Path]:
     """Yield names of parts under which nothing was ever written in the folder."""
     taken = (re.match(r"part-(\d{4,})", path.name) for path in folder.glob("part-*"))
-    last = max((int(found.group(1)) for found in taken if found), default=0)
+    last = max((int(name.group(1)) for name in taken if name), default=0)
     return (folder / f"part-{number:04d}.jsonl" for number in count(last + 1))
 
 
@@ -101,7 +99,7 @@ def read_part_model(part: Path) -> str:
 
 
 def read_part_entries(part: Path) -> Iterator[PartEntry]:
-    """Yield the calls of a part; raises `DistilError`."""
+    """Yield the requests of a part; raises `DistilError`."""
     lines = _read_key_lines(part)
     next(lines)
     for line in lines:
@@ -116,12 +114,13 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def _read_key_lines(part: Path) -> Iterator[str]:
+    path = _name_key_file(part)
     try:
-        with _name_key_file(part).open(encoding="ascii") as file:
+        with path.open(encoding="ascii") as file:
             yield from file
     except OSError as error:
         raise DistilError(
-            f"{_name_key_file(part)}: cannot be read ({error.strerror}); it belongs to {part.name} and says "
+            f"{path}: cannot be read ({error.strerror}); it belongs to {part.name} and says "
             "what was asked there"
         ) from None
 
@@ -158,43 +157,43 @@ class BatchOutputs:
         self.unreadable = ""
         self.num_unreadable = 0
         db.execute(_LINES_TABLE)
-        rows = show_progress(self._rows(), "reading answers")
+        rows = show_progress(self._list_rows(), "reading answers")
         db.executemany("INSERT INTO lines VALUES (?, ?, ?, ?, ?)", rows)
         db.execute("CREATE INDEX by_key ON lines (key)")
 
     def find(self, key: bytes) -> OutputLine | None:
         """Return the line that answers for a key: the last good one, or the last error."""
-        found = self._db.execute(
+        row = self._db.execute(
             "SELECT good, id, file, at FROM lines WHERE key = ? ORDER BY good DESC, rowid DESC",
             (key,),
         ).fetchone()
-        if found is None:
+        if row is None:
             return None
-        good, name, file, at = found
+        good, name, file, at = row
         (failures,) = self._db.execute(
             "SELECT COUNT(DISTINCT id) FROM lines WHERE key = ? AND NOT good", (key,)
         ).fetchone()
         return OutputLine(bool(good), name, failures, file, at)
 
-    def reply(self, answered: OutputLine, host: str) -> tuple[Response, bool]:
+    def read(self, output: OutputLine, host: str) -> tuple[Response, bool]:
         """Return what a line says, and whether asking again may help."""
-        with self.files[answered.file].open("rb") as file:
-            file.seek(answered.at)
+        with self.files[output.file].open("rb") as file:
+            file.seek(output.at)
             line = json.loads(file.readline())
-        if answered.good:
+        if output.good:
             return _parse_response(line["response"]["body"], host), False
         fault = _parse_fault(line)
-        reply = Response(
+        response = Response(
             raw=fault.raw,
             status="refused" if fault.kind == "refused" else "failed",
             reason=fault.reason,
-            request=answered.id,
+            request=output.id,
             host=host,
-            tries=answered.failures,
+            tries=output.failures,
         )
-        return reply, fault.kind in ("transient", "limited")
+        return response, fault.kind in ("transient", "limited")
 
-    def _rows(self) -> Iterator[tuple[bytes, bool, str, int, int]]:
+    def _list_rows(self) -> Iterator[tuple[bytes, bool, str, int, int]]:
         """Yield key, whether it is an answer, its id, its file and where it begins there."""
         for number, path in enumerate(self.files):
             for at, line in _read_output_lines(path):
@@ -218,14 +217,14 @@ def _read_output_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise DistilError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _parse_line(line: bytes) -> tuple[bytes, bool, str] | None:
+def _parse_line(text: bytes) -> tuple[bytes, bool, str] | None:
     try:
-        found: Any = json.loads(line)
-        name = str(found["custom_id"])
-        response = found.get("response") or {}
+        line: Any = json.loads(text)
+        name = str(line["custom_id"])
+        response = line.get("response") or {}
         body = response.get("body")
-        good = response.get("status_code") == 200 and not found.get("error")
-        return _decode_key(name), good and isinstance(body, dict), str(found.get("id") or "")
+        good = response.get("status_code") == 200 and not line.get("error")
+        return _decode_key(name), good and isinstance(body, dict), str(line.get("id") or "")
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -248,8 +247,8 @@ def _parse_response(body: dict[str, Any], host: str) -> Response:
 def _parse_fault(line: dict[str, Any]) -> ServerFault:
     response = line.get("response") or {}
     status = response.get("status_code")
-    error = line.get("error")
-    said = " ".join((read_error_body(response.get("body")) or read_error_body(error)).split())[:300]
+    message = read_error_body(response.get("body")) or read_error_body(line.get("error"))
+    text = " ".join(message.split())[:300]
     if isinstance(status, int) and status >= 400:
-        return classify_status(status, said)
-    return ServerFault("transient", said or "no answer in the line")
+        return classify_status(status, text)
+    return ServerFault("transient", text or "no answer in the line")

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -42,22 +41,13 @@ class TokenPrice(BaseModel):
         return dollars / 1e6 * (self.batch if batch else 1.0)
 
 
-class _UnusedEstimate(NamedTuple):
-    """What a run is expected to take at most."""
-
-    calls: int
-    prompt: int
-    completion: int
-    usd: float | None
-
-
 def read_prices(path: Path) -> dict[str, TokenPrice]:
     """Return the prices in a YAML file, `model: {input: 0.1, cached: 0.01, output: 0.5}`."""
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
+        prices = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(prices, dict):
             raise DistilError(f"{path}: model names with their prices are expected")
-        return {str(name): TokenPrice.model_validate(price) for name, price in found.items()}
+        return {str(name): TokenPrice.model_validate(price) for name, price in prices.items()}
     except OSError as error:
         raise DistilError(f"{path}: cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError):
@@ -65,8 +55,8 @@ def read_prices(path: Path) -> dict[str, TokenPrice]:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        known = ", ".join(TokenPrice.model_fields)
-        raise DistilError(f"{path}: {where}: {first['msg']}; a price has {known}") from None
+        fields = ", ".join(TokenPrice.model_fields)
+        raise DistilError(f"{path}: {where}: {first['msg']}; a price has {fields}") from None
 
 
 class BudgetLedger:
@@ -93,25 +83,28 @@ class BudgetLedger:
         self.picture = PICTURE_TOKENS
         for model in models:
             if budget is not None and model not in prices:
+                hint = suggest_nearest(model, prices)
                 raise DistilError(
-                    f"a budget is given and model {model!r} has no price{suggest_nearest(model, prices)}; "
+                    f"a budget is given and model {model!r} has no price{hint}; "
                     "name a file of prices"
                 )
 
-    def expected(self, call: Request) -> TokenUsage:
-        """Return the tokens that a call takes at most, by its length."""
-        size = sum(len(turn.text.encode()) for turn in call.turns) + _measure_schema(call.answer)
-        pictures = sum(turn.picture is not None for turn in call.turns)
-        return TokenUsage(int(size / _BYTES) + pictures * self.picture, 0, call.sampling.max_tokens)
+    def expect(self, request: Request) -> TokenUsage:
+        """Return the tokens that a request takes at most, by its length."""
+        size = sum(len(turn.text.encode()) for turn in request.turns)
+        size += _measure_schema(request.answer)
+        pictures = sum(turn.picture is not None for turn in request.turns)
+        prompt = int(size / _BYTES) + pictures * self.picture
+        return TokenUsage(prompt, 0, request.sampling.max_tokens)
 
-    def reserve(self, call: Request) -> float:
-        """Set aside what a call may cost, and return it; raises `SpentError` at the budget."""
-        usd = self.price(call.model, self.expected(call))
+    def reserve(self, request: Request) -> float:
+        """Set aside what a request may cost, and return it; raises `BudgetError` at the budget."""
+        usd = self.price(request.model, self.expect(request))
         self.hold(usd)
         return usd
 
     def hold(self, usd: float) -> None:
-        """Set so many dollars aside; raises `SpentError` where the budget has no room for them."""
+        """Set so many dollars aside; raises `BudgetError` where the budget has no room for them."""
         if self.budget is not None and self.spent + self.reserved + usd > self.budget:
             raise BudgetError(
                 f"the budget of ${self.budget:,.2f} is reached: ${self.spent:,.4f} are spent; "
@@ -120,23 +113,23 @@ class BudgetLedger:
         self.reserved += usd
 
     def release(self, usd: float) -> None:
-        """Let go of what was set aside for a call that was not answered."""
+        """Let go of what was set aside for a request that was not answered."""
         self.reserved -= usd
 
-    def lose(self, call: Request) -> float:
-        """Count as spent what was set aside for a call whose answer was lost, and return that."""
-        usd = self.price(call.model, self.expected(call))
+    def lose(self, request: Request) -> float:
+        """Count as spent what was set aside for a lost answer, and return that."""
+        usd = self.price(request.model, self.expect(request))
         self.release(usd)
         self.spent += usd
         return usd
 
-    def settle(self, reserved: float, call: Request, usage: TokenUsage, *, lost: int = 0) -> float:
-        """Release a reservation, count what the call cost, and return that.
+    def settle(self, reserved: float, model: str, usage: TokenUsage, *, lost: int = 0) -> float:
+        """Release a reservation, count what the request cost, and return that.
 
         A lost answer may have been billed, and counts as much as was set aside for it.
         """
-        self.reserved -= reserved
-        usd = self.price(call.model, usage) + lost * reserved
+        self.release(reserved)
+        usd = self.price(model, usage) + lost * reserved
         self.spent += usd
         return usd
 
@@ -144,10 +137,6 @@ class BudgetLedger:
         """Return the dollars that tokens of a model cost, 0 where it has no price."""
         price = self.prices.get(model)
         return price.of(usage, batch=self.batch) if price else 0.0
-
-    def facts(self) -> dict[str, Any]:
-        """Return the prices in use, for the record."""
-        return {name: price.model_dump() for name, price in self.prices.items()}
 
 
 @lru_cache(maxsize=256)

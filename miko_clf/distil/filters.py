@@ -74,20 +74,19 @@ def find_faults(
     Of texts that are nearly the same under one relation, and of one text under three relations
     or more, the first is kept. `labels` are class names that no intention may speak of.
     """
-    named = compile_label_pattern(labels)
-    found = [_find_intention_fault(one, post, named) for one in intentions]
-    bare = [_normalize(strip_relation_stem(one.relation, one.text)) for one in intentions]
-    whole = [_normalize(one.text) for one in intentions]
-    for i, one in enumerate(intentions):
-        kept = [j for j in range(i) if not found[j]]
-        twins = [j for j in kept if intentions[j].relation == one.relation]
-        if not found[i] and (
-            any(_is_near(bare[i], bare[j]) for j in twins) or whole[i] in (whole[j] for j in kept)
-        ):
-            found[i] = _DUPLICATE
-    for i in _find_spread(intentions, bare, [not fault for fault in found]):
-        found[i] = _SPREAD
-    return found
+    label_pattern = compile_label_pattern(labels)
+    faults = [_find_intention_fault(intention, post, label_pattern) for intention in intentions]
+    bare = [_normalize(strip_relation_stem(item.relation, item.text)) for item in intentions]
+    whole = [_normalize(intention.text) for intention in intentions]
+    for i, intention in enumerate(intentions):
+        sound = [j for j in range(i) if not faults[j]]
+        twins = [j for j in sound if intentions[j].relation == intention.relation]
+        is_near_twin = any(_is_near(bare[i], bare[j]) for j in twins)
+        if not faults[i] and (is_near_twin or whole[i] in (whole[j] for j in sound)):
+            faults[i] = _DUPLICATE
+    for i in _find_spread(intentions, bare, [not fault for fault in faults]):
+        faults[i] = _SPREAD
+    return faults
 
 
 def find_text_fault(text: str, post: Post, labels: Sequence[str] = ()) -> str:
@@ -114,7 +113,7 @@ def is_refusal(text: str) -> bool:
     return len(plain.split()) <= _REFUSAL_WORDS and _REFUSES.search(plain) is not None
 
 
-def _find_intention_fault(intention: Intention, post: Post, named: re.Pattern[str]) -> str:
+def _find_intention_fault(intention: Intention, post: Post, label_pattern: re.Pattern[str]) -> str:
     if not intention.text.strip():
         return EMPTY_TEXT
     rest = strip_relation_stem(intention.relation, intention.text)
@@ -124,16 +123,16 @@ def _find_intention_fault(intention: Intention, post: Post, named: re.Pattern[st
         return _STEM_MISSING
     if sum(map(str.isalnum, rest)) < 2:
         return _SHORT
-    return _find_fault(intention.text, rest, post, named)
+    return _find_fault(intention.text, rest, post, label_pattern)
 
 
-def _find_fault(text: str, own: str, post: Post, named: re.Pattern[str]) -> str:
+def _find_fault(text: str, own: str, post: Post, label_pattern: re.Pattern[str]) -> str:
     """Return what is wrong with a text of which `own` is the part that no prompt gave."""
     if _is_copy(own, post.text) or _is_copy(own, post.description):
         return _COPY
     if is_repetitive(text):
         return _LOOP
-    if named.search(text):
+    if label_pattern.search(text):
         return LABEL_NAMED
     if re.search(r"\bperson ?[xyz]\b", text, re.IGNORECASE):
         return _PERSON

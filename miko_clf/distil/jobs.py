@@ -2,13 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 from miko_clf.data.labels import flatten_label
 from miko_clf.data.post import Post, Relation
-from miko_clf.distil import schemas as answers
+from miko_clf.distil import schemas
 from miko_clf.distil.filters import is_refusal, is_repetitive
 from miko_clf.distil.kb.store import CallRow, JobOutcome
 from miko_clf.distil.relations import RELATION_MEANINGS, RELATION_STEMS
@@ -29,10 +29,9 @@ JobKind = Literal["intentions", "rationale", "debate"]
 AskingOrder = Literal["one-call", "per-stage", "per-relation", "student"]
 JOB_KINDS: tuple[JobKind, ...] = get_args(JobKind)
 ASKING_ORDERS: tuple[AskingOrder, ...] = get_args(AskingOrder)
-AskRequest = Callable[[Request], Awaitable[CallRow]]
 
 # Room for an answer, and the temperature: MIKO's own .7 where ten different thoughts are wanted,
-# Mr.Harm's 0 where one sober text is. A student says what it finds likeliest.
+# Mr.Harm's 0 where one sober text is. An intention LM says what it finds likeliest.
 _SAMPLING = {
     "describe": Sampling(300, 0.0),
     "key-information": Sampling(300, 0.0),
@@ -46,17 +45,35 @@ _SAMPLING = {
 }
 
 
+class Asker(Protocol):
+    """Gets a request answered: the scheduler does, and what estimates a run pretends to."""
+
+    async def ask(self, request: Request) -> CallRow:
+        """Return the answer to a request."""
+
+
+class PostRunner(Protocol):
+    """Takes a post through the job of a plan."""
+
+    @property
+    def plan(self) -> "JobPlan":
+        """What is asked, of which models."""
+
+    async def run(self, post: Post, asker: Asker) -> JobOutcome:
+        """Have everything asked about a post, and return how it ended."""
+
+
 @dataclass(frozen=True)
 class JobPlan:
-    """How a task is carried out.
+    """How a job is carried out.
 
     `vision` is the model that describes pictures; without one, `model` is shown them itself
     unless `pictures` is false. `fallbacks` are asked, in order, what another model refused.
     `labels` are the sides of a debate. `sample` numbers a fresh set of answers to old questions.
-    The order `student` is that of `distil.local`: ten short questions, and no picture.
+    The order `student` is that of an intention LM: ten short questions, and no picture.
     """
 
-    task: JobKind | Literal["judge"]
+    job: JobKind | Literal["judge"]
     model: str
     order: AskingOrder = "one-call"
     vision: str | None = None
@@ -76,206 +93,234 @@ class JobPlan:
         seeing = (self.vision,) if self.vision and self.pictures else ()
         return tuple(dict.fromkeys((self.model, *seeing, *self.fallbacks)))
 
-    def sampling(self, stage: str) -> Sampling:
-        """Return how the answers of a stage are drawn."""
-        tokens, warmth, _, _ = _SAMPLING[stage]
-        return Sampling(
-            self.max_tokens or tokens,
-            warmth if self.temperature is None else self.temperature,
-            self.top_p,
-            self.seed,
-        )
+    def sampling(self, prompt_name: str) -> Sampling:
+        """Return how the answers to a prompt are drawn."""
+        max_tokens, temperature, _, _ = _SAMPLING[prompt_name]
+        temperature = temperature if self.temperature is None else self.temperature
+        return Sampling(self.max_tokens or max_tokens, temperature, self.top_p, self.seed)
+
+
+@dataclass(frozen=True)
+class JobRunner:
+    """Asks all that a plan wants to know of a post."""
+
+    plan: JobPlan
+
+    async def run(self, post: Post, asker: Asker) -> JobOutcome:
+        """Ask the questions of the job, one after the other or at once; return how it ended."""
+        try:
+            job = PostJob(post, self.plan, asker)
+        except PostError as error:
+            return JobOutcome(post.id, self.plan.job, self.plan.sample, "failed", str(error))
+        if job.is_empty:
+            return job.end("failed", "the post has a picture alone, and pictures are not sent")
+        match self.plan.job:
+            case "intentions":
+                return await _ask_intentions(job)
+            case "rationale":
+                return await _ask_rationale(job)
+            case "debate":
+                return await _ask_debate(job)
+        raise AssertionError(f"{self.plan.job} has a runner of its own")
 
 
 @dataclass
 class PostJob:
-    """One post on its way through a task: what is known of it, and which calls answered."""
+    """One post on its way through a job: what is known of it, and which calls answered.
+
+    Raises `PostError` where its picture cannot be read.
+    """
 
     post: Post
     plan: JobPlan
-    ask: AskRequest
+    asker: Asker
 
     def __post_init__(self) -> None:
-        text = self.post.text
+        text, image = self.post.text, self.post.image
         self.text = mask_identities(text) if text and self.plan.masked else text
         self.description = self.post.description
-        seen = self.plan.pictures and self.plan.order != "student"
-        image = self.post.image if seen else None
-        self.picture: RequestPicture | None = (
-            load_request_picture(image) if image is not None else None
-        )
+        self.picture: RequestPicture | None = None
+        if image is not None and self.plan.pictures and self.plan.order != "student":
+            self.picture = load_request_picture(image)
         self.uses: list[tuple[str, bytes]] = []
         self.rows: dict[bytes, CallRow] = {}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of the post can be sent."""
+        return self.text is None and self.picture is None and self.description is None
 
     async def put(
         self,
         stage: str,
-        name: str,
-        answer: type[AnswerSchema],
+        prompt_name: str,
+        schema: type[AnswerSchema],
         *,
-        shown: RequestPicture | None = None,
+        picture: RequestPicture | None = None,
         saw_label: bool = False,
         model: str | None = None,
         **values: str | None,
     ) -> tuple[CallRow, AnswerSchema | None]:
         """Ask one question of the post, again or elsewhere if need be; return the last answer."""
-        asked = load_prompt(name)
-        given = {"text": self.text, "description": self.description, **values}
-        turns = (ChatTurn("system", asked.system), ChatTurn("user", asked.ask(**given), shown))
-        sampling = self.plan.sampling(name)
-        model = model or self.plan.model
-        call = Request(stage, model, asked, turns, answer, sampling, self.plan.sample, saw_label)
-        row, found = await self._first(call)
+        prompt = load_prompt(prompt_name)
+        question = prompt.fill(text=self.text, description=self.description, **values)
+        request = Request(
+            stage,
+            model or self.plan.model,
+            prompt,
+            (ChatTurn("system", prompt.system), ChatTurn("user", question, picture)),
+            schema,
+            self.plan.sampling(prompt_name),
+            self.plan.sample,
+            saw_label,
+        )
+        row, answer = await self._ask_model(request)
         for other in self.plan.fallbacks:
             if row.status != "refused":
                 break
-            if other != call.model:
-                row, found = await self._first(call.of(other))
+            if other != request.model:
+                row, answer = await self._ask_model(request.address(other))
         self.uses.append((stage, row.key))
-        return row, found
+        return row, answer
 
-    async def _first(self, call: Request) -> tuple[CallRow, AnswerSchema | None]:
+    async def _ask_model(self, request: Request) -> tuple[CallRow, AnswerSchema | None]:
         """Ask one model, once more with room where it was cut off, once more where it was wrong.
 
         An answer that was cut off because it went round in circles would only do so for longer.
         """
-        row, found = self._read(call, await self.ask(call))
+        row, answer = await self._ask_once(request)
         if row.status != "invalid" or (row.reason == "truncated" and is_repetitive(row.raw)):
-            return row, found
-        call = call.wider() if row.reason == "truncated" else call.again(row.raw, row.reason)
-        return self._read(call, await self.ask(call))
+            return row, answer
+        is_cut = row.reason == "truncated"
+        return await self._ask_once(
+            request.widen() if is_cut else request.correct(row.raw, row.reason)
+        )
 
-    def _read(self, call: Request, row: CallRow) -> tuple[CallRow, AnswerSchema | None]:
-        row, found = read_call(call, row)
+    async def _ask_once(self, request: Request) -> tuple[CallRow, AnswerSchema | None]:
+        row, answer = read_call(request, await self.asker.ask(request))
         self.rows[row.key] = row
-        return row, found
+        return row, answer
 
     def end(self, status: CallStatus, reason: str = "") -> JobOutcome:
         """Return how the post ended; one that ended well says what it lacks all the same."""
         if status == "ok" and not reason:
-            lacking = [(stage, self.rows[key]) for stage, key in self.uses]
-            reason = "; ".join(f"{at}: {row.reason}" for at, row in lacking if row.status != "ok")
-        uses, rows = tuple(self.uses), tuple(self.rows.values())
+            rows = [(stage, self.rows[key]) for stage, key in self.uses]
+            reason = "; ".join(f"{at}: {row.reason}" for at, row in rows if row.status != "ok")
+        uses, rows_read = tuple(self.uses), tuple(self.rows.values())
         plan = self.plan
-        return JobOutcome(self.post.id, plan.task, plan.sample, status, reason, uses, rows)
+        return JobOutcome(self.post.id, plan.job, plan.sample, status, reason, uses, rows_read)
+
+    def end_like(self, row: CallRow) -> JobOutcome:
+        """Return that the post ended as an answer did."""
+        assert row.status is not None
+        return self.end(row.status, row.reason)
 
 
-def read_call(call: Request, row: CallRow) -> tuple[CallRow, AnswerSchema | None]:
+def read_call(request: Request, row: CallRow) -> tuple[CallRow, AnswerSchema | None]:
     """Return an answer with the status that reading it gives, and what it says if it is ok."""
     if row.status in ("refused", "failed"):
         return row, None
-    found = parse_answer(row.raw, call.answer)
-    if isinstance(found, AnswerSchema):
-        return row._replace(status="ok", reason=""), found
+    answer = parse_answer(row.raw, request.answer)
+    if isinstance(answer, AnswerSchema):
+        return row._replace(status="ok", reason=""), answer
     if row.finish == "length":
         return row._replace(status="invalid", reason="truncated"), None
     if is_refusal(row.raw):
         return row._replace(status="refused", reason="apology"), None
-    return row._replace(status="invalid", reason=found), None
+    return row._replace(status="invalid", reason=answer), None
 
 
-async def run_job(post: Post, plan: JobPlan, ask: AskRequest) -> JobOutcome:
-    """Ask all that a plan wants to know of a post, and return how it ended."""
-    try:
-        way = PostJob(post, plan, ask)
-    except PostError as error:
-        return JobOutcome(post.id, plan.task, plan.sample, "failed", str(error))
-    if way.text is None and way.picture is None and way.description is None:
-        return way.end("failed", "the post has a picture alone, and pictures are not sent")
-    return await _RUNNERS[plan.task](way)
+async def _ask_intentions(job: PostJob) -> JobOutcome:
+    order = job.plan.order
+    if order == "one-call":
+        return await _ask_in_one_call(job)
+    if order == "student":  # which was taught one short question and no other
+        return await _ask_ten_relations(job, "student", None)
+    row = await _ask_description(job, job.plan.vision or job.plan.model)
+    if row is not None and job.text is None and row.status != "ok":
+        return job.end_like(row)
+    _, answer = await job.put("key_information", "key-information", schemas.KeyInformationAnswer)
+    keys = json.dumps(answer.model_dump(), ensure_ascii=False) if answer else None
+    if order == "per-relation":
+        return await _ask_ten_relations(job, "relation", keys)
+    row, _ = await job.put("intentions", "intentions", schemas.TenIntentionsAnswer, keys=keys)
+    return job.end_like(row)
 
 
-async def _ask_intentions(way: PostJob) -> JobOutcome:
-    if way.plan.order == "one-call":
-        return await _ask_in_one_call(way)
-    if way.plan.order == "student":
-        return await _ask_intention_lm(way)
-    row = await _ask_description(way, way.plan.vision or way.plan.model)
-    if row is not None and way.text is None and row.status != "ok":
-        return _end_like(way, row)
-    row, keys = await way.put("key_information", "key-information", answers.KeyInformationAnswer)
-    told = _write_keys(keys) if keys else None
-    if way.plan.order == "per-stage":
-        row, _ = await way.put("intentions", "intentions", answers.TenIntentionsAnswer, keys=told)
-        return _end_like(way, row)
-    return await _ask_ten_relations(way, "relation", told)
+async def _ask_in_one_call(job: PostJob) -> JobOutcome:
+    if job.plan.vision:
+        row = await _ask_description(job, job.plan.vision)
+        if row is not None and job.text is None and row.status != "ok":
+            return job.end_like(row)
+    picture = None if job.plan.vision else job.picture
+    if picture is not None:
+        job.description = None  # the model is to describe what it sees itself
+    schema = schemas.ThoughtAnswer if picture is None else schemas.SeenAnswer
+    row, _ = await job.put("one_call", "one-call", schema, picture=picture)
+    return job.end_like(row)
 
 
-async def _ask_intention_lm(way: PostJob) -> JobOutcome:
-    """Ask a student, which was taught one short question and no other."""
-    return await _ask_ten_relations(way, "student", None)
-
-
-async def _ask_ten_relations(way: PostJob, name: str, keys: str | None) -> JobOutcome:
+async def _ask_ten_relations(job: PostJob, prompt_name: str, keys: str | None) -> JobOutcome:
     rows = await _gather_rows(
-        *(_ask_relation(way, relation, name, keys) for relation in RELATION_ORDER)
+        *(_ask_relation(job, relation, prompt_name, keys) for relation in RELATION_ORDER)
     )
     bad = [row for row in rows if row.status != "ok"]
     if len(bad) == len(rows):
-        return _end_like(way, bad[0])
-    return way.end("ok", f"{len(bad)} of {len(rows)} relations missing" if bad else "")
+        return job.end_like(bad[0])
+    return job.end("ok", f"{len(bad)} of {len(rows)} relations missing" if bad else "")
 
 
-async def _ask_in_one_call(way: PostJob) -> JobOutcome:
-    if way.plan.vision:
-        row = await _ask_description(way, way.plan.vision)
-        if row is not None and way.text is None and row.status != "ok":
-            return _end_like(way, row)
-    shown = None if way.plan.vision else way.picture
-    if shown is not None:
-        way.description = None  # the model is to describe what it sees itself
-    answer = answers.ThoughtAnswer if shown is None else answers.SeenAnswer
-    row, _ = await way.put("one_call", "one-call", answer, shown=shown)
-    return _end_like(way, row)
+async def _ask_relation(
+    job: PostJob, relation: Relation, prompt_name: str, keys: str | None
+) -> CallRow:
+    stem, meaning = RELATION_STEMS[relation], RELATION_MEANINGS[relation]
+    schema = schemas.IntentionAnswer
+    row, _ = await job.put(relation, prompt_name, schema, keys=keys, stem=stem, meaning=meaning)
+    return row
 
 
-async def _ask_description(way: PostJob, model: str) -> CallRow | None:
+async def _ask_description(job: PostJob, model: str) -> CallRow | None:
     """Have the picture described, unless there is none or it is described already."""
-    if way.picture is None or (way.description and not way.plan.vision):
+    if job.picture is None or (job.description and not job.plan.vision):
         return None
-    way.description = None
-    row, found = await way.put(
-        "description", "describe", answers.DescriptionAnswer, shown=way.picture, model=model
-    )
-    if found is not None:
-        way.description = str(found.description)  # type: ignore[attr-defined]
+    job.description = None
+    schema = schemas.DescriptionAnswer
+    row, answer = await job.put("description", "describe", schema, picture=job.picture, model=model)
+    if isinstance(answer, schemas.DescriptionAnswer):
+        job.description = answer.description
     return row
 
 
-async def _ask_relation(way: PostJob, relation: Relation, name: str, keys: str | None) -> CallRow:
-    row, _ = await way.put(
-        relation,
-        name,
-        answers.IntentionAnswer,
-        keys=keys,
-        stem=RELATION_STEMS[relation],
-        meaning=RELATION_MEANINGS[relation],
+async def _ask_rationale(job: PostJob) -> JobOutcome:
+    label = ", ".join(flatten_label(job.post.label))
+    if not label:
+        return job.end("failed", "a rationale explains a label, and the post has none")
+    picture = await _choose_picture(job)
+    schema = schemas.RationaleAnswer
+    row, _ = await job.put(
+        "rationale", "rationale", schema, picture=picture, saw_label=True, label=label
     )
+    return job.end_like(row)
+
+
+async def _ask_debate(job: PostJob) -> JobOutcome:
+    picture = await _choose_picture(job)
+    rows = await _gather_rows(*(_ask_side(job, label, picture) for label in job.plan.labels))
+    return job.end_like(next((row for row in rows if row.status != "ok"), rows[0]))
+
+
+async def _ask_side(job: PostJob, label: str, picture: RequestPicture | None) -> CallRow:
+    schema = schemas.RationaleAnswer
+    row, _ = await job.put(f"debate {label}", "debate", schema, picture=picture, label=label)
     return row
 
 
-async def _ask_rationale(way: PostJob) -> JobOutcome:
-    named = ", ".join(flatten_label(way.post.label))
-    if not named:
-        return way.end("failed", "a rationale explains a label, and the post has none")
-    shown = await _choose_picture(way)
-    row, _ = await way.put(
-        "rationale", "rationale", answers.RationaleAnswer, shown=shown, saw_label=True, label=named
-    )
-    return _end_like(way, row)
-
-
-async def _ask_debate(way: PostJob) -> JobOutcome:
-    shown = await _choose_picture(way)
-    rows = await _gather_rows(*(_ask_side(way, label, shown) for label in way.plan.labels))
-    return _end_like(way, next((row for row in rows if row.status != "ok"), rows[0]))
-
-
-async def _ask_side(way: PostJob, label: str, shown: RequestPicture | None) -> CallRow:
-    row, _ = await way.put(
-        f"debate {label}", "debate", answers.RationaleAnswer, shown=shown, label=label
-    )
-    return row
+async def _choose_picture(job: PostJob) -> RequestPicture | None:
+    """Return the picture for a model that is shown it, having it described for one that is not."""
+    if job.plan.vision:
+        await _ask_description(job, job.plan.vision)
+        return None
+    return job.picture
 
 
 async def _gather_rows(*questions: Awaitable[CallRow]) -> list[CallRow]:
@@ -285,27 +330,3 @@ async def _gather_rows(*questions: Awaitable[CallRow]) -> list[CallRow]:
         if isinstance(row, BaseException):
             raise row
     return [row for row in rows if isinstance(row, CallRow)]
-
-
-async def _choose_picture(way: PostJob) -> RequestPicture | None:
-    """Return the picture for a model that is shown it, having it described for one that is not."""
-    if way.plan.vision:
-        await _ask_description(way, way.plan.vision)
-        return None
-    return way.picture
-
-
-def _end_like(way: PostJob, row: CallRow) -> JobOutcome:
-    assert row.status is not None
-    return way.end(row.status, row.reason)
-
-
-def _write_keys(keys: AnswerSchema) -> str:
-    return json.dumps(keys.model_dump(), ensure_ascii=False)
-
-
-_RUNNERS: Mapping[str, Callable[[PostJob], Awaitable[JobOutcome]]] = {
-    "intentions": _ask_intentions,
-    "rationale": _ask_rationale,
-    "debate": _ask_debate,
-}

@@ -26,7 +26,7 @@ from transformers.utils import logging
 
 from miko_clf.data.post import Relation
 from miko_clf.distil.relations import RELATION_STEMS
-from miko_clf.distil.request import Request, Sampling, load_prompt
+from miko_clf.distil.request import LOCAL_SCHEME, Request, Sampling, load_prompt
 from miko_clf.distil.response import Response, TokenUsage
 from miko_clf.distil.schemas import IntentionAnswer
 from miko_clf.errors import DistilError
@@ -36,7 +36,7 @@ INTENTION_LM_PROMPT = "student"
 
 
 class IntentionLmRecord(BaseModel):
-    """How a student came about. `prompt`, `data` and `weights` are sha256 in hexadecimal.
+    """How an intention LM came about. `prompt`, `data` and `weights` are sha256 in hexadecimal.
 
     `rank` is that of LoRA, null where all weights were tuned. `loss` is the mean over the tokens
     of completions of posts that were held back. Lengths are in tokens.
@@ -68,72 +68,70 @@ class IntentionLmRecord(BaseModel):
 
 
 def make_intention_question(text: str | None, description: str | None, relation: Relation) -> str:
-    """Return what a student is asked; its last line is the stem that the answer goes on from."""
-    return load_prompt(INTENTION_LM_PROMPT).ask(
-        text=text, description=description, stem=RELATION_STEMS[relation]
-    )
+    """Return the question to an intention LM; its last line is the stem to go on from."""
+    stem = RELATION_STEMS[relation]
+    return load_prompt(INTENTION_LM_PROMPT).fill(text=text, description=description, stem=stem)
 
 
 def read_intention_lm(folder: Path) -> IntentionLmRecord:
-    """Return what is known of a student; raises `DistilError` where the folder holds none."""
+    """Return what is known of an intention LM; raises `DistilError` where the folder holds none."""
+    path = folder / INTENTION_LM_FILE
     try:
-        page = IntentionLmRecord.model_validate_json(
-            (folder / INTENTION_LM_FILE).read_text(encoding="utf-8")
-        )
+        record = IntentionLmRecord.model_validate_json(path.read_text(encoding="utf-8"))
     except OSError:
         raise DistilError(
-            f"{folder}: not a student, it holds no {INTENTION_LM_FILE}; `miko-clf distil student` writes one"
+            f"{folder}: not an intention LM, it holds no {INTENTION_LM_FILE}; "
+            "`miko-clf distil train-lm` writes one"
         ) from None
     except (ValidationError, UnicodeDecodeError) as error:
-        raise DistilError(f"{folder / INTENTION_LM_FILE}: not readable: {error}") from None
-    if page.prompt != load_prompt(INTENTION_LM_PROMPT).sha256:
+        raise DistilError(f"{path}: not readable: {error}") from None
+    if record.prompt != load_prompt(INTENTION_LM_PROMPT).sha256:
         raise DistilError(
             f"{folder}: was taught another question than this program asks; teach it again"
         )
-    return page
+    return record
 
 
-_SCHEME = "local:"
 logging.disable_progress_bar()
 
 
 class LocalModel:
-    """A student's folder in the place of a server.
+    """The folder of an intention LM in the place of a server.
 
-    What arrives while a batch is being written goes into the next, `at_once` calls at most. An
-    answer is a function of its call alone, whatever it was answered together with, up to the
-    rounding of the device. Raises `DistilError` where the folder holds no usable student.
+    What arrives while a batch is being written goes into the next, `at_once` requests at most. An
+    answer is a function of its request alone, whatever it was answered together with, up to the
+    rounding of the device. Raises `DistilError` where the folder holds no usable model.
     """
 
     host = "local"
 
     def __init__(self, folder: Path, *, at_once: int = 64, device: str | None = None) -> None:
-        self.page = read_intention_lm(folder)
-        self.server = f"{_SCHEME}{folder}"
-        self.name = self.page.model
+        self.record = read_intention_lm(folder)
+        self.server = f"{LOCAL_SCHEME}{folder}"
+        self.name = self.record.model
         self.at_once = at_once
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.words = load_language_tokenizer(str(folder))
-        self.language_model = _load_ready_model(folder, self.words).to(self.device)
+        self.tokenizer = load_language_tokenizer(str(folder))
+        self.language_model = _load_ready_model(folder, self.tokenizer).to(self.device)
         self.num_batches = 0
         self._waiting: list[tuple[Request, asyncio.Future[Response]]] = []
         self._busy: asyncio.Task[None] | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="student")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="intention-lm")
 
-    async def send(self, call: Request) -> Response:
-        """Return the student's answer; raises `DistilError` where it was never taught to answer."""
-        if call.prompt.name != INTENTION_LM_PROMPT or call.answer is not IntentionAnswer:
+    async def send(self, request: Request) -> Response:
+        """Return the model's answer; raises `DistilError` where it was never taught to answer."""
+        if request.prompt.name != INTENTION_LM_PROMPT or request.answer is not IntentionAnswer:
             raise DistilError(
-                f"{self.server}: a student completes the sentences of one post and answers nothing "
-                "else; ask it for intentions in the order 'student'"
+                f"{self.server}: an intention LM completes the sentences of one post and answers "
+                "nothing else; ask it for intentions in the order 'student'"
             )
-        if call.model != self.name:
-            raise DistilError(f"{self.server}: is {self.name}, there is no model {call.model!r}")
-        if call.stage not in self.page.relations:
-            reason = f"the student was not taught {call.stage}"
+        if request.model != self.name:
+            raise DistilError(f"{self.server}: is {self.name}, there is no model {request.model!r}")
+        if request.stage not in self.record.relations:
+            reason = f"the intention LM was not taught {request.stage}"
             return Response(status="failed", reason=reason, host=self.host)
         done: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-        self._waiting.append((call, done))
+        self._waiting.append((request, done))
         if self._busy is None or self._busy.done():
             self._busy = asyncio.create_task(self._drain())
         return await done
@@ -142,68 +140,68 @@ class LocalModel:
         """Wait for the batch under way."""
         await asyncio.to_thread(self._thread.shutdown)
 
-    def write(self, calls: Sequence[Request]) -> list[Response]:
-        """Return the answers to calls, written together, or in halves where memory is short."""
+    def write(self, requests: Sequence[Request]) -> list[Response]:
+        """Return the answers to requests, written together, or in halves where memory is short."""
         try:
-            return self._write(calls)
+            return self._write(requests)
         except torch.OutOfMemoryError:
-            if len(calls) == 1:
+            if len(requests) == 1:
                 raise DistilError(f"{self.server}: {self.device} has no room for it") from None
-        self.at_once = half = len(calls) // 2
-        return [*self.write(calls[:half]), *self.write(calls[half:])]
+        self.at_once = half = len(requests) // 2
+        return [*self.write(requests[:half]), *self.write(requests[half:])]
 
     async def _drain(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting:
-            now, self._waiting = self._waiting[: self.at_once], self._waiting[self.at_once :]
+            batch, self._waiting = self._waiting[: self.at_once], self._waiting[self.at_once :]
             try:
-                calls = [call for call, _ in now]
-                replies = await loop.run_in_executor(self._thread, self.write, calls)
+                requests = [request for request, _ in batch]
+                responses = await loop.run_in_executor(self._thread, self.write, requests)
             except Exception as error:  # whoever waits is told, and the next batch is tried
-                for _, done in now:
+                for _, done in batch:
                     if not done.cancelled():
                         done.set_exception(error)
                 continue
-            for (_, done), reply in zip(now, replies, strict=True):
+            for (_, done), response in zip(batch, responses, strict=True):
                 if not done.cancelled():
-                    done.set_result(reply)
+                    done.set_result(response)
 
     @torch.inference_mode()
-    def _write(self, calls: Sequence[Request]) -> list[Response]:
+    def _write(self, requests: Sequence[Request]) -> list[Response]:
         started = time.monotonic()
         self.num_batches += 1
-        asked = self.words(
-            [call.turns[1].text for call in calls],
+        prompts = self.tokenizer(
+            [request.turns[1].text for request in requests],
             truncation=True,
-            max_length=self.page.prompt_tokens,
+            max_length=self.record.prompt_tokens,
             padding=True,
             return_tensors="pt",
         ).to(self.device)
         written = self.language_model.generate(
-            input_ids=asked["input_ids"],
-            attention_mask=asked["attention_mask"],
-            max_new_tokens=max(call.sampling.max_tokens for call in calls),
-            logits_processor=LogitsProcessorList([_DrawProcessor(calls, self.device)]),
+            input_ids=prompts["input_ids"],
+            attention_mask=prompts["attention_mask"],
+            max_new_tokens=max(request.sampling.max_tokens for request in requests),
+            logits_processor=LogitsProcessorList([_DrawProcessor(requests, self.device)]),
         )
-        start = 1 if self.page.encoder_decoder else asked["input_ids"].shape[1]
-        seconds = (time.monotonic() - started) / len(calls)
-        lengths = asked["attention_mask"].sum(1).tolist()
+        start = 1 if self.record.encoder_decoder else prompts["input_ids"].shape[1]
+        seconds = (time.monotonic() - started) / len(requests)
+        lengths = prompts["attention_mask"].sum(1).tolist()
         return [
-            self._reply(call, row[start:].tolist(), length)._replace(seconds=seconds)
-            for call, row, length in zip(calls, written, lengths, strict=True)
+            self._respond(request, row[start:].tolist(), length)._replace(seconds=seconds)
+            for request, row, length in zip(requests, written, lengths, strict=True)
         ]
 
-    def _reply(self, call: Request, row: list[int], num_asked: int) -> Response:
-        """Return what was written up to its end, or cut off where the call allows no more."""
-        end = self.words.eos_token_id
-        row = row[: call.sampling.max_tokens]
-        ended = end in row
-        row = row[: row.index(end) + 1] if ended else row
-        text = self.words.decode(row, skip_special_tokens=True).strip()
+    def _respond(self, request: Request, row: list[int], num_asked: int) -> Response:
+        """Return what was written up to its end, or cut off where the request allows no more."""
+        end = self.tokenizer.eos_token_id
+        row = row[: request.sampling.max_tokens]
+        has_ended = end in row
+        row = row[: row.index(end) + 1] if has_ended else row
+        text = self.tokenizer.decode(row, skip_special_tokens=True).strip()
         raw = json.dumps({"intention": text}, ensure_ascii=False)
         return Response(
-            raw=raw if ended else raw.removesuffix('"}'),
-            finish="stop" if ended else "length",
+            raw=raw if has_ended else raw.removesuffix('"}'),
+            finish="stop" if has_ended else "length",
             usage=TokenUsage(num_asked, 0, len(row)),
             model=self.name,
             host=self.host,
@@ -217,14 +215,14 @@ class _DrawProcessor(LogitsProcessor):
     of different temperature, top-p and seed go through one batch.
     """
 
-    def __init__(self, calls: Sequence[Request], device: torch.device) -> None:
-        self.samplings: list[Sampling] = [call.sampling for call in calls]
+    def __init__(self, requests: Sequence[Request], device: torch.device) -> None:
+        self.samplings: list[Sampling] = [request.sampling for request in requests]
         warm = [row for row, sampling in enumerate(self.samplings) if sampling.temperature]
         self.rows = torch.tensor(warm, dtype=torch.long, device=device)
         self.generators = []
         for row in warm:
             # The key holds question, sampling, seed and sample: all that may change an answer.
-            seed = int.from_bytes(calls[row].key[:8], "big", signed=True)
+            seed = int.from_bytes(requests[row].key[:8], "big", signed=True)
             self.generators.append(torch.Generator(device).manual_seed(seed))
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -232,12 +230,11 @@ class _DrawProcessor(LogitsProcessor):
         if not self.generators:
             return scores
         chosen = [self.samplings[row] for row in self.rows.tolist()]
-        warmth = scores.new_tensor([each.temperature for each in chosen], dtype=torch.float32)
-        share = scores.new_tensor([each.top_p for each in chosen], dtype=torch.float32)
+        warmth = scores.new_tensor([draw.temperature for draw in chosen], dtype=torch.float32)
+        share = scores.new_tensor([draw.top_p for draw in chosen], dtype=torch.float32)
         logits = _keep_nucleus(scores[self.rows].float() / warmth[:, None], share)
-        noise = torch.stack(
-            [torch.empty_like(logits[0]).exponential_(generator=each) for each in self.generators]
-        )
+        draws = [torch.empty_like(logits[0]).exponential_(generator=g) for g in self.generators]
+        noise = torch.stack(draws)
         drawn = scores.float()
         drawn[self.rows] = logits - noise.clamp_min(1e-30).log()
         return drawn
@@ -249,16 +246,16 @@ def load_language_tokenizer(name: str) -> PreTrainedTokenizerBase:
     Raises `DistilError` where there is none, or where it knows no end of a text.
     """
     try:
-        words = AutoTokenizer.from_pretrained(name, truncation_side="left")
+        tokenizer = AutoTokenizer.from_pretrained(name, truncation_side="left")
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise DistilError(f"{name}: no language model with a tokenizer: {error}") from None
-    if words.eos_token_id is None:
+    if tokenizer.eos_token_id is None:
         raise DistilError(f"{name}: its tokenizer has no end-of-text token")
-    if words.pad_token_id is None:
-        words.pad_token = words.eos_token
-    words.padding_side = "right" if config.is_encoder_decoder else "left"
-    return words
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right" if config.is_encoder_decoder else "left"
+    return tokenizer
 
 
 def load_language_model(name: str, **options: Any) -> PreTrainedModel:
@@ -274,7 +271,7 @@ def load_language_model(name: str, **options: Any) -> PreTrainedModel:
         raise DistilError(f"{name}: no language model that can write: {error}") from None
 
 
-def _load_ready_model(folder: Path, words: PreTrainedTokenizerBase) -> PreTrainedModel:
+def _load_ready_model(folder: Path, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     model = load_language_model(str(folder), dtype=torch.bfloat16 if fast else torch.float32).eval()
     start = model.generation_config.decoder_start_token_id
@@ -283,8 +280,8 @@ def _load_ready_model(folder: Path, words: PreTrainedTokenizerBase) -> PreTraine
     # Nothing of how the base model was wont to be asked (beams, lengths, warmth) is carried over.
     model.generation_config = GenerationConfig(
         do_sample=False,
-        pad_token_id=words.pad_token_id,
-        eos_token_id=words.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
         decoder_start_token_id=start,
     )
     return model

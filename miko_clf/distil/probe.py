@@ -39,91 +39,90 @@ class ProbeResult(NamedTuple):
 
     def lines(self) -> list[str]:
         """Return what a person should know, a line each."""
-        said = [f"{self.model}: {what}" for what in self.ignores]
+        lines = [f"{self.model}: {what}" for what in self.ignores]
         if self.dialect.schema == "prompt":
-            said.append(f"{self.model}: the schema stands in the prompt, answers are checked here")
+            lines.append(f"{self.model}: the schema stands in the prompt, answers are checked here")
         elif self.dialect.schema != "json_schema":
-            said.append(f"{self.model}: the schema is sent as {self.dialect.schema}")
-        return said
+            lines.append(f"{self.model}: the schema is sent as {self.dialect.schema}")
+        return lines
 
 
 async def probe_model(
-    teacher: TeacherClient, model: str, *, pictures: bool, usage: bool
+    client: TeacherClient, model: str, *, pictures: bool, usage: bool
 ) -> ProbeResult:
     """Ask a model a few tiny questions and return what its server does with them.
 
-    The teacher takes up the dialect that was found. Raises `DistilError` where pictures are
+    The client takes up the dialect that was found. Raises `DistilError` where pictures are
     wanted and ignored, or where token counts are needed (`usage`) and absent.
     """
-    dialect, reply, obeyed = await _find_dialect(teacher, model)
-    teacher.dialects[model] = dialect
+    dialect, response, obeyed = await _find_dialect(client, model)
+    client.dialects[model] = dialect
     ignores = [] if obeyed else ["ignores response_format: no schema was obeyed"]
-    counts = reply.usage.prompt > 0
+    counts = response.usage.prompt > 0
     if not counts:
         ignores.append("reports no token counts")
         if usage:
             raise DistilError(
-                f"{teacher.server}: model {model} reports no token counts, so no budget can be kept"
+                f"{client.server}: model {model} reports no token counts, so no budget can be kept"
             )
-    short = await teacher.send(_make_probe(model, "Count from one to fifty.", Sampling(_SHORT)))
+    short = await client.send(_make_probe(model, "Count from one to fifty.", Sampling(_SHORT)))
     if short.usage.completion > _SHORT + 1:
         ignores.append(f"ignores {dialect.limit}")
     if pictures and not counts:
         ignores.append("so whether it looks at pictures cannot be told")
-    tokens = await _count_picture_tokens(teacher, model) if pictures and counts else None
+    tokens = await _count_picture_tokens(client, model) if pictures and counts else None
     return ProbeResult(model, dialect, tuple(ignores), counts, tokens)
 
 
-async def list_models(teacher: TeacherClient) -> list[str] | None:
+async def list_models(client: TeacherClient) -> list[str] | None:
     """Return the models that a server lists, None where it cannot say."""
     try:
-        page = await asyncio.wait_for(teacher.client.models.list(), 10)
-        return [each.id for each in page.data]
+        page = await asyncio.wait_for(client.client.models.list(), 10)
+        return [model.id for model in page.data]
     except Exception:  # the route is optional, and fails in as many ways as there are servers
         return None
 
 
-async def _find_dialect(teacher: TeacherClient, model: str) -> tuple[ServerDialect, Response, bool]:
+async def _find_dialect(client: TeacherClient, model: str) -> tuple[ServerDialect, Response, bool]:
     """Return the first dialect in which a schema is obeyed, else the one that needs no server."""
-    spoken = ServerDialect()
-    reply = Response()
+    dialect = ServerDialect()
+    response = Response()
     for schema in SCHEMA_MODES:
-        spoken = replace(spoken, schema=schema)
-        call = _make_probe(model, "Which colour has the sky at noon, and is it warm?", Sampling(60))
+        dialect = replace(dialect, schema=schema)
+        question = "Which colour has the sky at noon, and is it warm?"
         for _ in range(3):
-            teacher.dialects[model] = spoken
-            reply = await teacher.send(call)
-            changed = _correct_dialect(spoken, reply)
-            if changed == spoken:
+            client.dialects[model] = dialect
+            response = await client.send(_make_probe(model, question, Sampling(60)))
+            changed = _correct_dialect(dialect, response)
+            if changed == dialect:
                 break
-            spoken = changed
-        if reply.status == "failed" and reply.reason.startswith("connection"):
-            raise DistilError(f"{teacher.server}: {reply.reason}")  # no spelling mends that
-        if reply.status is None and isinstance(
-            parse_answer(reply.raw, _ColourAnswer), _ColourAnswer
-        ):
-            return spoken, reply, True
-    if reply.status == "failed":
-        raise DistilError(f"{teacher.server}: model {model} answers no question: {reply.reason}")
-    return spoken, reply, False
+            dialect = changed
+        if response.status == "failed" and response.reason.startswith("connection"):
+            raise DistilError(f"{client.server}: {response.reason}")  # no spelling mends that
+        answer = parse_answer(response.raw, _ColourAnswer)
+        if response.status is None and isinstance(answer, _ColourAnswer):
+            return dialect, response, True
+    if response.status == "failed":
+        raise DistilError(f"{client.server}: model {model} answers no question: {response.reason}")
+    return dialect, response, False
 
 
-def _correct_dialect(spoken: ServerDialect, reply: Response) -> ServerDialect:
+def _correct_dialect(dialect: ServerDialect, response: Response) -> ServerDialect:
     """Return the dialect without what the server said that it does not take."""
-    if reply.status != "failed":
-        return spoken
-    if "max_completion_tokens" in reply.reason and spoken.limit == "max_tokens":
-        return replace(spoken, limit="max_completion_tokens")
-    if "temperature" in reply.reason or "top_p" in reply.reason:
-        return replace(spoken, warm=False)
-    return spoken
+    if response.status != "failed":
+        return dialect
+    if "max_completion_tokens" in response.reason and dialect.limit == "max_tokens":
+        return replace(dialect, limit="max_completion_tokens")
+    if "temperature" in response.reason or "top_p" in response.reason:
+        return replace(dialect, warm=False)
+    return dialect
 
 
-async def _count_picture_tokens(teacher: TeacherClient, model: str) -> int:
+async def _count_picture_tokens(client: TeacherClient, model: str) -> int:
     """Return by how many tokens a picture lengthens a prompt; raises where it does not."""
     text = "What is shown?"
-    without = await teacher.send(_make_probe(model, text, Sampling(8)))
-    shown = await teacher.send(_make_probe(model, text, Sampling(8), _draw_square()))
+    without = await client.send(_make_probe(model, text, Sampling(8)))
+    shown = await client.send(_make_probe(model, text, Sampling(8), _draw_square()))
     more = shown.usage.prompt - without.usage.prompt
     if shown.status == "failed":
         why = f"refuses pictures: {shown.reason}"
@@ -132,7 +131,7 @@ async def _count_picture_tokens(teacher: TeacherClient, model: str) -> int:
     else:
         return more
     raise DistilError(
-        f"{teacher.server}: model {model} {why}; name a --vision-model that sees, or ask with "
+        f"{client.server}: model {model} {why}; name a --vision-model that sees, or ask with "
         "--no-pictures"
     )
 
@@ -144,6 +143,6 @@ def _draw_square() -> bytes:
 
 
 def _make_probe(model: str, text: str, sampling: Sampling, image: bytes | None = None) -> Request:
-    shown = load_request_picture(image) if image else None
-    turns = (ChatTurn("system", "Answer in JSON."), ChatTurn("user", text, shown))
+    picture = load_request_picture(image) if image else None
+    turns = (ChatTurn("system", "Answer in JSON."), ChatTurn("user", text, picture))
     return Request("probe", model, _PROMPT, turns, _ColourAnswer, sampling)

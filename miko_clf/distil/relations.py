@@ -1,9 +1,12 @@
 """The ten relations in words: how each sentence begins, what it means, and how to join it."""
 
+import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
+from typing import NamedTuple
 
-from miko_clf.data.post import Relation
+from miko_clf.data.post import RELATIONS, Relation
 
 RELATION_STEMS: Mapping[Relation, str] = {
     "xNeed": "Before posting this, the author needs to",
@@ -78,6 +81,8 @@ _ECHO: dict[Relation, re.Pattern[str]] = {
     for relation, (_, subject, verb) in _PARTS.items()
 }
 _ECHO["Open"] = re.compile(r"(?:it is |it's )?because\b|in order(?= to\b)", re.IGNORECASE)
+_HEAD = re.compile(r"^[^\w\n]*intention[ \t]*(\d+)[ \t]*[:.]?", re.IGNORECASE | re.MULTILINE)
+_FEWEST = 6  # words; fewer, without a stem and an end, are a sentence that was cut off at once
 _LEAD = " \t.,;:-*•…"
 _TAIL = " \t.,;:!?…"
 _QUOTES = (('"', '"'), ("“", "”"), ("'", "'"))
@@ -101,8 +106,8 @@ def has_stem(relation: Relation, text: str) -> bool:
 def strip_relation_stem(relation: Relation, text: str) -> str:
     """Return what follows the stem, or the text itself where it has none."""
     text = _squeeze(text)
-    found = _STEM[relation].match(text)
-    return text[found.end() :].lstrip(_LEAD) if found else text
+    stem = _STEM[relation].match(text)
+    return text[stem.end() :].lstrip(_LEAD) if stem else text
 
 
 def make_sentence(relation: Relation, completion: str) -> str:
@@ -126,8 +131,8 @@ def make_sentence(relation: Relation, completion: str) -> str:
 
 def _strip_echo(relation: Relation, text: str) -> str:
     """Return a completion without stem, echo, quotes, or punctuation at its ends."""
-    while found := _STEM[relation].match(text) or _ECHO[relation].match(text):
-        text = _unquote(text[found.end() :])
+    while stem := _STEM[relation].match(text) or _ECHO[relation].match(text):
+        text = _unquote(text[stem.end() :])
     first, _, more = text.rstrip(_TAIL).partition(" ")
     if first.istitle() and first != "I" and (relation != "Open" or first.lower() in _LOWERED):
         first = first.lower()
@@ -148,3 +153,87 @@ def _unquote(text: str) -> str:
 
 def _squeeze(text: str) -> str:
     return " ".join(text.split())
+
+
+class PlacedSentences(NamedTuple):
+    """The sentences of an answer by relation, the relation of each number, and what was irregular.
+
+    A number stands in `numbers` where its sentence was placed, and nowhere else.
+    """
+
+    texts: Mapping[Relation, str]
+    numbers: Mapping[int, Relation]
+    odd: tuple[str, ...]
+
+
+@lru_cache(maxsize=1024)
+def place_sentences(raw: str) -> PlacedSentences:
+    """Return what each relation is told by an answer of numbered sentences, as MIKO released them.
+
+    The number tells the relation where the sentence begins as that relation does. Where it does
+    not, the stem tells, if its relation is still free; then the number, if that is. So a
+    sentence that is left out, or a number that comes twice, moves no other sentence.
+    """
+    sentences = [(number, text) for number, text in split_sentences(raw) if _is_sentence(text)]
+    stems = [
+        [name for name in MIKO_RELATION_ORDER if has_stem(name, text)] for _, text in sentences
+    ]
+    wanted = [dict(enumerate(MIKO_RELATION_ORDER, 1)).get(number) for number, _ in sentences]
+    places: dict[int, Relation] = {}
+    for i, name in enumerate(wanted):
+        if name in stems[i] and name not in places.values():
+            places[i] = name
+    for i in sorted(range(len(sentences)), key=lambda i: len(stems[i])):
+        free = [name for name in (*stems[i], wanted[i]) if name and name not in places.values()]
+        if i not in places and free:
+            places[i] = free[0]
+    return PlacedSentences(
+        {name: sentences[i][1] for i, name in places.items()},
+        {sentences[i][0]: name for i, name in sorted(places.items(), reverse=True)},
+        _find_oddities(sentences, stems, wanted, places),
+    )
+
+
+def split_sentences(raw: str) -> list[tuple[int, str]]:
+    """Return the numbers and texts of an answer: lines `Intention 1: ...`, or an object of them.
+
+    A text may be empty. What a length limit left of one more head is passed over.
+    """
+    if raw.lstrip().startswith("{"):
+        texts = json.loads(raw)
+        raw = "\n".join(f"{name}: {' '.join(text.split())}" for name, text in texts.items())
+    lines = raw.rstrip().split("\n")
+    if "intention".startswith(re.sub(r"\W", "", lines[-1]).lower()):
+        lines.pop()
+    text = "\n".join(lines)
+    heads = list(_HEAD.finditer(text))
+    ends = [*(head.start() for head in heads), len(text)][1:]
+    return [
+        (int(head[1]), " ".join(text[head.end() : end].split()))
+        for head, end in zip(heads, ends, strict=True)
+    ]
+
+
+def _is_sentence(text: str) -> bool:
+    if not any(map(str.isalnum, text)):
+        return False
+    is_whole = len(text.split()) >= _FEWEST or text[-1] in ".!?"
+    return is_whole or any(has_stem(name, text) for name in RELATIONS)
+
+
+def _find_oddities(
+    sentences: list[tuple[int, str]],
+    stems: list[list[Relation]],
+    wanted: list[Relation | None],
+    places: Mapping[int, Relation],
+) -> tuple[str, ...]:
+    odd = []
+    for i, (number, text) in enumerate(sentences):
+        if i not in places:
+            odd.append(f"number {number} has no relation left: {text[:60]}")
+        elif places[i] not in stems[i]:
+            odd.append(f"{places[i]} is told by number {number}, its stem is another: {text[:60]}")
+        elif places[i] != wanted[i]:
+            odd.append(f"{places[i]} is told by its stem, not by number {number}: {text[:60]}")
+    missing = [name for name in RELATIONS if name not in places.values()]
+    return (*odd, *(f"{name} is missing" for name in missing))

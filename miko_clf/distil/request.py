@@ -20,16 +20,27 @@ from miko_clf.distil.relations import RELATION_MEANINGS, RELATION_STEMS
 from miko_clf.distil.schemas import RELATION_ORDER, AnswerSchema, make_wire_schema
 from miko_clf.errors import PostError
 
-_PICTURE_SIDE = (
-    512  # pixels of the longer side: what vision models resize to or less, at a tenth the bytes
-)
+LOCAL_SCHEME = "local:"  # before the folder of an intention LM, where a server's address may stand
+_PICTURE_SIDE = 512  # pixels of the longer side: vision models resize to that or less
 _PICTURE_QUALITY = 85
+_PROMPT_RULE = "\n----\n"
+_CORRECTION = (
+    "That answer cannot be used ({fault}). Answer again: the one JSON object that was asked for, "
+    "complete, and nothing else."
+)
+_PLACEHOLDERS = (
+    (re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE), "<url>"),
+    (re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"), "<email>"),
+    (re.compile(r"(?<![\w@])@\w{2,}"), "<user>"),
+)
+_PHONE = re.compile(r"(?<![\w.])\+?\d[\d ()./-]{7,}\d(?!\w)")
+_PHONE_DIGITS = range(9, 16)  # of a telephone number; fewer are a date, more an identifier
 
 
 class RequestPicture(NamedTuple):
     """A picture by its content: the sha256 of the file, and the file itself.
 
-    What is sent follows from the bytes, `SIDE` and `QUALITY`, so they stand for it in keys.
+    What is sent follows from the bytes, the side and the quality, so they stand for it in keys.
     """
 
     sha256: str
@@ -44,26 +55,6 @@ class RequestPicture(NamedTuple):
         return _encode_picture(self)
 
 
-def load_request_picture(source: Path | bytes) -> RequestPicture:
-    """Return the picture of a post; raises `PostError` where the file cannot be read."""
-    return RequestPicture(digest_image(source), source)
-
-
-@lru_cache(maxsize=64)
-def _encode_picture(shown: RequestPicture) -> str:
-    small = decode_image(shown.source, at_least=(_PICTURE_SIDE, _PICTURE_SIDE))
-    small.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
-    file = io.BytesIO()
-    try:
-        small.save(file, "JPEG", quality=_PICTURE_QUALITY)
-    except OSError as error:
-        raise PostError(f"picture {shown.sha256[:12]} cannot be made a JPEG: {error}") from error
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-_PROMPT_RULE = "\n----\n"
-
-
 class Prompt(NamedTuple):
     """A prompt of one version: the words of the system turn, and the template of the user's."""
 
@@ -73,40 +64,14 @@ class Prompt(NamedTuple):
     user: str
     sha256: str
 
-    def ask(self, **values: str | None) -> str:
+    def fill(self, **values: str | None) -> str:
         """Return the user's turn; a line that asks for an absent value is left out."""
-        lines = []
-        for line in self.user.splitlines():
-            needed = Template(line).get_identifiers()
-            if all(values.get(name) for name in needed):
-                lines.append(Template(line).substitute(values))
-        return "\n".join(lines)
-
-
-@lru_cache
-def load_prompt(name: str) -> Prompt:
-    """Return a shipped prompt, such as `one-call`; the digest is that of the whole file."""
-    text = resources.files("miko_clf.distil").joinpath("prompts", f"{name}.md").read_text("utf-8")
-    first, body = text.split("\n", 1)
-    system, user = body.split(_PROMPT_RULE)
-    relations = "\n".join(
-        f"- {name}: {RELATION_STEMS[name]} ... ({RELATION_MEANINGS[name]})"
-        for name in RELATION_ORDER
-    )
-    version = int(first.removeprefix("version: "))
-    return Prompt(
-        name,
-        version,
-        Template(system).safe_substitute(relations=relations),
-        user,
-        sha256(f"{text}{relations}".encode()).hexdigest(),
-    )
-
-
-_CORRECTION = (
-    "That answer cannot be used ({fault}). Answer again: the one JSON object that was asked for, "
-    "complete, and nothing else."
-)
+        templates = map(Template, self.user.splitlines())
+        return "\n".join(
+            template.substitute(values)
+            for template in templates
+            if all(values.get(name) for name in template.get_identifiers())
+        )
 
 
 class Sampling(NamedTuple):
@@ -128,7 +93,7 @@ class ChatTurn(NamedTuple):
 
 @dataclass(frozen=True)
 class Request:
-    """A question in full. Two calls with one key are one question, whoever asks."""
+    """A question in full. Two requests with one key are one question, whoever asks."""
 
     stage: str
     model: str
@@ -159,21 +124,44 @@ class Request:
         text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return sha256(text.encode()).digest()
 
-    def of(self, model: str) -> "Request":
+    @property
+    def has_picture(self) -> bool:
+        """Whether a picture is sent, which takes a while to read and to shrink."""
+        return any(turn.picture for turn in self.turns)
+
+    def address(self, model: str) -> "Request":
         """Return the same question to another model."""
         return replace(self, model=model)
 
-    def wider(self) -> "Request":
+    def widen(self) -> "Request":
         """Return the same question with room for an answer three times as long."""
         tokens = self.sampling.max_tokens * 3
         return replace(self, sampling=self.sampling._replace(max_tokens=tokens))
 
-    def again(self, raw: str, fault: str) -> "Request":
+    def correct(self, raw: str, fault: str) -> "Request":
         """Return the question that follows an answer which could not be used."""
-        said = ChatTurn("assistant", raw)
-        return replace(
-            self, turns=(*self.turns, said, ChatTurn("user", _CORRECTION.format(fault=fault)))
-        )
+        correction = ChatTurn("user", _CORRECTION.format(fault=fault))
+        return replace(self, turns=(*self.turns, ChatTurn("assistant", raw), correction))
+
+
+@lru_cache
+def load_prompt(name: str) -> Prompt:
+    """Return a shipped prompt, such as `one-call`; the digest is that of the whole file."""
+    text = resources.files("miko_clf.distil").joinpath("prompts", f"{name}.md").read_text("utf-8")
+    first, body = text.split("\n", 1)
+    system, user = body.split(_PROMPT_RULE)
+    relations = "\n".join(
+        f"- {relation}: {RELATION_STEMS[relation]} ... ({RELATION_MEANINGS[relation]})"
+        for relation in RELATION_ORDER
+    )
+    system = Template(system).safe_substitute(relations=relations)
+    digest = sha256(f"{text}{relations}".encode()).hexdigest()
+    return Prompt(name, int(first.removeprefix("version: ")), system, user, digest)
+
+
+def load_request_picture(source: Path | bytes) -> RequestPicture:
+    """Return the picture of a post; raises `PostError` where the file cannot be read."""
+    return RequestPicture(digest_image(source), source)
 
 
 def make_chat_messages(turns: Sequence[ChatTurn]) -> list[dict[str, Any]]:
@@ -181,36 +169,17 @@ def make_chat_messages(turns: Sequence[ChatTurn]) -> list[dict[str, Any]]:
     return [{"role": turn.role, "content": _make_content(turn)} for turn in turns]
 
 
-def _make_content(turn: ChatTurn) -> str | list[dict[str, Any]]:
-    if turn.picture is None:
-        return turn.text
-    shown = {"type": "image_url", "image_url": {"url": turn.picture.url()}}
-    return [shown, {"type": "text", "text": turn.text}] if turn.text else [shown]
-
-
-_PLACEHOLDERS = (
-    (re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE), "<url>"),
-    (re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"), "<email>"),
-    (re.compile(r"(?<![\w@])@\w{2,}"), "<user>"),
-    (re.compile(r"(?<![\w.])\+?\d[\d ()./-]{7,}\d(?!\w)"), "<phone>"),
-)
-_PHONE_DIGITS = range(9, 16)  # of a telephone number; fewer are a date, more an identifier
-
-
 def mask_identities(text: str) -> str:
     """Return the text with addresses, @names and telephone numbers as placeholders."""
     for pattern, placeholder in _PLACEHOLDERS:
-        if placeholder == "<phone>":
-            text = pattern.sub(_mask_phone, text)
-        else:
-            text = pattern.sub(placeholder, text)
-    return text
+        text = pattern.sub(placeholder, text)
+    return _PHONE.sub(_mask_phone, text)
 
 
 def is_private_server(server: str) -> bool:
     """Say whether a server stands on this machine or in a private network."""
     host = urlsplit(server).hostname or ""
-    if server.startswith("local:") or host == "localhost" or host.endswith(".local"):
+    if server.startswith(LOCAL_SCHEME) or host == "localhost" or host.endswith(".local"):
         return True
     try:
         address = ipaddress.ip_address(host)
@@ -219,6 +188,25 @@ def is_private_server(server: str) -> bool:
     return address.is_private or address.is_loopback
 
 
-def _mask_phone(found: re.Match[str]) -> str:
-    digits = sum(char.isdigit() for char in found.group())
-    return "<phone>" if digits in _PHONE_DIGITS else found.group()
+@lru_cache(maxsize=64)
+def _encode_picture(picture: RequestPicture) -> str:
+    image = decode_image(picture.source, at_least=(_PICTURE_SIDE, _PICTURE_SIDE))
+    image.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
+    file = io.BytesIO()
+    try:
+        image.save(file, "JPEG", quality=_PICTURE_QUALITY)
+    except OSError as error:
+        raise PostError(f"picture {picture.sha256[:12]} cannot be made a JPEG: {error}") from error
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _make_content(turn: ChatTurn) -> str | list[dict[str, Any]]:
+    if turn.picture is None:
+        return turn.text
+    picture = {"type": "image_url", "image_url": {"url": turn.picture.url()}}
+    return [picture, {"type": "text", "text": turn.text}] if turn.text else [picture]
+
+
+def _mask_phone(number: re.Match[str]) -> str:
+    digits = sum(char.isdigit() for char in number.group())
+    return "<phone>" if digits in _PHONE_DIGITS else number.group()

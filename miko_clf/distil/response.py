@@ -22,7 +22,7 @@ class TokenUsage(NamedTuple):
 
 
 class Response(NamedTuple):
-    """What came of sending a call.
+    """What came of sending a request.
 
     `refused` and `failed` are set where the server says so itself, with the reason; otherwise
     `raw` is still to be read. `tries` are requests sent, `lost` those of them whose answer may
@@ -51,7 +51,7 @@ def parse_completion(answer: Any, host: str) -> Response:
         raise ValueError(f"no chat completion: {str(answer)[:100]}")
     choices = answer.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
-    reply = Response(
+    response = Response(
         usage=_read_usage(answer.get("usage")),
         model=replace_surrogates(answer.get("model")),
         request=replace_surrogates(answer.get("id")),
@@ -61,18 +61,18 @@ def parse_completion(answer: Any, host: str) -> Response:
         if answer.get("error"):  # some gateways report an outage behind them with status 200
             raise ValueError(f"no chat completion: {str(answer['error'])[:100]}")
         rest = json.dumps({**answer, "usage": None})[:2000]  # others drop a blocked candidate
-        return reply._replace(status="refused", reason="no choices", raw=rest)
+        return response._replace(status="refused", reason="no choices", raw=rest)
     message = choice.get("message")
     if not isinstance(message, Mapping):
         raise ValueError(f"no message in a chat completion: {str(choice)[:100]}")
     refusal = replace_surrogates(message.get("refusal"))
     finish = replace_surrogates(choice.get("finish_reason"))
-    reply = reply._replace(raw=_join_text(message.get("content")) or refusal, finish=finish)
+    response = response._replace(raw=_join_text(message.get("content")) or refusal, finish=finish)
     if refusal:
-        return reply._replace(status="refused", reason="refusal")
+        return response._replace(status="refused", reason="refusal")
     if finish in ("content_filter", "refusal"):
-        return reply._replace(status="refused", reason=finish)
-    return reply
+        return response._replace(status="refused", reason=finish)
+    return response
 
 
 def replace_surrogates(text: Any) -> str:
@@ -136,8 +136,8 @@ def classify_error(error: Exception, key: str) -> ServerFault:
         return ServerFault("transient", "no answer within the deadline", lost=True)
     if isinstance(error, openai.APIConnectionError):
         cause = error.__cause__ or error
-        said = _shorten(str(cause) or type(cause).__name__, key)
-        return ServerFault("transient", f"connection: {said}", lost=not _is_unsent(cause))
+        text = _shorten(str(cause) or type(cause).__name__, key)
+        return ServerFault("transient", f"connection: {text}", lost=not _is_unsent(cause))
     if not isinstance(error, openai.APIStatusError):  # a 200 whose body is no answer
         return ServerFault(
             "transient", f"unreadable answer: {_shorten(str(error), key)}", lost=True
@@ -150,7 +150,7 @@ def classify_error(error: Exception, key: str) -> ServerFault:
 def classify_status(
     status: int, text: str, code: str = "", wait: float | None = None
 ) -> ServerFault:
-    """Return what an HTTP status means, with what the server said and the code that it gave."""
+    """Return what an HTTP status means, with the server's words and the code that it gave."""
     reason = f"{status} {text}".strip()
     low = f"{code} {text}".lower()
     if status in (400, 403, 422, 451) and any(word in low for word in _FILTERED):
@@ -173,11 +173,11 @@ def _is_unsent(cause: BaseException) -> bool:
 
 def _read_retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that a Retry-After header asks for (RFC 9110, 10.2.3), if it does."""
-    given = headers.get("retry-after", "")
+    wait = headers.get("retry-after", "")
     with suppress(ValueError):
-        return min(max(0.0, float(given)), _LONGEST_WAIT)
+        return min(max(0.0, float(wait)), _LONGEST_WAIT)
     with suppress(ValueError, TypeError):
-        return min(max(0.0, parsedate_to_datetime(given).timestamp() - time()), _LONGEST_WAIT)
+        return min(max(0.0, parsedate_to_datetime(wait).timestamp() - time()), _LONGEST_WAIT)
     return None
 
 

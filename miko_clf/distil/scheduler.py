@@ -4,28 +4,35 @@ import asyncio
 import itertools
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from miko_clf.data.post import Post
 from miko_clf.distil.budget import BudgetError, BudgetLedger
-from miko_clf.distil.jobs import AskRequest
-from miko_clf.distil.kb.store import CallRow, JobOutcome, KnowledgeBase, PostRow
+from miko_clf.distil.client import Sender, TeacherClient
+from miko_clf.distil.jobs import PostRunner
+from miko_clf.distil.kb.store import CallRow, KnowledgeBase, PostRow
 from miko_clf.distil.request import Request
 from miko_clf.distil.response import Response, TokenUsage
 from miko_clf.distil.schemas import make_wire_schema
 from miko_clf.errors import MikoError
 
 _CHUNK = 64  # posts that are read, and committed, at a time
-
-SendRequest = Callable[[Request], Awaitable[Response]]
-PayRequest = Callable[[Request], Awaitable[CallRow]]
-RunPost = Callable[[Post, AskRequest], Awaitable[JobOutcome]]
+ESTIMATE_POSTS = 50  # posts that are walked through for an estimate
+_ANSWER_WORDS = {"description": 60, "rationale": 80}  # of an answer's texts; others are short
+_SHORT_WORDS = 9
 
 
 class JobHalted(Exception):  # noqa: N818 - a state, not an error
-    """A post could not be walked to its end, and goes on in a later run."""
+    """A post could not be taken to its end, and goes on in a later run."""
+
+
+class Payer(Protocol):
+    """Gets a request answered within the budget: by sending it, or by writing it into a batch."""
+
+    async def pay(self, request: Request) -> CallRow:
+        """Return the answer, committed; raises `BudgetError` or `JobHalted`."""
 
 
 @dataclass
@@ -50,106 +57,32 @@ class RunTally:
 
     def explain(self, reason: str) -> None:
         """Count a reason; past the first thousand, which may each be another, all are one."""
-        known = reason in self.reasons or len(self.reasons) < 1000
-        self.reasons[reason if known else "other"] += 1
+        is_known = reason in self.reasons or len(self.reasons) < 1000
+        self.reasons[reason if is_known else "other"] += 1
 
-    def count(self, reply: Response) -> None:
-        """Add what came of a call."""
-        self.paid += reply.status != "failed"
-        self.prompt += reply.usage.prompt
-        self.cached += reply.usage.cached
-        self.completion += reply.usage.completion
-        self.lost += reply.lost
-
-
-class PaidSender:
-    """Sends a call within the budget, and keeps what came of it before anyone sees it."""
-
-    def __init__(
-        self, shelf: KnowledgeBase, send: SendRequest, ledger: BudgetLedger, tally: RunTally
-    ) -> None:
-        self.shelf = shelf
-        self.send = send
-        self.ledger = ledger
-        self.tally = tally
-        self._lost: Counter[bytes] = Counter()
-        self._under_way = 0
-        self._room = asyncio.Event()
-
-    async def __call__(self, call: Request) -> CallRow:
-        """Return the answer, committed; raises `SpentError` where the budget has no room for it."""
-        reserved = await self._reserved(call)
-        try:
-            await self.shelf.depart(call.key, reserved)
-            reply = await self.send(call)
-        except BaseException as error:
-            self.ledger.release(reserved)
-            self._settled()
-            if isinstance(error, MikoError):  # it was turned down, and will not be billed
-                await self._land(call.key, reserved)
-            raise
-        known = self._lost.pop(call.key, 0)
-        usd = self.ledger.settle(reserved, call, reply.usage, lost=reply.lost - known)
-        self._settled()
-        self.tally.count(reply)
-        return await self.shelf.keep(call, reply, usd + known * reserved)
-
-    async def again(self, call: Request) -> None:
-        """Count an answer that was lost as billed, before the call is sent once more.
-
-        Raises `SpentError` where the budget has no room for that.
-        """
-        self._lost[call.key] += 1
-        usd = self.ledger.lose(call)
-        self._settled()
-        try:
-            await self._reserved(call)
-        except BudgetError:
-            self.ledger.reserved += usd  # which whoever hears of this lets go
-            self._under_way += 1
-            raise
-        await self.shelf.depart(call.key, usd * (self._lost[call.key] + 1))
-
-    async def _reserved(self, call: Request) -> float:
-        """Set aside what a call may cost, once there is room for it or none can come any more."""
-        while True:
-            try:
-                reserved = self.ledger.reserve(call)
-            except BudgetError:
-                if not self._under_way:
-                    raise
-                self._room.clear()
-                await self._room.wait()  # most calls cost less than was set aside for them
-            else:
-                self._under_way += 1
-                return reserved
-
-    def _settled(self) -> None:
-        self._under_way -= 1
-        self._room.set()
-
-    async def _land(self, key: bytes, reserved: float) -> None:
-        """Keep on record what a call that has ended unanswered may have cost before."""
-        if known := self._lost.pop(key, 0):
-            await self.shelf.depart(key, reserved * known)
-        else:
-            await self.shelf.land(key)
+    def count(self, response: Response) -> None:
+        """Add what came of a request."""
+        self.paid += response.status != "failed"
+        self.prompt += response.usage.prompt
+        self.cached += response.usage.cached
+        self.completion += response.usage.completion
+        self.lost += response.lost
 
 
 class Scheduler:
-    """Takes each post its way through a task, `width` posts at a time.
+    """Takes each post through its job, `width` posts at a time.
 
-    An answer that the shelf holds is never asked for again, unless asking failed in an earlier
-    run. `stopping` may be set to the reason at any time: what is under way is awaited and kept,
-    nothing is begun.
+    An answer that the knowledge base holds is never asked for again, unless asking failed in an
+    earlier run. `stopping` may be set to the reason at any time: what is under way is awaited and
+    kept, nothing is begun.
     """
 
     def __init__(
-        self, shelf: KnowledgeBase, pay: PayRequest, way: RunPost, tally: RunTally, *, width: int
+        self, store: KnowledgeBase, payer: Payer, runner: PostRunner, tally: RunTally, *, width: int
     ) -> None:
-        self.shelf = shelf
-        self.pay = pay
-        self.way = way
+        self.store = store
+        self.payer = payer
+        self.runner = runner
         self.tally = tally
         self.width = width
         self.stopping = ""
@@ -158,12 +91,12 @@ class Scheduler:
         self._pending: dict[bytes, asyncio.Task[CallRow]] = {}
 
     async def run(self, posts: Iterator[tuple[Post, PostRow]]) -> RunTally:
-        """Walk every post; raises the first error that ended the run, once all is kept."""
+        """Run every post; raises the first error that ended the run, once all is kept."""
         queue: asyncio.Queue[Post] = asyncio.Queue(self.width)
-        workers = [asyncio.create_task(self._work(queue)) for _ in range(self.width)]
+        workers = [asyncio.create_task(self._take_posts(queue)) for _ in range(self.width)]
         try:
             try:
-                await self._feed(posts, queue)
+                await self._feed_posts(posts, queue)
             except MikoError as error:
                 self._stop(error)
             await queue.join()
@@ -175,51 +108,19 @@ class Scheduler:
             raise self._error
         return self.tally
 
-    async def ask(self, call: Request) -> CallRow:
-        """Return the answer to a call: from the shelf, from whoever asks already, or paid for."""
-        row = self.shelf.row(call.key)
-        if row is not None and (row.status != "failed" or call.key in self._failed):
-            self.tally.reused += 1
-            return row
-        if call.key not in self._pending:
-            if self.stopping or self.shelf.full:
-                self.stopping = self.stopping or "the disk is full"
-                raise JobHalted
-            self._pending[call.key] = asyncio.create_task(self._paid(call))
-        return await asyncio.shield(self._pending[call.key])
-
-    async def _paid(self, call: Request) -> CallRow:
-        try:
-            row = await self.pay(call)
-        finally:
-            del self._pending[call.key]
-        if row.status == "failed":
-            self._failed.add(call.key)
-        return row
-
-    async def _feed(
+    async def _feed_posts(
         self, posts: Iterator[tuple[Post, PostRow]], queue: asyncio.Queue[Post]
     ) -> None:
-        chunk: list[tuple[Post, PostRow]] = []
-        for each in posts:
-            chunk.append(each)
-            if len(chunk) == _CHUNK:
-                await self._hand_on(chunk, queue)
-                chunk = []
-            if self.stopping:
-                return
-        await self._hand_on(chunk, queue)
+        while not self.stopping and (chunk := list(itertools.islice(posts, _CHUNK))):
+            await self.store.put_posts([row for _, row in chunk])
+            for post, _ in chunk:
+                await queue.put(post)
 
-    async def _hand_on(self, chunk: list[tuple[Post, PostRow]], queue: asyncio.Queue[Post]) -> None:
-        await self.shelf.place([row for _, row in chunk])
-        for post, _ in chunk:
-            await queue.put(post)
-
-    async def _work(self, queue: asyncio.Queue[Post]) -> None:
+    async def _take_posts(self, queue: asyncio.Queue[Post]) -> None:
         while True:
             post = await queue.get()
             try:
-                await self._walk(post)
+                await self._run_post(post)
             except JobHalted:
                 self.tally.unread += 1
             except Exception as error:  # kept for `run` to raise: a worker must not die of it
@@ -228,15 +129,37 @@ class Scheduler:
             finally:
                 queue.task_done()
 
-    async def _walk(self, post: Post) -> None:
+    async def _run_post(self, post: Post) -> None:
         if self.stopping:
             raise JobHalted
-        outcome = await self.way(post, self.ask)
-        if not self.shelf.ended(outcome):
-            await self.shelf.conclude(outcome)
+        outcome = await self.runner.run(post, self)
+        if not self.store.has_outcome(outcome):
+            await self.store.put_outcome(outcome)
         self.tally.posts[outcome.status] += 1
         if outcome.status != "ok":
             self.tally.explain(f"{outcome.status}: {outcome.reason}"[:100])
+
+    async def ask(self, request: Request) -> CallRow:
+        """Return the answer: from the knowledge base, from whoever asks already, or paid for."""
+        row = self.store.get_call(request.key)
+        if row is not None and (row.status != "failed" or request.key in self._failed):
+            self.tally.reused += 1
+            return row
+        if request.key not in self._pending:
+            if self.stopping or self.store.full:
+                self.stopping = self.stopping or "the disk is full"
+                raise JobHalted
+            self._pending[request.key] = asyncio.create_task(self._pay_once(request))
+        return await asyncio.shield(self._pending[request.key])
+
+    async def _pay_once(self, request: Request) -> CallRow:
+        try:
+            row = await self.payer.pay(request)
+        finally:
+            del self._pending[request.key]
+        if row.status == "failed":
+            self._failed.add(request.key)
+        return row
 
     def _stop(self, error: Exception) -> None:
         """Begin nothing more; the first error is the one that is raised in the end."""
@@ -244,14 +167,87 @@ class Scheduler:
         self._error = self._error or error
 
 
-ESTIMATE_POSTS = 50  # posts that are walked through
-_ANSWER_WORDS = {"description": 60, "rationale": 80}  # of an answer's texts; others are short
-_SHORT_WORDS = 9
+class PaidSender:
+    """Sends a request within the budget, and keeps what came of it before anyone sees it."""
+
+    def __init__(
+        self, store: KnowledgeBase, sender: Sender, ledger: BudgetLedger, tally: RunTally
+    ) -> None:
+        self.store = store
+        self.sender = sender
+        self.ledger = ledger
+        self.tally = tally
+        self._lost: Counter[bytes] = Counter()
+        self._under_way = 0
+        self._room = asyncio.Event()
+        if isinstance(sender, TeacherClient):
+            sender.books = self
+
+    async def pay(self, request: Request) -> CallRow:
+        """Return the answer, committed; raises `BudgetError` where the budget has no room."""
+        reserved = await self._reserve(request)
+        try:
+            await self.store.open_flight(request.key, reserved)
+            response = await self.sender.send(request)
+        except BaseException as error:
+            self.ledger.release(reserved)
+            self._make_room()
+            if isinstance(error, MikoError):  # it was turned down, and will not be billed
+                await self._close_flight(request.key, reserved)
+            raise
+        known = self._lost.pop(request.key, 0)
+        usd = self.ledger.settle(
+            reserved, request.model, response.usage, lost=response.lost - known
+        )
+        self._make_room()
+        self.tally.count(response)
+        return await self.store.put_response(request, response, usd + known * reserved)
+
+    async def count_lost(self, request: Request) -> None:
+        """Count an answer that was lost as billed, before the request is sent once more.
+
+        Raises `BudgetError` where the budget has no room for that.
+        """
+        self._lost[request.key] += 1
+        usd = self.ledger.lose(request)
+        self._make_room()
+        try:
+            await self._reserve(request)
+        except BudgetError:
+            self.ledger.reserved += usd  # which whoever hears of this lets go
+            self._under_way += 1
+            raise
+        await self.store.open_flight(request.key, usd * (self._lost[request.key] + 1))
+
+    async def _reserve(self, request: Request) -> float:
+        """Set aside what a request may cost, once there is room or none can come any more."""
+        while True:
+            try:
+                reserved = self.ledger.reserve(request)
+            except BudgetError:
+                if not self._under_way:
+                    raise
+                self._room.clear()
+                await self._room.wait()  # most requests cost less than was set aside for them
+            else:
+                self._under_way += 1
+                return reserved
+
+    def _make_room(self) -> None:
+        self._under_way -= 1
+        self._room.set()
+
+    async def _close_flight(self, key: bytes, reserved: float) -> None:
+        """Keep on record what a request that has ended unanswered may have cost before."""
+        if known := self._lost.pop(key, 0):
+            await self.store.open_flight(key, reserved * known)
+        else:
+            await self.store.close_flight(key)
 
 
 class CostEstimate(NamedTuple):
-    """What so many posts are expected to take, were none of it on the shelf. `usd` is None where
-    a model has no price."""
+    """What so many posts are expected to take, were none of it known. `usd` is None where a model
+    has no price."""
 
     posts: int | None
     calls: float
@@ -261,48 +257,51 @@ class CostEstimate(NamedTuple):
 
     def line(self) -> str:
         """Return the estimate in a line."""
-        what = "a post takes" if self.posts is None else f"{self.posts:,} posts take"
+        posts = "a post takes" if self.posts is None else f"{self.posts:,} posts take"
         cost = "cost unknown (no price given)" if self.usd is None else f"${self.usd:,.2f}"
         return (
-            f"about: {what} {self.calls:,.0f} calls, {self.prompt:,.0f} prompt and "
+            f"about: {posts} {self.calls:,.0f} calls, {self.prompt:,.0f} prompt and "
             f"{self.completion:,.0f} completion tokens, {cost}"
         )
 
 
 async def estimate_cost(
     posts: Sequence[Post],
-    way: RunPost,
+    runner: PostRunner,
     ledger: BudgetLedger,
     models: Sequence[str],
     total: int | None,
 ) -> CostEstimate:
     """Return what `total` posts like these (one post, if None) are expected to take."""
-    seen: list[tuple[Request, TokenUsage]] = []
-
-    async def pretend(call: Request) -> CallRow:
-        raw = json.dumps(_make_filler(make_wire_schema(call.answer), ""))
-        asked = ledger.expected(call)
-        seen.append((call, asked._replace(completion=len(raw) // 4)))
-        return CallRow(call.key, None, "", raw, "stop", call.model)
-
+    asker = _PretendAsker(ledger)
     for post in posts[:ESTIMATE_POSTS]:
-        await way(post, pretend)
+        await runner.run(post, asker)
     scale = (total or 1) / max(1, len(posts[:ESTIMATE_POSTS]))
-    usd = sum(ledger.price(call.model, usage) for call, usage in seen) * scale
-    known = all(model in ledger.prices for model in models)
     return CostEstimate(
         total,
-        len(seen) * scale,
-        sum(usage.prompt for _, usage in seen) * scale,
-        sum(usage.completion for _, usage in seen) * scale,
-        usd if known else None,
+        asker.calls * scale,
+        asker.prompt * scale,
+        asker.completion * scale,
+        asker.usd * scale if all(model in ledger.prices for model in models) else None,
     )
 
 
-def peek_posts(posts: Iterator[Any]) -> tuple[list[Any], Iterator[Any]]:
-    """Return the first posts, and all of them."""
-    first = list(itertools.islice(posts, ESTIMATE_POSTS))
-    return first, itertools.chain(first, posts)
+class _PretendAsker:
+    """Answers at once with words of the usual length, and counts what it was asked."""
+
+    def __init__(self, ledger: BudgetLedger) -> None:
+        self.ledger = ledger
+        self.calls = self.prompt = self.completion = 0
+        self.usd = 0.0
+
+    async def ask(self, request: Request) -> CallRow:
+        raw = json.dumps(_make_filler(make_wire_schema(request.answer), ""))
+        prompt, completion = self.ledger.expect(request).prompt, len(raw) // 4
+        self.calls += 1
+        self.prompt += prompt
+        self.completion += completion
+        self.usd += self.ledger.price(request.model, TokenUsage(prompt, 0, completion))
+        return CallRow(request.key, None, "", raw, "stop", request.model)
 
 
 def _make_filler(schema: Mapping[str, Any], name: str) -> Any:

@@ -81,8 +81,7 @@ class SeenAnswer(AnswerSchema):
 def make_judge_schema(keys: Sequence[str]) -> type[AnswerSchema]:
     """Return the model of a judge's answer: one verdict for each of the keys (a tuple)."""
     fields: Any = dict.fromkeys(keys, (JudgeVerdict, ...))
-    made: type[AnswerSchema] = create_model("Judgement", __base__=AnswerSchema, **fields)
-    return made
+    return create_model("Judgement", __base__=AnswerSchema, **fields)
 
 
 @lru_cache(maxsize=256)
@@ -92,9 +91,7 @@ def make_wire_schema(answer: type[AnswerSchema]) -> dict[str, Any]:
     Lengths and patterns stay here, where they are checked: decoders refuse some of them together.
     """
     whole = answer.model_json_schema()
-    found = _make_portable(whole, whole.get("$defs", {}))
-    assert isinstance(found, dict)
-    return found
+    return dict(_make_portable(whole, whole.get("$defs", {})))
 
 
 def parse_answer(raw: str, answer: type[AnswerSchema]) -> AnswerSchema | str:
@@ -123,7 +120,7 @@ def _make_portable(node: Any, known: dict[str, Any]) -> Any:
     if "enum" in node:
         return {"type": node["type"], "enum": node["enum"]}
     if node["type"] == "object":
-        fields = {name: _make_portable(each, known) for name, each in node["properties"].items()}
+        fields = {name: _make_portable(part, known) for name, part in node["properties"].items()}
         return {
             "type": "object",
             "properties": fields,

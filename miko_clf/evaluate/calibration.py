@@ -201,14 +201,14 @@ def _calibrate_out_of_fold(
 def _fit_conformal(
     probabilities: Mapping[str, _Rows], part: TaskLabels, level: float
 ) -> ConformalQuantiles | None:
-    quantiles = {
-        arm: fit_conformal_quantile(rows, part.truth, level) for arm, rows in probabilities.items()
-    }
-    if None in quantiles.values():
-        _print_remark(
-            f"{part.question.line()}: too few validation posts for conformal sets of {level:g}"
-        )
-        return None
+    quantiles = {}
+    for arm, rows in probabilities.items():
+        quantile = fit_conformal_quantile(rows, part.truth, level)
+        if quantile is None:
+            asked = part.question.line()
+            _print_remark(f"{asked}: too few validation posts for conformal sets of {level:g}")
+            return None
+        quantiles[arm] = quantile
     return ConformalQuantiles(level=level, quantiles=quantiles)
 
 

@@ -41,6 +41,7 @@ from miko_clf.evaluate.predictions import (
     QuestionPredictions,
     SystemPredictions,
     list_questions,
+    name_report_arm,
     number_groups,
     predict_system,
     refuse_equal_names,
@@ -50,7 +51,6 @@ from miko_clf.evaluate.reliability import measure_calibration
 from miko_clf.evaluate.report import Report, ReportRow
 from miko_clf.intervals import RowGroups
 from miko_clf.questions import Questions
-from miko_clf.recipe.schema import Recipe
 from miko_clf.train.predict import list_arms, list_serving_arms
 
 
@@ -165,15 +165,6 @@ def _predict_arms(
     return predictions
 
 
-def name_report_arm(recipe: Recipe, arm: str) -> str:
-    """Return what a report calls an arm of one model.
-
-    Its `without` is called `masked` where it has another arm: the model that learned with
-    intentions, which are hidden from it. `without` is a system that was trained with none.
-    """
-    return "masked" if arm == "without" and len(list_arms(recipe)) > 1 else arm
-
-
 def _report_question(
     bare: Report,
     asked: QuestionPosts,
@@ -233,8 +224,11 @@ def _score_row(
         groups=groups,
         num_resamples=num_resamples,
     )
-    by_label = isinstance(threshold, tuple)
-    shown = dict(zip(question.labels, threshold, strict=True)) if by_label else threshold
+    shown = (
+        dict(zip(question.labels, threshold, strict=True))
+        if isinstance(threshold, tuple)
+        else threshold
+    )
     return ReportRow(row.system, row.arm, len(asked.posts), intervals, shown, row.note)
 
 

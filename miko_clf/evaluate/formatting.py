@@ -1,11 +1,9 @@
 """How figures and differences are written: one way for every report."""
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-from miko_clf.evaluate.bootstrap import MetricDifference
-from miko_clf.intervals import Interval
 
 METRIC_TITLES = {
     "accuracy": "accuracy",
@@ -31,16 +29,15 @@ def format_interval(value: float, low: float, high: float, *, signed: bool = Fal
         return "undefined"
     if math.isnan(low) or math.isnan(high):
         return f"{format_number(value, 3, signed=signed)} [undefined]"
-    parts = (value, low, high)
-    places = choose_decimals(*parts)
-    value_text, low_text, high_text = (format_number(each, places, signed=signed) for each in parts)
-    return f"{value_text} [{low_text}, {high_text}]"
+    places = choose_decimals(value, low, high)
+    texts = [format_number(figure, places, signed=signed) for figure in (value, low, high)]
+    return "{} [{}, {}]".format(*texts)
 
 
 def choose_decimals(*values: float) -> int | None:
     """Return the fewest decimals, 3 to 9, that round none of `values` onto 0; None if none do."""
     return next(
-        (count for count in range(3, 10) if all(round(each, count) for each in values if each)),
+        (count for count in range(3, 10) if all(round(v, count) for v in values if v)),
         None,
     )
 
@@ -73,14 +70,27 @@ def describe_difference(
     return f"`{a}` is {way} than `{b}` in {called}: {shown}; the interval excludes 0."
 
 
+def format_markdown_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], align: str = "---"
+) -> str:
+    """Return a Markdown table; the first column is left-aligned, the others as `align` says."""
+    lines = [columns, ["---", *[align] * (len(columns) - 1)], *rows]
+    return "\n".join(map(_format_markdown_row, lines))
+
+
+def _format_markdown_row(cells: Sequence[str]) -> str:
+    safe = (re.sub(r"\s+", " ", cell).replace("|", r"\|") for cell in cells)
+    return f"| {' | '.join(safe)} |"
+
+
 def convert_to_json(value: Any) -> Any:
-    """Return `value` as JSON holds it: intervals and differences as objects, NaN as null."""
+    """Return `value` as JSON holds it: named tuples as objects, NaN as null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, Interval | MetricDifference):
+    if hasattr(value, "_asdict"):
         return convert_to_json(value._asdict())
     if isinstance(value, Mapping):
-        return {key: convert_to_json(each) for key, each in value.items()}
+        return {key: convert_to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [convert_to_json(each) for each in value]
+        return [convert_to_json(item) for item in value]
     return value

@@ -19,8 +19,15 @@ from matplotlib.figure import Figure
 from miko_clf import bundle, manifest, metrics
 from miko_clf.bundle import Calibration, Threshold
 from miko_clf.data.labels import TaskLabels
-from miko_clf.evaluate import formatting
 from miko_clf.evaluate.calibration import calibrate_logits
+from miko_clf.evaluate.formatting import (
+    METRIC_TITLES,
+    format_interval,
+    format_markdown_table,
+    get_metric_title,
+)
+from miko_clf.evaluate.predictions import name_report_arm
+from miko_clf.evaluate.reliability import NUM_BINS, find_bins, pair_with_truth
 from miko_clf.evaluate.report import Report, ReportRow
 from miko_clf.fuse.build import Model
 from miko_clf.intervals import compute_wilson_bounds
@@ -29,7 +36,6 @@ from miko_clf.recipe.schema import Recipe
 from miko_clf.train.dataloader import EncodedDataset
 from miko_clf.train.predict import list_arms, predict_logits
 
-_NUM_BINS = 15
 _BLUE, _ORANGE, _GREY = "#1f77b4", "#d95f02", "#777777"
 
 
@@ -45,43 +51,37 @@ def draw_reliability(
     `truth` (row, label) says of each whether it holds. Bars of the points are 95 % Wilson
     intervals; below stands how many rows each bin holds.
     """
+    stated, true = pair_with_truth(probabilities, truth, positive)
+    ece_of = "the most probable class"
     if truth.ndim == 2:
-        stated, true = probabilities.ravel(), truth.ravel() == 1
-        stated_of, true_of = "probability of a label", "share where it holds"
-        ece, ece_of = (
-            metrics.measure_multilabel(probabilities, truth, names=["ece"])["ece"],
-            "a label",
-        )
+        ece = metrics.measure_multilabel(probabilities, truth, names=["ece"])["ece"]
+        stated_of, true_of, ece_of = "probability of a label", "share where it holds", "a label"
     else:
-        known = metrics.measure_classification(
+        ece = metrics.measure_classification(
             probabilities, truth, positive=positive, names=["ece"]
-        )
-        ece, ece_of = known["ece"], "the most probable class"
+        )["ece"]
+        stated_of, true_of = "probability of the positive class", "share that is positive"
         if positive is None:
-            stated, true = probabilities.max(1), probabilities.argmax(1) == truth
             stated_of, true_of = "confidence of the most probable class", "share that is right"
-        else:
-            stated, true = probabilities[:, positive], truth == positive
-            stated_of, true_of = "probability of the positive class", "share that is positive"
-    figure = _new_figure(5, 5.6)
+    figure = _make_figure(5, 5.6)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     upper.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle="--", label="as stated")
-    edges = np.linspace(0, 1, _NUM_BINS + 1)
-    bins = np.digitize(stated, edges[1:-1])
-    counts = np.bincount(bins, minlength=_NUM_BINS)
-    held = counts > 0
-    mean = np.bincount(bins, stated, _NUM_BINS)[held] / counts[held]
-    share = np.bincount(bins, true, _NUM_BINS)[held] / counts[held]
-    low, high = compute_wilson_bounds(share, counts[held])
+    bins = find_bins(stated)
+    counts = np.bincount(bins, minlength=NUM_BINS)
+    filled = counts > 0
+    mean = np.bincount(bins, stated, NUM_BINS)[filled] / counts[filled]
+    share = np.bincount(bins, true, NUM_BINS)[filled] / counts[filled]
+    low, high = compute_wilson_bounds(share, counts[filled])
     # rounding can put a bound past its own share by 1e-17, which matplotlib refuses
     errors = np.maximum([share - low, high - share], 0)
     upper.errorbar(mean, share, errors, fmt="o-", color=_BLUE, capsize=2, label="observed")
     upper.set(ylabel=true_of, ylim=(-0.02, 1.02), xlim=(-0.02, 1.02))
     upper.set_title(f"{len(truth)} rows; ECE of {ece_of} {ece:.3f}", fontsize=10)
     upper.legend(loc="upper left", frameon=False)
-    lower.bar(edges[:-1], counts, width=1 / _NUM_BINS, align="edge", color=_BLUE, edgecolor="white")
+    edges = np.linspace(0, 1, NUM_BINS + 1)[:-1]
+    lower.bar(edges, counts, width=1 / NUM_BINS, align="edge", color=_BLUE, edgecolor="white")
     lower.set(xlabel=stated_of, ylabel="rows")
-    _save(figure, path)
+    _save_figure(figure, path)
 
 
 def draw_training_curves(metrics_lines: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -92,7 +92,7 @@ def draw_training_curves(metrics_lines: Sequence[Mapping[str, Any]], path: Path)
     """
     assert metrics_lines, "nothing to draw"
     stages = list(dict.fromkeys(str(line["stage"]) for line in metrics_lines))
-    figure = _new_figure(5.2 * len(stages), 5.6)
+    figure = _make_figure(5.2 * len(stages), 5.6)
     axes = figure.subplots(2, len(stages), squeeze=False, sharex="col")
     for stage, (upper, lower) in zip(stages, axes.T, strict=True):
         lines = [line for line in metrics_lines if str(line["stage"]) == stage]
@@ -102,34 +102,34 @@ def draw_training_curves(metrics_lines: Sequence[Mapping[str, Any]], path: Path)
         lower.set_xlabel("step")
     axes[0, 0].set_ylabel("loss")
     axes[1, 0].set_ylabel("validation metric")
-    _save(figure, path)
+    _save_figure(figure, path)
 
 
 def _draw_losses(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> None:
     train = [(line["step"], line["loss"]) for line in lines if line.get("loss") is not None]
-    validation = _series(lines, "loss")
+    validation = _read_series(lines, "loss")
     if train:
         axes.plot(*zip(*train, strict=True), color=_BLUE, linewidth=1, label="training")
     if validation:
         axes.plot(*zip(*validation, strict=True), "o-", color=_ORANGE, label="validation")
-    _legend(axes)
+    _draw_legend(axes)
 
 
 def _draw_validation(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> None:
     names = dict.fromkeys(name for line in lines for name in line.get("validation") or {})
     for name in names:
-        points = _series(lines, name)
+        points = _read_series(lines, name)
         if name != "loss" and points:
             axes.plot(*zip(*points, strict=True), "o-", markersize=4, label=name)
-    _legend(axes)
+    _draw_legend(axes)
 
 
-def _series(lines: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
-    found = ((line["step"], (line.get("validation") or {}).get(name)) for line in lines)
-    return [(step, float(value)) for step, value in found if isinstance(value, int | float)]
+def _read_series(lines: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
+    points = ((line["step"], (line.get("validation") or {}).get(name)) for line in lines)
+    return [(step, float(value)) for step, value in points if isinstance(value, int | float)]
 
 
-def _legend(axes: Axes) -> None:
+def _draw_legend(axes: Axes) -> None:
     if axes.lines:
         axes.legend(fontsize=8, frameon=False)
     else:
@@ -137,14 +137,14 @@ def _legend(axes: Axes) -> None:
         axes.text(0.5, 0.5, "not measured", ha="center", transform=axes.transAxes, color=_GREY)
 
 
-def _new_figure(width: float, height: float) -> Figure:
+def _make_figure(width: float, height: float) -> Figure:
     """Return a figure that is no part of pyplot's state."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _save_figure(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     undated = {"Date": None} if path.suffix == ".svg" else None
     with rc_context({"svg.hashsalt": "miko"}):  # the same rows, the same file
@@ -192,6 +192,11 @@ and carry their disagreements; a score is no ground to act on a person without a
 """
 
 
+_MASKED_REMARK = """
+
+`masked` is this one model with its intentions hidden from it, not a system trained without any."""
+
+
 def write_model_card(
     folder: Path,
     recipe: Recipe,
@@ -207,15 +212,15 @@ def write_model_card(
         for arm in list_arms(recipe)
     }
     tables = {
-        part.question.name: _validation_table(probabilities, part, each)
-        for part, each in zip(val.truth.split_by_question(), fitted, strict=True)
+        part.question.name: _build_validation_table(recipe, probabilities, part, own)
+        for part, own in zip(val.truth.split_by_question(), fitted, strict=True)
     }
     values = {
         "name": recipe.name,
         "inputs": ", ".join(recipe.inputs),
         "labels": "; ".join(map(_describe_question, questions)),
-        "image": _tower(recipe.image),
-        "text": _tower(recipe.text),
+        "image": _describe_tower(recipe.image),
+        "text": _describe_tower(recipe.text),
         "learned": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "parameters": sum(p.numel() for p in model.parameters()),
         "rows_train": facts["rows"]["train"],
@@ -227,21 +232,22 @@ def write_model_card(
             license="other",
             tags=["multimodal", "text-classification", "image-classification"],
         ).to_yaml(),
-        "calibration": ", ".join(map(_calibration, fitted)),
-        "aim": ", ".join(each.aim.line() for each in fitted),
-        "positive": ", ".join(_positive(*each) for each in zip(questions, fitted, strict=True)),
+        "calibration": ", ".join(map(_describe_calibration, fitted)),
+        "aim": ", ".join(own.aim.line() for own in fitted),
+        "positive": ", ".join(map(_describe_positive, questions, fitted)),
         "seconds": facts["seconds"],
-        "table": "\n\n".join(f"### {n}\n\n{t}" if n else t for n, t in tables.items()),
+        "table": "\n\n".join(f"### {n}\n\n{t}" if n else t for n, t in tables.items())
+        + (_MASKED_REMARK if len(probabilities) > 1 else ""),
     }
     card = _CARD_TEMPLATE.format(**values)
     (folder / manifest.CARD_FILE).write_text(card, encoding="utf-8")
-    page = _training_page(
+    page = _write_training_page(
         recipe.name, tables, folder, probabilities[fitted[0].arm], val.truth.split_by_question()
     )
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
-def _calibration(fitted: Calibration) -> str:
+def _describe_calibration(fitted: Calibration) -> str:
     if fitted.method == "temperature":
         return f"temperature {fitted.temperature:.3f}"
     return fitted.method
@@ -252,24 +258,24 @@ def _describe_question(question: Question) -> str:
     return question.line().replace(" of ", " of: ", 1)
 
 
-def _positive(question: Question, fitted: Calibration) -> str:
+def _describe_positive(question: Question, fitted: Calibration) -> str:
     if question.kind == "many":
         return "each label"
     return fitted.positive or "none, more than two classes"
 
 
-def _validation_table(
-    probabilities: dict[str, np.ndarray], part: TaskLabels, fitted: Calibration
+def _build_validation_table(
+    recipe: Recipe, probabilities: dict[str, np.ndarray], part: TaskLabels, fitted: Calibration
 ) -> str:
     rows = {
-        arm: _measure_arm(values[part.rows, part.span], part, fitted.thresholds.get(arm))
+        name_report_arm(recipe, arm): _measure_arm(
+            values[part.rows, part.span], part, fitted.thresholds.get(arm)
+        )
         for arm, values in probabilities.items()
     }
     names = list(next(iter(rows.values())))
-    lines = [f"| arm | {' | '.join(names)} |", f"| --- |{' --- |' * len(names)}"]
-    for arm, row in rows.items():
-        lines.append(f"| {arm} | {' | '.join(f'{row[name]:.3f}' for name in names)} |")
-    return "\n".join(lines)
+    lines = [[arm, *(f"{row[name]:.3f}" for name in names)] for arm, row in rows.items()]
+    return format_markdown_table(["arm", *names], lines)
 
 
 def _measure_arm(
@@ -284,14 +290,14 @@ def _measure_arm(
     )
 
 
-def _tower(tower: Any) -> str:
+def _describe_tower(tower: Any) -> str:
     if tower is None:
         return "none"
     state = "frozen" if tower.frozen else "learned"
     return f"{tower.name} ({tower.source}, {state})"
 
 
-def _training_page(
+def _write_training_page(
     name: str,
     tables: Mapping[str, str],
     folder: Path,
@@ -306,8 +312,8 @@ def _training_page(
         for part in parts:
             seen = probabilities[part.rows, part.span]
             draw_reliability(seen, part.truth, part.question.positive, path)
-            figures += _heading(part.question.name) + _embed_figure(path)
-    shown = "".join(_heading(task) + _as_html(table) for task, table in tables.items())
+            figures += _make_heading(part.question.name) + _embed_figure(path)
+    shown = "".join(_make_heading(task) + _convert_to_html(table) for task, table in tables.items())
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(name)}</title>"
         "<style>body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}"
@@ -318,7 +324,7 @@ def _training_page(
     )
 
 
-def _heading(task: str) -> str:
+def _make_heading(task: str) -> str:
     return f"<h2>{escape(task)}</h2>" if task else ""
 
 
@@ -327,7 +333,7 @@ def _embed_figure(path: Path) -> str:
     return f"<figure>{picture[picture.index('<svg') :]}</figure>"
 
 
-def _as_html(table: str) -> str:
+def _convert_to_html(table: str) -> str:
     """Return a Markdown table as one of HTML."""
     head, _, *body = [line.strip("| ").split(" | ") for line in table.splitlines()]
     rows = "".join(f"<tr>{''.join(f'<td>{escape(c)}</td>' for c in row)}</tr>" for row in body)
@@ -354,7 +360,9 @@ def add_test_results(bundle: Path, report: Report) -> None:
     data.eval_results = [result for row in rows for result in _list_eval_results(row, report)]
     before, _, after = card.text.partition(_TEST_END)
     before = before.partition(_TEST_HEADING)[0].rstrip()
-    section = "\n\n".join([_TEST_HEADING, _describe_opening(report), _test_table(rows, report)])
+    section = "\n\n".join(
+        [_TEST_HEADING, _describe_opening(report), _build_test_table(rows, report)]
+    )
     text = f"{before}\n\n{section}\n{_TEST_END}{after}" if after else f"{before}\n\n{section}\n"
     manifest.write_text(path, f"---\n{data.to_yaml()}\n---\n{text.lstrip()}")
 
@@ -369,14 +377,11 @@ def _describe_opening(report: Report) -> str:
     )
 
 
-def _test_table(rows: Sequence[ReportRow], report: Report) -> str:
-    names = [name for name in formatting.METRIC_TITLES if name in rows[0].metrics]
-    titles = [formatting.get_metric_title(name, report.positive) for name in names]
-    lines = [f"| arm | {' | '.join(titles)} |", f"| --- |{' --- |' * len(names)}"]
-    for row in rows:
-        cells = [formatting.format_interval(*row.metrics[name]) for name in names]
-        lines.append(f"| {row.arm} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def _build_test_table(rows: Sequence[ReportRow], report: Report) -> str:
+    names = [name for name in METRIC_TITLES if name in rows[0].metrics]
+    titles = [get_metric_title(name, report.positive) for name in names]
+    lines = [[row.arm, *(format_interval(*row.metrics[name]) for name in names)] for row in rows]
+    return format_markdown_table(["arm", *titles], lines)
 
 
 def _list_eval_results(row: ReportRow, report: Report) -> list[EvalResult]:
@@ -389,7 +394,7 @@ def _list_eval_results(row: ReportRow, report: Report) -> list[EvalResult]:
             dataset_split=report.split,
             dataset_config=row.arm,
             metric_type={"macro_f1": "f1", "auroc": "roc_auc"}.get(name, name),
-            metric_name=formatting.get_metric_title(name, report.positive),
+            metric_name=get_metric_title(name, report.positive),
             metric_value=round(row.metrics[name].value, 4),
         )
         for name in ("accuracy", "macro_f1", "auroc")

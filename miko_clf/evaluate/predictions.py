@@ -25,7 +25,7 @@ from miko_clf.progress import show_progress
 from miko_clf.questions import Question, Questions
 from miko_clf.recipe.schema import Recipe
 from miko_clf.train.dataloader import EncodedDataset
-from miko_clf.train.predict import list_serving_arms, predict_logits
+from miko_clf.train.predict import list_arms, list_serving_arms, predict_logits
 
 MAX_TARGET_GROUPS = 20
 
@@ -77,6 +77,15 @@ class ArmPredictions(NamedTuple):
     note: str
 
 
+def name_report_arm(recipe: Recipe, arm: str) -> str:
+    """Return what a report calls an arm of one model.
+
+    Its `without` is called `masked` where it has another arm: the model that learned with
+    intentions, which are hidden from it. `without` is a system that was trained with none.
+    """
+    return "masked" if arm == "without" and len(list_arms(recipe)) > 1 else arm
+
+
 class QuestionPredictions(NamedTuple):
     """The probabilities, (post, label), of one system in one arm for one question."""
 
@@ -109,25 +118,26 @@ def list_questions(
         _encode_truth(rows, questions, f"{where}, {name}")
         for rows, name in ((posts, split), (train, "train"))
     )
-    found = [
+    questions_asked = [
         QuestionPosts(
             here, known, [posts[row] for row in here.rows], [train[row] for row in known.rows]
         )
         for here, known in zip(truth.split_by_question(), learned.split_by_question(), strict=True)
     ]
-    return [one for one in found if one.posts]
+    return [asked for asked in questions_asked if asked.posts]
 
 
-def select_question(said: ArmPredictions, part: TaskLabels) -> QuestionPredictions:
+def select_question(predictions: ArmPredictions, part: TaskLabels) -> QuestionPredictions:
     """Return what is said of one question, to the posts that answer it."""
-    found = said.thresholds.get(part.question.name)
-    limit: float | tuple[float, ...] | None
-    if isinstance(found, Mapping):
-        limit = tuple(found[label] for label in part.question.labels)
+    system, arm, probabilities, thresholds, note = predictions
+    threshold: float | tuple[float, ...] | None
+    fitted = thresholds.get(part.question.name)
+    if isinstance(fitted, Mapping):
+        threshold = tuple(fitted[label] for label in part.question.labels)
     else:
-        limit = found
-    probabilities = said.probabilities[part.rows, part.span]
-    return QuestionPredictions(said.system, said.arm, probabilities, limit, said.note)
+        threshold = fitted
+    own = probabilities[part.rows, part.span]
+    return QuestionPredictions(system, arm, own, threshold, note)
 
 
 def _encode_truth(posts: list[Post], questions: Questions, where: str) -> TrueLabels:
@@ -202,10 +212,11 @@ def predict_system(
     if part.question.kind == "many" or len(part.rows) != len(predictor.feed):
         return None
     arm = list_serving_arms(opened.recipe)[0]
-    limits = {
-        one.name: each for one, each in zip(opened.questions, opened.calibrations, strict=True)
+    fitted = {
+        question.name: calibration
+        for question, calibration in zip(opened.questions, opened.calibrations, strict=True)
     }
-    found = limits[part.question.name].thresholds.get(arm)
+    threshold = fitted[part.question.name].thresholds.get(arm)
     return SystemPredictions(
         opened=opened,
         predictor=predictor,
@@ -215,7 +226,7 @@ def predict_system(
         truth=part.truth,
         arm=arm,
         probabilities=predictor.probabilities(arm)[:, part.span],
-        threshold=found if isinstance(found, float) else None,
+        threshold=threshold if isinstance(threshold, float) else None,
         train=list(train),
         cache=cache,
     )

@@ -12,9 +12,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from miko_clf import manifest
-from miko_clf.evaluate import formatting
 from miko_clf.evaluate.bootstrap import MetricDifference
-from miko_clf.evaluate.formatting import convert_to_json
+from miko_clf.evaluate.formatting import (
+    METRIC_TITLES,
+    convert_to_json,
+    describe_difference,
+    describe_groups,
+    format_interval,
+    format_markdown_table,
+    get_metric_title,
+)
 from miko_clf.evaluate.html.page import render_report
 from miko_clf.intervals import Interval
 
@@ -27,7 +34,7 @@ _ECE = {
 
 @dataclass(frozen=True)
 class ReportRow:
-    """One system on one arm (`with`, `without`, `student`, or a control)."""
+    """One system on one arm: `with`, `student`, `masked`, `without`, or a control."""
 
     system: str
     arm: str
@@ -43,7 +50,7 @@ class Report:
 
     `others` are the reports on further `question`s that the same systems answer; `kind` is
     whether one label holds or any number of them. `findings` are what was looked into besides,
-    by name; `page` draws those that it knows. `groups` are the units that resamples draw, a
+    by name; the page draws those that it knows. `groups` are the units that resamples draw, a
     group or a row without one; 0 where each row is drawn by itself.
     """
 
@@ -71,9 +78,9 @@ def write_report(report: Report, folder: Path) -> None:
 
     Raises `BundleError` where the folder cannot be written.
     """
-    fields = convert_to_json(_fields(report))
+    fields = convert_to_json(_list_fields(report))
     manifest.write_json(folder / "report.json", fields)
-    pages = [_page(each) for each in (report, *report.others)]
+    pages = [_write_page(page) for page in (report, *report.others)]
     manifest.write_text(folder / "report.md", "\n".join(pages))
     manifest.write_text(folder / "report.html", render_report(fields))
 
@@ -85,53 +92,46 @@ def print_report(report: Report, console: Console | None = None) -> None:
     they take two tables or more. Without a `console` it goes to standard output.
     """
     console = console or Console()
-    for each in (report, *report.others):
-        if each.question:
-            console.print(f"Question {each.question}", markup=False, highlight=False)
-        _print_rows(each, console)
+    for part in (report, *report.others):
+        if part.question:
+            console.print(f"Question {part.question}", markup=False, highlight=False)
+        _print_rows(part, console)
 
 
 def _print_rows(report: Report, console: Console) -> None:
-    metrics = _metrics(report)
+    metrics = _list_metrics(report)
     stacked = console.width < _WIDE
     lead = 9 + max(len(name) for row in report.rows for name in (row.system, row.arm))
     fit = max(1, (console.width - lead) // 13) if stacked else len(metrics)
     for start in range(0, len(metrics), fit):
-        console.print(_table(report, metrics[start : start + fit], stacked=stacked))
+        console.print(_build_table(report, metrics[start : start + fit], stacked=stacked))
     remarks = [f"{row.system} {row.arm}: {row.note}" for row in report.rows if row.note]
-    for line in [*remarks, *_verdicts(report), _meaning(report)]:
+    for line in [*remarks, *_list_verdicts(report), _explain_figures(report)]:
         console.print(line, markup=False, highlight=False)
 
 
-def describe_report_difference(difference: MetricDifference, positive: str | None) -> str:
-    """Return in words what a paired difference shows, with its figures."""
-    return formatting.describe_difference(*difference, positive)
-
-
-def _verdicts(report: Report) -> list[str]:
+def _list_verdicts(report: Report) -> list[str]:
     """Return what the differences show; of a comparison over seeds, the paragraphs on it."""
     if "comparison" in report.findings:
         return list(report.findings["comparison"]["words"].splitlines())
-    return [describe_report_difference(each, report.positive) for each in report.differences]
+    return [describe_difference(*difference, report.positive) for difference in report.differences]
 
 
-def _metrics(report: Report) -> list[str]:
-    return [
-        name for name in formatting.METRIC_TITLES if any(name in row.metrics for row in report.rows)
-    ]
+def _list_metrics(report: Report) -> list[str]:
+    return [name for name in METRIC_TITLES if any(name in row.metrics for row in report.rows)]
 
 
-def _titles(report: Report, metrics: Sequence[str]) -> list[str]:
-    return [formatting.get_metric_title(name, report.positive) for name in metrics]
+def _list_titles(report: Report, metrics: Sequence[str]) -> list[str]:
+    return [get_metric_title(name, report.positive) for name in metrics]
 
 
-def _threshold(row: ReportRow) -> str:
+def _format_threshold(row: ReportRow) -> str:
     if isinstance(row.threshold, Mapping):
         return "by label"
     return "" if row.threshold is None else f"{row.threshold:.3f}"
 
 
-def _table(report: Report, metrics: Sequence[str], *, stacked: bool) -> Table:
+def _build_table(report: Report, metrics: Sequence[str], *, stacked: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0 if stacked else 1, 0, 0))
     first = "system\narm" if stacked else "system"
     table.add_column(first, overflow="fold", no_wrap=not stacked)
@@ -139,26 +139,26 @@ def _table(report: Report, metrics: Sequence[str], *, stacked: bool) -> Table:
         table.add_column("arm", no_wrap=True)
     for title in ["rows\nthresh."] if stacked else ["rows", "threshold"]:
         table.add_column(title, justify="right", no_wrap=True)
-    for title in _titles(report, metrics):
+    for title in _list_titles(report, metrics):
         table.add_column(escape(title.replace(" ", "\n", 1)), justify="right", no_wrap=True)
     for row in report.rows:
-        cells = [_compact(row.metrics.get(name), stacked) for name in metrics]
-        lead = [escape(row.system), escape(row.arm), str(row.rows), _threshold(row)]
+        cells = [_format_compact(row.metrics.get(name), stacked) for name in metrics]
+        lead = [escape(row.system), escape(row.arm), str(row.rows), _format_threshold(row)]
         if stacked:
             lead = ["\n".join(lead[:2]), "\n".join(lead[2:])]
         table.add_row(*lead, *cells)
     return table
 
 
-def _compact(interval: Interval | None, stacked: bool) -> str:
+def _format_compact(interval: Interval | None, stacked: bool) -> str:
     if interval is None:
         return ""
-    figures = re.sub(r"\b0\.", ".", formatting.format_interval(*interval))
+    figures = re.sub(r"\b0\.", ".", format_interval(*interval))
     value, _, bounds = figures.partition(" ")
     return escape(f"{value}\n{bounds}" if stacked else figures)
 
 
-def _meaning(report: Report) -> str:
+def _explain_figures(report: Report) -> str:
     counts = ", ".join(f"{count} {name}" for name, count in report.counts.items())
     rows = f"Rows: split {report.split} of {report.data} ({counts}). "
     if "comparison" in report.findings:
@@ -167,56 +167,45 @@ def _meaning(report: Report) -> str:
         over = "other rows and other seeds" if seeds > 1 else "other rows alone"
         return rows + (
             f"Each figure is {what} and, in brackets, its {100 * report.level:g} % interval over "
-            f"{over}. {formatting.describe_groups(report.groups)}ECE is {_ECE[report.kind]}."
+            f"{over}. {describe_groups(report.groups)}ECE is {_ECE[report.kind]}."
         )
     return rows + (
         "Each figure is the metric on "
         f"those rows and, in brackets, the {100 * report.level:g} % percentile interval of "
         f"{report.num_resamples} bootstrap resamples of them: the chance in which rows were drawn, "
-        f"not the chance in training. {formatting.describe_groups(report.groups)}ECE is "
+        f"not the chance in training. {describe_groups(report.groups)}ECE is "
         f"{_ECE[report.kind]}; on resamples it comes out a little high."
     )
 
 
-def _page(report: Report) -> str:
-    metrics = _metrics(report)
-    heads = ["system", "arm", "rows", *_titles(report, metrics), "threshold", "note"]
-    lines = [_cells(heads), _cells(["---"] * len(heads))]
+def _write_page(report: Report) -> str:
+    metrics = _list_metrics(report)
+    columns = ["system", "arm", "rows", *_list_titles(report, metrics), "threshold", "note"]
+    rows = []
     for row in report.rows:
-        figures = [
-            formatting.format_interval(*row.metrics[name]) if name in row.metrics else ""
-            for name in metrics
-        ]
-        cells = [row.system, row.arm, str(row.rows), *figures, _threshold(row), row.note]
-        lines.append(_cells(cells))
+        known = (row.metrics.get(name) for name in metrics)
+        figures = ["" if interval is None else format_interval(*interval) for interval in known]
+        threshold = _format_threshold(row)
+        rows.append([row.system, row.arm, str(row.rows), *figures, threshold, row.note])
+    asked = f", question {report.question}" if report.question else ""
     facts = {
         "data": f"{report.data}, fingerprint `{report.fingerprint}`",
         "command": f"`{report.command}`",
         "seconds": f"{report.seconds:.1f}",
         "versions": ", ".join(f"{name} {version}" for name, version in report.versions.items()),
     }
-    verdicts = [f"- {line}" for line in _verdicts(report)]
     parts = [
-        f"# Report on {report.data}, split {report.split}{_asked(report)}",
-        "\n".join(lines),
-        _meaning(report),
-        "\n".join(verdicts),
+        f"# Report on {report.data}, split {report.split}{asked}",
+        format_markdown_table(columns, rows),
+        _explain_figures(report),
+        "\n".join(f"- {line}" for line in _list_verdicts(report)),
         "\n".join(f"- {name}: {fact}" for name, fact in facts.items()),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _asked(report: Report) -> str:
-    return f", question {report.question}" if report.question else ""
-
-
-def _fields(report: Report) -> dict[str, Any]:
+def _list_fields(report: Report) -> dict[str, Any]:
     """Return the report as an object; what most reports have no use for is there where it is."""
-    found = asdict(report) | {"others": [_fields(each) for each in report.others]}
+    fields = asdict(report) | {"others": [_list_fields(other) for other in report.others]}
     bare = {"question": "", "kind": "one", "others": [], "findings": {}}
-    return {key: value for key, value in found.items() if key not in bare or value != bare[key]}
-
-
-def _cells(cells: Sequence[str]) -> str:
-    safe = (re.sub(r"\s+", " ", cell).replace("|", r"\|") for cell in cells)
-    return f"| {' | '.join(safe)} |"
+    return {key: value for key, value in fields.items() if key not in bare or value != bare[key]}

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from miko_clf.bundle import TOWERS_FILE, WEIGHTS_FILE
 from miko_clf.data.collate import Preparation
 from miko_clf.data.tokenizer import TextTokenizer
 from miko_clf.encode import build as encoders
@@ -48,10 +49,10 @@ def rebuild_model(
     folder: Path, recipe: Recipe, labels: Sequence[str], words: TextTokenizer | None
 ) -> Model:
     """Return the trained model of a bundle, in evaluation mode and without a hub."""
-    image, text = encoders.rebuild_towers(folder / "towers.json", words)
+    image, text = encoders.rebuild_towers(folder / TOWERS_FILE, words)
     model = _build_classifier(recipe, image, text, labels, None)
     try:
-        state = load_file(folder / "model.safetensors")
+        state = load_file(folder / WEIGHTS_FILE)
         if isinstance(model, MikoClassifier):
             model.vote = _create_blank_vote(recipe, state, len(labels))
         model.load_state_dict(state)

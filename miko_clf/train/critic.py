@@ -351,8 +351,9 @@ def _fit_regression(
         )
     mean, spread = features.mean(0), features.std(0)
     scale = np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0).astype(np.float32)
+    columns = _standardise(features, mean, scale).astype(np.float64)  # else some fits do not end
     model = LogisticRegression(C=strength, max_iter=_MAX_ITERATIONS)
-    model.fit(_standardise(features, mean, scale)[rows], truth, sample_weight=weight)
+    model.fit(columns[rows], truth, sample_weight=weight)
     return CriticHead(mean, scale, model.coef_[0].astype(np.float32), float(model.intercept_[0]))
 
 

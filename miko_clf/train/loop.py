@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from miko_clf.bundle import METRICS_FILE
 from miko_clf.errors import MikoError, RecipeError
 from miko_clf.fuse.outputs import Batch
 from miko_clf.progress import ProgressBar
@@ -79,7 +80,7 @@ class TrainingRun:
     @property
     def metrics(self) -> Path:
         """The log of the run, one JSON object a line."""
-        return self.folder / "metrics.jsonl"
+        return self.folder / METRICS_FILE
 
 
 def train_stage(run: TrainingRun, model: Any, stage: Stage, train: Any, val: Any) -> None:

@@ -98,8 +98,10 @@ def test_an_interval_holds_the_figure_and_narrows_with_more_units() -> None:
     )
     for found in (few, many):
         assert found.raw_interval is not None
-        assert found.raw_interval[0] < found.raw < found.raw_interval[1]
-    assert np.ptp(many.ac1_interval) < np.ptp(few.ac1_interval)
+        assert found.raw_interval.low < found.raw < found.raw_interval.high
+    few_low, few_high = few.ac1_interval[1:]
+    many_low, many_high = many.ac1_interval[1:]
+    assert many_high - many_low < few_high - few_low
     assert measure_agreement(simulated(5, 0.85, 0.6, 50), draws=200, seed=1) == few
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from miko_clf.data.post import Post
-from miko_clf.distil.batch import BatchWave, WaveReport, run_waves
+from miko_clf.distil.batch import BatchWave, WaveReport
 from miko_clf.distil.budget import BudgetError, BudgetLedger
 from miko_clf.distil.client import ServerDialect
 from miko_clf.distil.jobs import JobPlan
@@ -24,6 +24,7 @@ from tests.support.batch_waves import (
     dump_lines,
     make_some_posts,
     read_requests,
+    run_waves,
     walk_wave,
     write_wave,
 )
@@ -127,8 +128,8 @@ def test_a_budget_cuts_the_wave_and_counts_what_waits(kb: Path, folder: Path) ->
     answer_requests(first.parts[0])
     third = write_wave(kb, folder, posts, budget=0.02)  # an answer costs less than is set aside
     assert third.calls > 0
-    with KnowledgeBase(kb) as shelf:
-        assert shelf.spent() < 0.02
+    with KnowledgeBase(kb) as store:
+        assert store.sum_cost() < 0.02
 
 
 def test_in_waves_ends_with_the_posts_or_the_budget(kb: Path, folder: Path) -> None:
@@ -142,8 +143,8 @@ def test_in_waves_ends_with_the_posts_or_the_budget(kb: Path, folder: Path) -> N
     more = make_some_posts(200)
     with pytest.raises(BudgetError, match="budget"):
         asyncio.run(run_waves(lambda: walk_wave(kb, folder, more, budget=0.03), send))
-    with KnowledgeBase(kb) as shelf:
-        assert shelf.spent() <= 0.03
+    with KnowledgeBase(kb) as store:
+        assert store.sum_cost() <= 0.03
 
 
 def test_a_killed_writer_leaves_no_part(kb: Path, folder: Path, tmp_path: Path) -> None:
@@ -151,10 +152,10 @@ def test_a_killed_writer_leaves_no_part(kb: Path, folder: Path, tmp_path: Path) 
     script.write_text(
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from miko_clf.distil.call import Usage\n"
-        "from miko_clf.distil.parts import Asked, Part\n"
-        "part = Part(Path(sys.argv[1]) / 'part-0001.jsonl', 'small')\n"
-        "part.add(b'{}\\n', Asked(bytes(32), Usage()))\n"
+        "from miko_clf.distil.batch_files import BatchPart, PartEntry\n"
+        "from miko_clf.distil.response import TokenUsage\n"
+        "part = BatchPart(Path(sys.argv[1]) / 'part-0001.jsonl', 'small')\n"
+        "part.add(b'{}\\n', PartEntry(bytes(32), TokenUsage()))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     folder.mkdir()
@@ -177,11 +178,11 @@ def test_a_part_that_is_removed_is_asked_anew_under_another_name(kb: Path, folde
 
 
 def test_two_runs_do_not_share_a_folder(kb: Path, folder: Path) -> None:
-    with KnowledgeBase(kb) as shelf:
+    with KnowledgeBase(kb) as store:
         ledger = BudgetLedger({}, ("small",))
         with (
-            BatchWave(folder, shelf, ledger, RunTally()),
+            BatchWave(folder, store, ledger, RunTally()),
             pytest.raises(BundleError, match="another process"),
-            BatchWave(folder, shelf, ledger, RunTally()),
+            BatchWave(folder, store, ledger, RunTally()),
         ):
             pass

@@ -14,13 +14,19 @@ from openai import AsyncOpenAI
 
 from miko_clf import manifest
 from miko_clf.distil import batch_api
-from miko_clf.distil.batch import WaveReport, run_waves
+from miko_clf.distil.batch import WaveReport
 from miko_clf.distil.batch_api import submit_parts
 from miko_clf.distil.budget import BudgetError, BudgetLedger
 from miko_clf.distil.kb.store import KnowledgeBase, open_for_reading
 from miko_clf.distil.schemas import RELATION_ORDER
 from miko_clf.errors import DistilError
-from tests.support.batch_waves import PRICES, count_statuses, make_some_posts, walk_wave
+from tests.support.batch_waves import (
+    PRICES,
+    count_statuses,
+    make_some_posts,
+    run_waves,
+    walk_wave,
+)
 from tests.support.llm_server import Server, serve_pretended_llm
 
 
@@ -43,8 +49,8 @@ def folder(tmp_path: Path) -> Path:
 
 async def send(url: str, kb: Path, written: WaveReport, budget: float | None = None) -> None:
     """Submit what waits, as a run does."""
-    with KnowledgeBase(kb) as shelf:
-        spent = shelf.spent()
+    with KnowledgeBase(kb) as store:
+        spent = store.sum_cost()
     ledger = BudgetLedger(PRICES, ("small",), budget=budget, spent=spent, batch=True)
     async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
         await submit_parts(written.waiting, client, ledger, every=0.05)

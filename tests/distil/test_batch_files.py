@@ -166,5 +166,5 @@ def test_the_index_holds_places_and_not_answers(tmp_path: Path) -> None:
     assert (tmp_path / "index.sqlite").stat().st_size < 400_000
     found = outputs.find((1234).to_bytes(32))
     assert found is not None
-    assert outputs.reply(found, "here")[0].reason == "no choices"
+    assert outputs.read(found, "here")[0].reason == "no choices"
     db.close()

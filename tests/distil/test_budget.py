@@ -15,14 +15,15 @@ from miko_clf.distil.budget import (
     TokenPrice,
     read_prices,
 )
-from miko_clf.distil.jobs import AskRequest, JobPlan, run_job
-from miko_clf.distil.kb.store import CallRow, JobOutcome, KnowledgeBase, make_post_row
+from miko_clf.distil.client import LossBook, Sender
+from miko_clf.distil.jobs import JobPlan, JobRunner
+from miko_clf.distil.kb.store import CallRow, KnowledgeBase
 from miko_clf.distil.request import ChatTurn, Request, RequestPicture, Sampling, load_prompt
 from miko_clf.distil.response import Response, TokenUsage
-from miko_clf.distil.scheduler import PaidSender, RunTally, Scheduler
+from miko_clf.distil.scheduler import RunTally
 from miko_clf.distil.schemas import DescriptionAnswer
 from miko_clf.errors import DistilError
-from tests.support.filled_kb import make_up_answer
+from tests.support.filled_kb import MadeUpSender, make_rows, make_scheduler, make_up_answer
 
 PRICES = {"m": TokenPrice(input=1.0, cached=0.1, output=4.0)}
 ROOM = 50  # tokens of an answer
@@ -83,25 +84,25 @@ def test_prices_are_read(tmp_path: Path):
 
 @given(some.text(alphabet=some.characters(exclude_categories=["Cs"]), max_size=300))
 def test_what_is_set_aside_grows_with_the_bytes_of_a_text_in_any_script(text: str):
-    with_text = ledger().expected(call(text)).prompt
-    assert with_text - ledger().expected(call("")).prompt >= len(text.encode()) // 3 - 1
+    with_text = ledger().expect(call(text)).prompt
+    assert with_text - ledger().expect(call("")).prompt >= len(text.encode()) // 3 - 1
 
 
 def test_a_picture_takes_what_the_probe_has_seen():
     one, seen = ledger(), RequestPicture("0" * 64, b"")
-    plain = one.expected(call()).prompt
-    assert one.expected(call(picture=seen)).prompt == plain + PICTURE_TOKENS
+    plain = one.expect(call()).prompt
+    assert one.expect(call(picture=seen)).prompt == plain + PICTURE_TOKENS
     one.picture = 77
-    assert one.expected(call(picture=seen)).prompt == plain + 77
+    assert one.expect(call(picture=seen)).prompt == plain + 77
 
 
 def test_a_reservation_is_refused_at_the_budget_and_let_go_once_settled():
-    price = ledger().price("m", ledger().expected(call()))
+    price = ledger().price("m", ledger().expect(call()))
     one = ledger(budget=2.5 * price)
     held = [one.reserve(call()), one.reserve(call())]
     with pytest.raises(BudgetError, match="budget"):
         one.reserve(call())
-    assert one.settle(held.pop(), call(), TokenUsage()) == 0.0
+    assert one.settle(held.pop(), "m", TokenUsage()) == 0.0
     one.reserve(call())
     assert one.reserved == pytest.approx(2 * price)
 
@@ -109,33 +110,29 @@ def test_a_reservation_is_refused_at_the_budget_and_let_go_once_settled():
 def test_a_lost_answer_counts_as_much_as_was_set_aside():
     one = ledger()
     held = one.reserve(call())
-    assert one.settle(held, call(), TokenUsage(10, 0, 5), lost=2) == pytest.approx(2 * held + 3e-5)
+    assert one.settle(held, "m", TokenUsage(10, 0, 5), lost=2) == pytest.approx(2 * held + 3e-5)
     assert one.spent == pytest.approx(2 * held + 3e-5)
     assert one.reserved == 0.0
 
 
 def run(
-    path: Path, send: object, budget: float, num_posts: int
+    path: Path, sender: Sender, budget: float, num_posts: int
 ) -> tuple[RunTally, BudgetLedger, bool]:
     """Return what a run with a budget did, its books, and whether it ended at the budget."""
-    plan = JobPlan("intentions", "m")
-
-    async def way(post: Post, ask: AskRequest) -> JobOutcome:
-        return await run_job(post, plan, ask)
+    runner = JobRunner(JobPlan("intentions", "m"))
 
     async def main() -> tuple[RunTally, BudgetLedger, bool]:
-        with KnowledgeBase(path) as shelf:
-            books, tally = ledger(budget, shelf.spent()), RunTally()
-            pay = PaidSender(shelf, send, books, tally)  # type: ignore[arg-type]
-            if isinstance(send, Losing):
-                send.pay = pay
+        with KnowledgeBase(path) as store:
+            books = ledger(budget, store.sum_cost())
+            scheduler = make_scheduler(store, sender, runner, ledger=books)
+            if isinstance(sender, Losing):
+                sender.books = scheduler.payer
             posts = (Post(id=str(n), text=f"post {n}") for n in range(num_posts))
-            rows = ((post, make_post_row(post, "here", 1)) for post in posts)
             try:
-                await Scheduler(shelf, pay, way, tally, width=8).run(rows)
+                await scheduler.run(make_rows(posts))
             except BudgetError:
-                return tally, books, True
-            return tally, books, False
+                return scheduler.tally, books, True
+            return scheduler.tally, books, False
 
     return asyncio.run(main())
 
@@ -146,27 +143,27 @@ class Losing:
     def __init__(self, lose: list[bool]) -> None:
         self.lose = iter(lose)
         self.billed = 0.0
-        self.pay: PaidSender | None = None
+        self.books: LossBook | None = None
 
-    async def __call__(self, call: Request) -> Response:
-        lost, most = 0, ledger().expected(call)
+    async def send(self, call: Request) -> Response:
+        lost, most = 0, ledger().expect(call)
         while True:
             self.billed += PRICES["m"].of(most)
             await asyncio.sleep(0)
             if not next(self.lose, False):
                 return make_up_answer(call)._replace(usage=most, lost=lost)
             lost += 1
-            assert self.pay is not None
-            await self.pay.again(call)
+            assert self.books is not None
+            await self.books.count_lost(call)
+
+    async def close(self) -> None:
+        pass
 
 
 def test_the_budget_is_used_up_to_less_than_one_reservation(tmp_path: Path):
     most = _of_a_post()
 
-    async def cheap(call: Request) -> Response:
-        await asyncio.sleep(0.001)
-        return make_up_answer(call)._replace(usage=TokenUsage(100, 0, 10))
-
+    cheap = MadeUpSender(lambda asked: make_up_answer(asked)._replace(usage=TokenUsage(100, 0, 10)))
     tally, books, ended = run(tmp_path / "kb.sqlite", cheap, budget=1.5 * most, num_posts=200)
     assert ended
     assert 0.5 * most <= books.spent <= 1.5 * most
@@ -196,17 +193,18 @@ def test_whatever_is_lost_no_more_is_billed_than_the_budget(
         _, books, _ = run(path, server, budget, num_posts=12)
         assert server.billed <= budget + 1e-12
         assert server.billed == pytest.approx(books.spent)
-    with KnowledgeBase(path) as shelf:
-        assert shelf.spent() == pytest.approx(books.spent)
+    with KnowledgeBase(path) as store:
+        assert store.sum_cost() == pytest.approx(books.spent)
 
 
 def _of_a_post() -> float:
     """Return what is set aside for the one call of a post."""
-    found: list[float] = []
+    prices: list[float] = []
 
-    async def ask(call: Request) -> CallRow:
-        found.append(ledger().price("m", ledger().expected(call)))
-        return CallRow(call.key, "refused", "", "", "", call.model)
+    class Refusing:
+        async def ask(self, request: Request) -> CallRow:
+            prices.append(ledger().price("m", ledger().expect(request)))
+            return CallRow(request.key, "refused", "", "", "", request.model)
 
-    asyncio.run(run_job(Post(id="0", text="post 0"), JobPlan("intentions", "m"), ask))
-    return found[0]
+    asyncio.run(JobRunner(JobPlan("intentions", "m")).run(Post(id="0", text="post 0"), Refusing()))
+    return prices[0]

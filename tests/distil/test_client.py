@@ -5,7 +5,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -226,7 +226,7 @@ def test_whoever_pays_is_told_before_a_lost_answer_is_asked_for_again():
     async def main() -> Response:
         script = (Says(drop=True), Says(500, b""), Says(drop=True))
         async with serve_script(*script) as server, open_client(server.url) as teacher:
-            teacher.lost = _telling(lambda: told.append(len(server.heard)))
+            teacher.books = Books(server, told)
             return await teacher.send(make_call())
 
     assert asyncio.run(main()).lost == 2
@@ -253,11 +253,14 @@ def test_no_more_calls_are_in_flight_than_the_ceiling():
     assert most == 3
 
 
-def _telling(tell: Callable[[], None]) -> Callable[[Request], Awaitable[None]]:
-    async def told(_: Request) -> None:
-        tell()
+class Books:
+    """Note how many requests the server had heard whenever an answer was lost."""
 
-    return told
+    def __init__(self, server: Scripted, told: list[int]) -> None:
+        self.server, self.told = server, told
+
+    async def count_lost(self, request: Request) -> None:
+        self.told.append(len(self.server.heard))
 
 
 class Bucket:
@@ -287,9 +290,9 @@ async def through(gate: RequestGate, bucket: Bucket, call: int, latency: float) 
             wait = bucket.wait(call)
             if wait is None:
                 await asyncio.sleep(latency)
-                gate.succeeded()
+                gate.count_success()
                 return
-            gate.limited(wait if bucket.says else None)
+            gate.shut(wait if bucket.says else None)
 
 
 async def within(seconds: float, *work: Coroutine[Any, Any, Any]) -> float:
@@ -315,7 +318,7 @@ def test_without_a_limit_the_ceiling_is_kept_full():
         async with gate:
             seen.append(gate.under_way)
             await asyncio.sleep(1.0)
-            gate.succeeded()
+            gate.count_success()
 
     ended = run_virtually(within(60, *(call() for _ in range(640))))
     assert ended == pytest.approx(10.0, abs=0.01)
@@ -330,7 +333,7 @@ def test_a_429_shuts_the_gate_for_as_long_as_the_server_says():
             at.append(asyncio.get_running_loop().time())
 
     async def main() -> None:
-        gate.limited(7.0)
+        gate.shut(7.0)
         await within(60, *(call() for _ in range(3)))
 
     run_virtually(main())
@@ -346,7 +349,7 @@ def test_after_a_429_one_call_goes_first_and_then_twice_as_many_at_each_tick():
             await asyncio.sleep(5)
 
     async def main() -> None:
-        gate.limited(1.0)
+        gate.shut(1.0)
         await within(60, *(call() for _ in range(15)))
 
     run_virtually(main())
@@ -358,12 +361,12 @@ def test_the_limit_falls_by_a_quarter_once_in_two_seconds_and_rises_by_one_in_25
         gate, found = RequestGate(64), []
         for pause in (0.0, GATE_COOL_SECONDS / 2, GATE_COOL_SECONDS / 2, GATE_COOL_SECONDS):
             await asyncio.sleep(pause)
-            gate.limited(0.0)
+            gate.shut(0.0)
             found.append(gate.limit)
         for _ in range(GATE_SUCCESSES - 1):
-            gate.succeeded()
+            gate.count_success()
         found.append(gate.limit)
-        gate.succeeded()
+        gate.count_success()
         return [*found, gate.limit]
 
     assert run_virtually(main()) == [48.0, 48.0, 36.0, 27.0, 27.0, 28.0]
@@ -373,11 +376,11 @@ def test_the_limit_never_passes_the_ceiling_nor_falls_below_one():
     async def main() -> tuple[float, float]:
         gate = RequestGate(4)
         for _ in range(GATE_SUCCESSES * 3):
-            gate.succeeded()
+            gate.count_success()
         high = gate.limit
         for _ in range(40):
             await asyncio.sleep(GATE_COOL_SECONDS)
-            gate.limited(0.0)
+            gate.shut(0.0)
         return high, gate.limit
 
     assert run_virtually(main()) == (4.0, 1.0)
@@ -424,9 +427,9 @@ def test_every_call_gets_through_and_never_too_many_at_once(
                 took, wait = next(turned, (0.1, -1.0))
                 await asyncio.sleep(took)
                 if wait == -1.0:
-                    gate.succeeded()
+                    gate.count_success()
                     return
-                gate.limited(wait)
+                gate.shut(wait)
 
     run_virtually(within(10_000, *(call() for _ in range(calls))))
     assert most <= ceiling

@@ -14,7 +14,7 @@ from hypothesis import strategies as some
 from PIL import Image
 
 from miko_clf.data.post import Post
-from miko_clf.distil.jobs import JobPlan, run_job
+from miko_clf.distil.jobs import JobPlan, JobRunner
 from miko_clf.distil.kb.store import CallRow, JobOutcome
 from miko_clf.distil.request import Request
 from miko_clf.distil.response import Response
@@ -32,7 +32,7 @@ class Asked:
         self.says = says
         self.calls: list[Request] = []
 
-    async def __call__(self, call: Request) -> CallRow:
+    async def ask(self, call: Request) -> CallRow:
         self.calls.append(call)
         said = self.says(call)
         if isinstance(said, str):
@@ -61,7 +61,7 @@ def post(**fields: Any) -> Post:
 
 
 def walked(asked: Asked, plan: JobPlan = PLAN, **fields: Any) -> JobOutcome:
-    return asyncio.run(run_job(post(**fields), plan, asked))
+    return asyncio.run(JobRunner(plan).run(post(**fields), asked))
 
 
 def key(plan: JobPlan = PLAN, **fields: Any) -> bytes:

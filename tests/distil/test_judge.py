@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +17,20 @@ from miko_clf.distil.agreement import (
     name_second_opinion,
     warn_of_own_work,
 )
-from miko_clf.distil.budget import BudgetLedger
-from miko_clf.distil.jobs import JobPlan, run_job
+from miko_clf.distil.jobs import JobPlan, JobRunner
 from miko_clf.distil.judge import (
+    JudgeRunner,
     is_drawn,
     judge_knowledge_base,
-    judge_post,
     list_statements,
     name_judge,
 )
-from miko_clf.distil.kb.store import JudgeScore, KnowledgeBase, make_post_row
+from miko_clf.distil.kb.store import JudgeScore, KnowledgeBase
 from miko_clf.distil.request import Request
 from miko_clf.distil.response import Response
-from miko_clf.distil.scheduler import PaidSender, RunTally, Scheduler
+from miko_clf.distil.scheduler import RunTally
 from miko_clf.distil.schemas import RELATION_ORDER, make_wire_schema
+from tests.support.filled_kb import make_rows, make_scheduler
 
 PLAN = JobPlan("judge", "critic-1")
 
@@ -53,13 +52,16 @@ class Pretender:
         self.asked: list[Request] = []
         self.says: list[str] = []
 
-    async def __call__(self, call: Request) -> Response:
+    async def send(self, call: Request) -> Response:
         self.asked.append(call)
         if self.says:
             return Response(self.says.pop(0))
         if "plausible" not in json.dumps(make_wire_schema(call.answer)):
             return Response(json.dumps(_thought()))
         return Response(json.dumps(dict.fromkeys(keys(call), self.verdict)))
+
+    async def close(self) -> None:
+        pass
 
 
 def _thought() -> dict[str, Any]:
@@ -78,12 +80,10 @@ def judged(
     repeat: float = 0.0,
 ) -> RunTally:
     async def run() -> RunTally:
-        with KnowledgeBase(kb) as shelf:
-            tally = RunTally()
-            way = lambda each, ask: judge_post(each, plan, ask, shelf.score, repeat)  # noqa: E731
-            pay = PaidSender(shelf, pretender, BudgetLedger({}, plan.models), tally)
-            rows = ((each, make_post_row(each, "here", shelf.run)) for each in posts)
-            return await Scheduler(shelf, pay, way, tally, width=4).run(rows)
+        with KnowledgeBase(kb) as store:
+            runner = JudgeRunner(plan, store, repeat)
+            scheduler = make_scheduler(store, pretender, runner, width=4)
+            return await scheduler.run(make_rows(posts, store.run))
 
     return asyncio.run(run())
 
@@ -92,23 +92,21 @@ def made(kb: Path, plan: JobPlan) -> None:
     """Have the intentions of one post written."""
 
     async def run() -> None:
-        with KnowledgeBase(kb) as shelf:
-            pay = PaidSender(shelf, Pretender(), BudgetLedger({}, plan.models), RunTally())
-            gathering = Scheduler(shelf, pay, partial(_walk, plan), RunTally(), width=1)
-            one = Post(id="p", text="x")
-            await gathering.run(iter([(one, make_post_row(one, "here", shelf.run))]))
+        with KnowledgeBase(kb) as store:
+            scheduler = make_scheduler(store, Pretender(), JobRunner(plan), width=1)
+            await scheduler.run(make_rows([Post(id="p", text="x")], store.run))
 
     asyncio.run(run())
 
 
 def scores(kb: Path) -> list[tuple[Any, ...]]:
-    with KnowledgeBase(kb) as shelf:
-        return shelf.db.execute("SELECT * FROM scores ORDER BY post, relation, judge").fetchall()
+    with KnowledgeBase(kb) as store:
+        return store.db.execute("SELECT * FROM scores ORDER BY post, relation, judge").fetchall()
 
 
 def keep(kb: Path, *found: JudgeScore) -> None:
-    with KnowledgeBase(kb) as shelf:
-        asyncio.run(shelf.score(found))
+    with KnowledgeBase(kb) as store:
+        asyncio.run(store.put_scores(found))
 
 
 @pytest.fixture
@@ -151,8 +149,8 @@ def test_scores_are_of_the_sample_whose_intentions_are_judged(kb: Path) -> None:
     judged(kb, [post()], pretender, JobPlan("judge", "critic-1", sample=-1, seed=3), repeat=1.0)
     assert {row[2] for row in scores(kb)} == {-1}
     assert [call.index for call in pretender.asked] == [0, 1]
-    with KnowledgeBase(kb) as shelf:
-        assert shelf.db.execute("SELECT task, sample FROM outcomes").fetchall() == [("judge", -1)]
+    with KnowledgeBase(kb) as store:
+        assert store.db.execute("SELECT task, sample FROM outcomes").fetchall() == [("judge", -1)]
 
 
 def test_a_share_of_the_posts_is_judged_again_by_another_seed(kb: Path) -> None:
@@ -220,15 +218,8 @@ def test_what_is_private_in_a_statement_is_masked(kb: Path) -> None:
 
 
 def test_what_is_said_of_a_knowledge_base_belongs_to_the_sample_that_was_read(kb: Path) -> None:
-    class Sender(Pretender):
-        async def send(self, call: Request) -> Response:
-            return await self(call)
-
-        async def close(self) -> None:
-            pass
-
     made(kb, JobPlan("intentions", "writer", sample=3))
-    judge_knowledge_base(kb, PLAN, Sender(), repeat=1.0)
+    judge_knowledge_base(kb, PLAN, Pretender(), repeat=1.0)
     assert {row[2:4] for row in scores(kb)} == {(3, "llm:critic-1"), (3, "again:llm:critic-1")}
 
 
@@ -245,8 +236,8 @@ def test_agreement_with_itself_counts_both_opinions(kb: Path) -> None:
         keep(kb, JudgeScore(f"p{number}", "Open", 0, first, one, 0.5))
         keep(kb, JudgeScore(f"p{number}", "Open", 0, again, other, 0.75 if number else 0.5))
     keep(kb, JudgeScore("p9", "Open", 0, first, 1.0, 1.0))
-    with KnowledgeBase(kb) as shelf:
-        (found,) = measure_self_agreement(shelf.db)
+    with KnowledgeBase(kb) as store:
+        (found,) = measure_self_agreement(store.db)
     assert (found.one, found.other) == (first, again)
     assert found.plausibility.units == 4
     assert found.plausibility.raw == 0.75
@@ -268,9 +259,9 @@ def test_agreement_with_people_is_by_post_relation_and_sample(kb: Path) -> None:
         JudgeScore("p", "xNeed", 0, "llm:m", 0.0, 0.5),
         JudgeScore("p", "Open", -1, name_second_opinion("llm:m"), 1.0, 0.5),
     )
-    with KnowledgeBase(kb) as shelf:
-        (found,) = measure_human_agreement(shelf.db)
-        assert match_judges(shelf.db, "llm:m", "human:nobody") is None
+    with KnowledgeBase(kb) as store:
+        (found,) = measure_human_agreement(store.db)
+        assert match_judges(store.db, "llm:m", "human:nobody") is None
     assert (found.one, found.other) == ("llm:m", "human:published")
     assert (found.plausibility.units, found.plausibility.raw) == (2, 0.5)
     assert found.typicality is None
@@ -279,10 +270,6 @@ def test_agreement_with_people_is_by_post_relation_and_sample(kb: Path) -> None:
 def test_a_judge_of_its_own_work_is_warned_about(kb: Path) -> None:
     made(kb, JobPlan("intentions", "writer"))
     judged(kb, [post()], Pretender(), JobPlan("judge", "critic-1"))
-    with KnowledgeBase(kb) as shelf:
-        assert warn_of_own_work(shelf.db, "writer").startswith("writer wrote 1 of the answers")
-        assert warn_of_own_work(shelf.db, "critic-1") == ""
-
-
-async def _walk(plan: JobPlan, each: Post, ask: Any) -> Any:
-    return await run_job(each, plan, ask)
+    with KnowledgeBase(kb) as store:
+        assert warn_of_own_work(store.db, "writer").startswith("writer wrote 1 of the answers")
+        assert warn_of_own_work(store.db, "critic-1") == ""

@@ -157,10 +157,12 @@ def test_over_seeds_the_curve_is_the_mean_and_its_band_widens_with_what_seeds_di
         "roc"
     ][0]
     np.testing.assert_allclose([at["y"] for at in one["roc"]], single, atol=1e-4)
-    means = np.mean(
-        [measure_curve_heights(each.probabilities, truth, np.ones((1, 300), dtype=np.int64), positive=1)["roc"][0]
-         for each in apart], axis=0,
-    )  # fmt: skip
+    whole = np.ones((1, 300), dtype=np.int64)
+    of_seeds = [
+        measure_curve_heights(each.probabilities, truth, whole, positive=1)["roc"][0]
+        for each in apart
+    ]
+    means = np.mean(of_seeds, axis=0)
     np.testing.assert_allclose([at["y"] for at in two_["roc"]], means, atol=1e-4)
     assert all(0 <= at["low"] <= at["y"] <= at["high"] <= 1 for at in one["roc"] + two_["roc"])
     few = measure_seed_curves(

@@ -25,7 +25,9 @@ def test_the_card_holds_the_test_figures_once(opened: Path) -> None:
     text = (opened / "README.md").read_text()
     assert text.count("## On test") == 1
     assert text.index("## On test") < text.index("## Use") < text.index("## Limits")
-    assert "| with |" in text.partition("## On test")[2]
+    on_test = text.partition("## On test")[2]
+    assert "| with |" in on_test
+    assert "| masked |" in on_test
     assert "miko-clf evaluate" in text
 
 
@@ -44,3 +46,10 @@ def test_a_new_card_says_what_the_system_is_not_for(bundle: Path) -> None:
     text = (bundle / "README.md").read_text()
     assert "without a person looking" in text
     assert "threshold for | macro f1" in text
+
+
+def test_a_new_card_calls_the_model_without_its_intentions_masked(bundle: Path) -> None:
+    text = (bundle / "README.md").read_text()
+    assert "| masked |" in text
+    assert "`masked` is this one model with its intentions hidden" in text
+    assert "| without |" not in text

@@ -17,10 +17,10 @@ from rich.console import Console
 from miko_clf import metrics
 from miko_clf.evaluate import model_card
 from miko_clf.evaluate.bootstrap import MetricDifference
+from miko_clf.evaluate.formatting import describe_difference
 from miko_clf.evaluate.report import (
     Report,
     ReportRow,
-    describe_report_difference,
     print_report,
     write_report,
 )
@@ -142,8 +142,8 @@ def test_no_bound_is_rounded_onto_zero_and_the_words_follow_the_bounds(
     found: list[float],
 ) -> None:
     low, value, high = found
-    words = describe_report_difference(
-        MetricDifference("a", "b", "auroc", Interval(value, low, high)), None
+    words = describe_difference(
+        *MetricDifference("a", "b", "auroc", Interval(value, low, high)), None
     )
     bounds = re.search(r"= (\S+) \[(\S+), (\S+)\]", words)
     assert bounds
@@ -155,9 +155,7 @@ def test_no_bound_is_rounded_onto_zero_and_the_words_follow_the_bounds(
 
 
 def test_an_undefined_difference_is_called_so() -> None:
-    words = describe_report_difference(
-        MetricDifference("a", "b", "auroc", Interval(NAN, NAN, NAN)), None
-    )
+    words = describe_difference(*MetricDifference("a", "b", "auroc", Interval(NAN, NAN, NAN)), None)
     assert "cannot be compared in AUROC" in words
     assert "nan" not in words
 

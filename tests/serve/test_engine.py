@@ -180,13 +180,10 @@ def test_a_file_that_the_manifest_does_not_list_is_refused(copy: Path) -> None:
 def test_scoring_needs_neither_torch_nor_a_network(bundle: Path) -> None:
     code = f"""
 import socket, sys
-from pathlib import Path
 def closed(*_, **__): raise OSError("closed")
 socket.socket.connect = socket.getaddrinfo = closed
-import miko_clf.serve.app, miko_clf.serve.offline
-from miko_clf.data.post import Post
-from miko_clf.serve.engine import Engine
-assert Engine.open(Path({str(bundle)!r})).score([Post(id="a", text="x")])
+import miko_clf, miko_clf.serve.app
+assert miko_clf.load({str(bundle)!r}).score([{{"text": "x"}}])
 heavy = {{"torch", "transformers", "sklearn", "scipy", "jaxtyping", "safetensors", "onnx"}}
 print(sorted(heavy & sys.modules.keys()))
 """

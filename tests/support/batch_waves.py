@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ from miko_clf.data.post import Post
 from miko_clf.distil.batch import BatchWave, WaveReport
 from miko_clf.distil.budget import BudgetLedger, TokenPrice
 from miko_clf.distil.client import ServerDialect
-from miko_clf.distil.jobs import JobPlan, run_job
-from miko_clf.distil.kb.store import KnowledgeBase, make_post_row, open_for_reading
+from miko_clf.distil.jobs import JobPlan, JobRunner
+from miko_clf.distil.kb.store import KnowledgeBase, open_for_reading
 from miko_clf.distil.scheduler import RunTally, Scheduler
+from tests.support.filled_kb import make_rows
 from tests.support.llm_answers import Quirks, completion, digest, say
 
 PLAN = JobPlan("intentions", "small")
@@ -39,19 +39,27 @@ async def walk_wave(
     **limits: int,
 ) -> WaveReport:
     """Walk through all posts once, as a run does."""
-    with KnowledgeBase(kb) as shelf:
-        ledger = BudgetLedger(PRICES, plan.models, budget=budget, spent=shelf.spent(), batch=True)
+    with KnowledgeBase(kb) as store:
+        ledger = BudgetLedger(
+            PRICES, plan.models, budget=budget, spent=store.sum_cost(), batch=True
+        )
         tally = tally or RunTally()
-        rows = ((post, make_post_row(post, f"posts:{post.id}", shelf.run)) for post in posts)
-        way = partial(_walk_posts, plan)
-        with BatchWave(folder, shelf, ledger, tally, dialects, **limits) as pay:
-            await Scheduler(shelf, pay, way, tally, width=8).run(rows)
+        rows = make_rows(posts, store.run)
+        with BatchWave(folder, store, ledger, tally, dialects=dialects, **limits) as wave:
+            await Scheduler(store, wave, JobRunner(plan), tally, width=8).run(rows)
         assert ledger.reserved == pytest.approx(0)
-    return pay.written
+    return wave.report
 
 
-async def _walk_posts(plan: JobPlan, post: Post, ask: Any) -> Any:
-    return await run_job(post, plan, ask)
+async def run_waves(
+    walk: Callable[[], Awaitable[WaveReport]], send: Callable[[WaveReport], Awaitable[None]]
+) -> WaveReport:
+    """Walk and send until nothing is missing, by a walk and a sending of the test's own."""
+    while (wave := await walk()).awaited:
+        await send(wave)
+    if wave.spent:
+        raise wave.spent
+    return wave
 
 
 def write_wave(

@@ -14,17 +14,17 @@ import pytest
 import torch
 
 from miko_clf.data.post import Post
-from miko_clf.distil.budget import BudgetLedger
-from miko_clf.distil.jobs import JobPlan, run_job
+from miko_clf.distil.jobs import JobPlan, JobRunner
 from miko_clf.distil.kb.store import KnowledgeBase, open_for_reading
 from miko_clf.distil.local_model import LocalModel, make_intention_question, read_intention_lm
 from miko_clf.distil.request import ChatTurn, Request, Sampling, load_prompt
 from miko_clf.distil.run import place_posts
-from miko_clf.distil.scheduler import PaidSender, RunTally, Scheduler
+from miko_clf.distil.scheduler import RunTally
 from miko_clf.distil.schemas import IntentionAnswer, KeyInformationAnswer
 from miko_clf.errors import BundleError, DistilError
 from miko_clf.train.intention_lm import IntentionLMRun, train_intention_lm
 from miko_clf.train.loop import ProgressBar, StoppedError
+from tests.support.filled_kb import make_scheduler
 from tests.support.repository import ROOT
 from tests.support.taught_posts import COMPLETIONS, OTHERS, make_taught_posts, tiny_t5
 from tests.support.tiny_llms import tiny_llama
@@ -196,16 +196,14 @@ def test_a_student_serves_posts_through_the_gathering_into_a_shelf(
     kb = tmp_path / "kb.sqlite"
 
     async def gathered() -> tuple[RunTally, LocalModel]:
-        local, tally = LocalModel(causal, at_once=16), RunTally()
-        plan = JobPlan("intentions", local.name, order="student")
-        with KnowledgeBase(kb) as shelf:
-            paying = PaidSender(shelf, local.send, BudgetLedger({}, plan.models), tally)
-            way = lambda post, ask: run_job(post, plan, ask)  # noqa: E731
-            gathering = Scheduler(shelf, paying, way, tally, width=8)
-            places = place_posts(shelf, iter([(post.id, post) for post in (*posts, image)]), None)
-            await gathering.run(places)
+        local = LocalModel(causal, at_once=16)
+        runner = JobRunner(JobPlan("intentions", local.name, order="student"))
+        with KnowledgeBase(kb) as store:
+            scheduler = make_scheduler(store, local, runner)
+            rows = place_posts(store, iter([(post.id, post) for post in (*posts, image)]), None)
+            await scheduler.run(rows)
         await local.close()
-        return tally, local
+        return scheduler.tally, local
 
     tally, local = asyncio.run(gathered())
     assert tally.posts == {"ok": 16, "failed": 1}
@@ -269,10 +267,10 @@ def test_a_student_refuses_what_it_was_never_taught(causal: Path, tmp_path: Path
     with pytest.raises(DistilError, match="in the order 'student'"):
         asyncio.run(local.send(replace(known, answer=KeyInformationAnswer)))
     with pytest.raises(DistilError, match="there is no model 'other'"):
-        asyncio.run(local.send(known.of("other")))
+        asyncio.run(local.send(known.address("other")))
     reply = asyncio.run(local.send(replace(known, stage="xNeed")))
-    assert (reply.status, reply.reason) == ("failed", "the student was not taught xNeed")
-    with pytest.raises(DistilError, match="not a student"):
+    assert (reply.status, reply.reason) == ("failed", "the intention LM was not taught xNeed")
+    with pytest.raises(DistilError, match="not an intention LM"):
         LocalModel(tmp_path)
 
 

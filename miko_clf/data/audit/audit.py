@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy.stats import chi2_contingency
 
-from miko_clf.data.audit.auroc import MIN_MARK_AUROC
 from miko_clf.data.audit.findings import (
     MIN_LOOKUP_GAIN,
+    MIN_MARK_AUROC,
     Audit,
     ClassShift,
     Cue,

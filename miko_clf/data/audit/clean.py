@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from miko_clf.data.audit.overlaps import ComparedPosts, group_rows, measure_lookup_gains
+from miko_clf.data.audit.overlaps import ComparedPosts, measure_lookup_gains
 from miko_clf.data.post import Post
 from miko_clf.data.preprocess import digest_image
-from miko_clf.data.splits import UNSPLIT
+from miko_clf.data.splits import UNSPLIT, group_rows
 from miko_clf.errors import PostError
 from miko_clf.manifest import write_atomically
 

@@ -1,16 +1,26 @@
-"""What an audit finds, as records that are written, printed and drawn."""
+"""What an audit finds: records, and the scores in them, of a look-up (gain) and a cue (AUROC)."""
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Literal
+from zlib import crc32
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, computed_field
 
 from miko_clf.data.post import Record
+from miko_clf.intervals import NORMAL_QUANTILE, Interval, compute_percentile_interval
 
 MIN_LOOKUP_GAIN = 0.005
 """Accuracy that a look-up must gain, at the low end of its interval, to be a leak."""
+MIN_MARK_AUROC = 0.55
+"""AUROC from which a mark, a missing part or a class named in a text is a shortcut."""
+_MIN_CLASS_ROWS = 20
+"""Rows that either class must have before an AUROC is given."""
+_NUM_NEIGHBOURS = 25
+_NUM_FOLDS = 5
+_MIN_DISTINCT_VALUES = 20  # fewer are classes of their own, and one AUROC tells all of them
 _NUM_DRAWS = 10_000
 
 
@@ -74,7 +84,7 @@ def score_lookup(
     base = np.array([label == majority for _, label in asked])
     found = np.array([name in table for name, _ in asked])
     won, lost = int((hit & ~base).sum()), int((base & ~hit).sum())
-    low, high = _estimate_gain_interval(won, lost, len(asked))
+    gain = _estimate_gain(won, lost, len(asked))
     return Lookup(
         key=key,
         split=split,
@@ -83,9 +93,9 @@ def score_lookup(
         right=int((found & hit).sum()),
         accuracy=round(float(hit.mean()), 4),
         majority=round(float(base.mean()), 4),
-        gain=round(float(hit.mean() - base.mean()), 4),
-        low=low,
-        high=high,
+        gain=round(gain.value, 4),
+        low=round(gain.low, 4),
+        high=round(gain.high, 4),
     )
 
 
@@ -101,12 +111,11 @@ def _look_up_answer(labels: Counter[str] | None, majority: str) -> str:
     return majority if tied else best
 
 
-def _estimate_gain_interval(won: int, lost: int, rows: int) -> tuple[float, float]:
-    """Return the interval of (won - lost) / rows when as many rows are drawn again and again."""
+def _estimate_gain(won: int, lost: int, rows: int) -> Interval:
+    """Return (won - lost) / rows, and its interval when as many rows are drawn again and again."""
     shares = np.array([won, lost, rows - won - lost]) / rows
     drawn = np.random.default_rng(0).multinomial(rows, shares, size=_NUM_DRAWS)
-    low, high = np.percentile((drawn[:, 0] - drawn[:, 1]) / rows, (2.5, 97.5))
-    return round(float(low), 4), round(float(high), 4)
+    return compute_percentile_interval((won - lost) / rows, (drawn[:, 0] - drawn[:, 1]) / rows)
 
 
 CueVerdict = Literal["shortcut", "never feed this", "no finding", "too few rows"]
@@ -226,6 +235,78 @@ class Cue(Record):
     def best(self) -> float:
         """The larger of the two AUROCs, 0 where there is none."""
         return max(self.auroc or 0, self.nearby or 0)
+
+
+def measure_auroc(numbers: NDArray[np.float64], inside: NDArray[np.bool_]) -> Interval | None:
+    """Return the AUROC of numbers for the class that `inside` marks; None with too few rows.
+
+    Rows whose number is NaN are left out. The 95 % interval is that of DeLong et al. (Biometrics
+    1988) from ranks (Sun and Xu, 2014).
+    """
+    known = ~np.isnan(numbers)
+    ones, others = numbers[known & inside], numbers[known & ~inside]
+    if min(len(ones), len(others)) < _MIN_CLASS_ROWS:
+        return None
+    ranks = _rank_numbers(np.concatenate((ones, others)))
+    above = (ranks[: len(ones)] - _rank_numbers(ones)) / len(others)  # share of others below each
+    below = 1 - (ranks[len(ones) :] - _rank_numbers(others)) / len(ones)
+    value = float(above.mean())
+    spread = np.sqrt(above.var(ddof=1) / len(ones) + below.var(ddof=1) / len(others))
+    reach = float(NORMAL_QUANTILE * spread)
+    return Interval(value, max(0.0, value - reach), min(1.0, value + reach))
+
+
+def flip_auroc(auroc: Interval) -> Interval:
+    """Return the AUROC of the same number with its sign changed."""
+    return Interval(1 - auroc.value, 1 - auroc.high, 1 - auroc.low)
+
+
+def fold_auroc(auroc: Interval) -> Interval:
+    """Return the AUROC the way round in which it is 0.5 or more."""
+    return auroc if auroc.value >= 0.5 else flip_auroc(auroc)
+
+
+def _rank_numbers(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return ranks from 1, those of equal numbers averaged."""
+    _, place, counts = np.unique(numbers, return_inverse=True, return_counts=True)
+    ranks: NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    return ranks
+
+
+def measure_neighbour_auroc(
+    numbers: NDArray[np.float64], inside: NDArray[np.bool_], ids: Sequence[str]
+) -> Interval | None:
+    """Return the AUROC with which the 25 nearest numbers vote for a class, over held-out folds.
+
+    The id of a post decides its fold, so that the order of posts is of no effect. None where
+    there are few numbers or rows; a number that is NaN is left out.
+    """
+    known = ~np.isnan(numbers)
+    if len(np.unique(numbers[known])) < _MIN_DISTINCT_VALUES:
+        return None
+    folds = np.array([crc32(name.encode()) % _NUM_FOLDS for name in ids])
+    votes = np.full(len(numbers), np.nan)
+    for fold in range(_NUM_FOLDS):
+        out, rest = known & (folds == fold), known & (folds != fold)
+        if out.any() and rest.any():
+            votes[out] = _vote_by_neighbours(numbers[rest], inside[rest], numbers[out])
+    return measure_auroc(votes, inside)
+
+
+def _vote_by_neighbours(
+    numbers: NDArray[np.float64], inside: NDArray[np.bool_], points: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the share of the class among the rows around each point, equal numbers together."""
+    order = np.argsort(numbers)
+    line = numbers[order]
+    sums = np.concatenate(([0], np.cumsum(inside[order])))
+    middle = (np.searchsorted(line, points, "left") + np.searchsorted(line, points, "right")) / 2
+    first = np.clip(np.floor(middle - _NUM_NEIGHBOURS / 2).astype(int), 0, len(line) - 1)
+    last = np.clip(np.ceil(middle + _NUM_NEIGHBOURS / 2).astype(int) - 1, 0, len(line) - 1)
+    start = np.searchsorted(line, line[first], "left")
+    stop = np.searchsorted(line, line[last], "right")
+    shares: NDArray[np.float64] = (sums[stop] - sums[start]) / (stop - start)
+    return shares
 
 
 class ClassMentions(Record):

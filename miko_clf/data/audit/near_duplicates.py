@@ -114,44 +114,46 @@ def fingerprint_image(source: Path | bytes) -> ImageFingerprint:
 def fingerprint_images(sources: Sequence[Path | bytes]) -> list[ImageFingerprint]:
     """Return the fingerprint of each picture, on every core, with a bar if it takes long."""
     with ThreadPoolExecutor(_count_cores()) as pool:
-        prints = pool.map(fingerprint_image, sources)
-        return list(show_progress(prints, "looking at images", len(sources)))
+        fingerprints = pool.map(fingerprint_image, sources)
+        return list(show_progress(fingerprints, "looking at images", len(sources)))
 
 
-def group_near_images(prints: Sequence[ImageFingerprint]) -> NDArray[np.int64]:
+def group_near_images(fingerprints: Sequence[ImageFingerprint]) -> NDArray[np.int64]:
     """Return a group for each picture; a chain of nearly equal pictures is one group.
 
     Both hashes propose a pair, by at most `MAX_HASH_BITS`, and the small grey pictures decide, by
     at most `MAX_GREY_DISTANCE`. A picture with next to no contrast is near to none but those of its
     own bytes.
     """
-    groups = DisjointSets([[image.digest] for image in prints])
+    groups = DisjointSets([[image.digest] for image in fingerprints])
     firsts = np.unique(groups.find_all())
-    rich = np.array([row for row in firsts if not _is_plain(prints[row])], dtype=np.int64)
-    dhash = np.array([prints[row].dhash for row in rich], dtype=np.uint64)
-    phash = np.array([prints[row].phash for row in rich], dtype=np.uint64)
+    rich = np.array([row for row in firsts if not _is_plain(fingerprints[row])], dtype=np.int64)
+    dhash = np.array([fingerprints[row].dhash for row in rich], dtype=np.uint64)
+    phash = np.array([fingerprints[row].phash for row in rich], dtype=np.uint64)
     for start in range(0, len(rich), _BLOCK_ROWS):
         known = groups.find_all()[rich]
         close = _compare_hashes(dhash, start) & _compare_hashes(phash, start)
         close &= known[start : start + _BLOCK_ROWS, None] != known[None, :]
         lower, higher = np.nonzero(close)
-        for one, other in _verify_pairs(prints, rich[lower + start], rich[higher]):
+        for one, other in _verify_pairs(fingerprints, rich[lower + start], rich[higher]):
             groups.union(one, other)
     return groups.find_all()
 
 
 def digest_pixels(
-    sources: Sequence[Path | bytes], prints: Sequence[ImageFingerprint], groups: NDArray[np.int64]
+    sources: Sequence[Path | bytes],
+    fingerprints: Sequence[ImageFingerprint],
+    groups: NDArray[np.int64],
 ) -> list[str]:
     """Return for each picture what only pictures of the same decoded pixels share.
 
     Only pictures of one size that are nearly equal, or plain, are decoded whole for it.
     """
     alike = defaultdict(list)
-    for row, image in enumerate(prints):
+    for row, image in enumerate(fingerprints):
         kind = -1 if _is_plain(image) else int(groups[row])
         alike[kind, image.width, image.height].append(row)
-    digests = [image.digest for image in prints]
+    digests = [image.digest for image in fingerprints]
     doubtful = [
         row for rows in alike.values() if len({digests[r] for r in rows}) > 1 for row in rows
     ]
@@ -183,21 +185,22 @@ def _compare_hashes(hashes: NDArray[np.uint64], start: int) -> NDArray[np.bool_]
 
 
 def _verify_pairs(
-    prints: Sequence[ImageFingerprint], ones: NDArray[np.int64], others: NDArray[np.int64]
+    fingerprints: Sequence[ImageFingerprint], ones: NDArray[np.int64], others: NDArray[np.int64]
 ) -> Iterator[tuple[int, int]]:
     """Yield the pairs that are nearly equal; a few are compared at a time to spare memory."""
     for start in range(0, len(ones), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
         left, right = (
-            _level_contrast([prints[row] for row in side]) for side in (ones[block], others[block])
+            _level_contrast([fingerprints[row] for row in side])
+            for side in (ones[block], others[block])
         )
         near = np.abs(left - right).mean(axis=(1, 2)) <= MAX_GREY_DISTANCE
         yield from zip(ones[block][near].tolist(), others[block][near].tolist(), strict=True)
 
 
-def _level_contrast(prints: Sequence[ImageFingerprint]) -> NDArray[np.float32]:
+def _level_contrast(fingerprints: Sequence[ImageFingerprint]) -> NDArray[np.float32]:
     """Return pictures of mean 0 and equal contrast, so that brightness alone sets none apart."""
-    grey = np.stack([image.thumb for image in prints]).astype(np.float32)
+    grey = np.stack([image.thumb for image in fingerprints]).astype(np.float32)
     grey -= grey.mean(axis=(1, 2), keepdims=True)
     levelled: NDArray[np.float32] = grey * (_EQUAL_CONTRAST / grey.std(axis=(1, 2), keepdims=True))
     return levelled

@@ -25,6 +25,7 @@ from miko_clf.data.dataset import open_folder
 from miko_clf.data.labels import name_label
 from miko_clf.data.post import Post
 from miko_clf.data.readers import SkipReport
+from miko_clf.data.splits import group_rows
 from miko_clf.data.text import normalise_text
 
 OVERLAP_KEYS: Mapping[str, str] = {
@@ -181,15 +182,6 @@ def _is_contrast(data: ComparedPosts, rows: Sequence[int], other: Sequence[Hasha
     pairs = {(part, name_label(data.posts[row].label)) for row, part in parts.items()}
     labels = {label for _, label in pairs if label is not None}
     return len(labels) > 1 and len({part for part, _ in pairs}) > 1
-
-
-def group_rows(keys: Sequence[Hashable]) -> list[list[int]]:
-    """Return the rows of each key that several share; None is no key."""
-    rows: dict[Hashable, list[int]] = defaultdict(list)
-    for row, key in enumerate(keys):
-        if key is not None:
-            rows[key].append(row)
-    return [group for group in rows.values() if len(group) > 1]
 
 
 def _make_groups(data: ComparedPosts, groups: Iterable[Sequence[int]]) -> tuple[OverlapGroup, ...]:

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from miko_clf.data.audit.auroc import MIN_MARK_AUROC, fold_auroc, measure_auroc
-from miko_clf.data.audit.findings import score_lookup
+from miko_clf.data.audit.findings import MIN_MARK_AUROC, fold_auroc, measure_auroc, score_lookup
 from miko_clf.data.labels import flatten_label, list_class_names, name_label
 from miko_clf.data.post import Post
 from miko_clf.data.preprocess import digest_image

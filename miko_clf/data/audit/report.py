@@ -16,6 +16,7 @@ from miko_clf.data.audit.findings import (
     OverlapGroup,
     SplitSummary,
 )
+from miko_clf.tables import make_table, print_table
 
 PAGE_CSS = resources.files("miko_clf.data.audit").joinpath("report.css").read_text(encoding="utf-8")
 _STRONG_VERDICTS = ("shortcut", "never feed this")
@@ -29,10 +30,8 @@ def print_audit(audit: Audit, console: Console) -> None:
     total = sum(split.posts for split in audit.splits)
     console.print(f"{audit.data}: {total:,} posts, read as {audit.kind}", highlight=False)
     tables = (_tabulate_splits, _tabulate_overlaps, _tabulate_lookups, _tabulate_cues)
-    for table in (tabulate(audit) for tabulate in tables):
-        if table.row_count:
-            console.print(table)
-            console.print()
+    for tabulate in tables:
+        print_table(tabulate(audit), console)
     for line in audit.warnings:
         console.print(f"[yellow]note:[/] {_escape_markup(line)}", highlight=False)
     for line in audit.leaks:
@@ -42,7 +41,8 @@ def print_audit(audit: Audit, console: Console) -> None:
 
 
 def _tabulate_splits(audit: Audit) -> Table:
-    table = _make_table("split", "posts", "classes", "no text", "no image", "unread", left=(0, 2))
+    names = ("split", "posts", "classes", "no text", "no image", "unread")
+    table = make_table("", names, (), left=(0, 2))
     for split in audit.splits:
         counts = (split.posts, split.without_text, split.without_image, split.refused)
         posts, *rest = (f"{count:,}" for count in counts)
@@ -61,7 +61,7 @@ def _format_classes(split: SplitSummary) -> str:
 
 
 def _tabulate_overlaps(audit: Audit) -> Table:
-    table = _make_table("posts with", "groups", "across splits", "labels differ")
+    table = make_table("", ("posts with", "groups", "across splits", "labels differ"), ())
     for overlap in audit.overlaps:
         if overlap.num_groups:
             table.add_row(overlap.what, *_count_groups(overlap))
@@ -79,7 +79,8 @@ def _count_groups(overlap: Overlap) -> list[str]:
 
 
 def _tabulate_lookups(audit: Audit) -> Table:
-    table = _make_table("label looked up in train by", "found", "scores", "majority", "gain [95 %]")
+    names = ("label looked up in train by", "found", "scores", "majority", "gain [95 %]")
+    table = make_table("", names, ())
     for lookup in audit.lookups:
         if lookup.found:
             gain, interval = _format_gain(lookup)
@@ -100,7 +101,8 @@ def _format_gain(lookup: Lookup) -> tuple[str, str]:
 
 
 def _tabulate_cues(audit: Audit) -> Table:
-    table = _make_table("cue alone", "AUROC", "by neighbours", "class", "verdict", left=(0, 3, 4))
+    names = ("cue alone", "AUROC", "by neighbours", "class", "verdict")
+    table = make_table("", names, (), left=(0, 3, 4))
     for cue in _sort_cues(audit):
         if cue.verdict in _STRONG_VERDICTS:
             table.add_row(cue.name, *_format_aurocs(cue), cue.label, cue.verdict)
@@ -115,13 +117,6 @@ def _format_aurocs(cue: Cue) -> tuple[str, str]:
     """Return a cue's AUROC with its interval, and that of its neighbours' vote."""
     auroc = "-" if cue.auroc is None else f"{cue.auroc:.2f} ({cue.low:.2f}-{cue.high:.2f})"
     return auroc, "-" if cue.nearby is None else f"{cue.nearby:.2f}"
-
-
-def _make_table(*names: str, left: tuple[int, ...] = (0,)) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", title_justify="left")
-    for place, name in enumerate(names):
-        table.add_column(name, justify="left" if place in left else "right")
-    return table
 
 
 def _escape_markup(text: str) -> str:

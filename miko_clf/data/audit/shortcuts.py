@@ -9,14 +9,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from miko_clf.data.audit.auroc import (
+from miko_clf.data.audit.findings import (
     MIN_MARK_AUROC,
+    Cue,
+    CueVerdict,
     flip_auroc,
     fold_auroc,
     measure_auroc,
     measure_neighbour_auroc,
 )
-from miko_clf.data.audit.findings import Cue, CueVerdict
 from miko_clf.data.audit.label_leakage import MENTION_SOURCES, flag_class_mentions
 from miko_clf.data.audit.near_duplicates import ImageFingerprint
 from miko_clf.data.audit.overlaps import ComparedPosts

@@ -20,7 +20,7 @@ from miko_clf.data.demo.scenes import (
     darken_colour,
     draw_scene,
     tint_colour,
-)  # fmt: skip
+)
 
 SceneState = Literal["good", "bad"]
 Club = Literal["Otters", "Herons"]

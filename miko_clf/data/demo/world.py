@@ -26,7 +26,7 @@ from miko_clf.data.demo.render import (
     Club,
     DemoPicture,
     draw_picture,
-)  # fmt: skip
+)
 from miko_clf.data.demo.scenes import SCENES
 from miko_clf.data.post import KeyInformation, Post, Rationale
 from miko_clf.data.splits import SPLITS

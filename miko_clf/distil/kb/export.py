@@ -1,10 +1,11 @@
 """A knowledge base into a file: posts with what is known of them, or the intentions alone."""
 
+import json
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -14,9 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from miko_clf.data.dataset import open_folder
+from miko_clf.data.post import Post
 from miko_clf.data.readers import SkipReport, check_post_file, read_rows, refuse_post
-from miko_clf.distil.kb import columns
-from miko_clf.distil.kb.columns import infer_schema, make_post_cells
 from miko_clf.distil.kb.query import (
     DEFAULT_CHOICE,
     KnowledgeChoice,
@@ -27,95 +27,51 @@ from miko_clf.distil.kb.query import (
     load_knowledge,
 )
 from miko_clf.errors import DistilError, PostError
+from miko_clf.manifest import write_atomically
 from miko_clf.progress import show_progress
 
-_BATCH = 64  # rows of Parquet in memory at a time: they may hold images
-_CHUNK = 2000
-
-
-class SourceTable:
-    """The rows of a source, image paths made relative to the folder that they go to."""
-
-    def __init__(self, path: Path, folder: Path, report: SkipReport | None) -> None:
-        self.path = path
-        self.total: int | None = None
-        self._folder = folder.absolute()
-        self._report = report
-        self._kind = "folder" if path.is_dir() else path.suffix.lower()
-        self._known: list[dict[str, Any]] = []
-        if self._kind == "folder":
-            self._known = list(_read_folder(path, self._folder, report))
-            self.total = len(self._known)
-        else:
-            check_post_file(path)
-
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """Yield the cells of each post; a bad row raises `PostError`, or is reported."""
-        if self._kind == "folder":
-            yield from self._known
-            return
-        for where, cells in self._parquet() if self._kind == ".parquet" else self._lines():
-            if isinstance(cells.get("id"), str):
-                yield self._moved(cells)
-            else:
-                refuse_post(where, "id must be a string", self._report)
-
-    def schema(self) -> pa.Schema:
-        """Return the types of the columns, as Parquet has them or as all rows together show."""
-        if self._kind == ".parquet":
-            return pq.read_schema(self.path)
-        return infer_schema(self._chunks(), str(self.path))
-
-    def _chunks(self) -> Iterator[list[dict[str, Any]]]:
-        found = self.rows()
-        while chunk := list(islice(found, _CHUNK)):
-            yield chunk
-
-    def _lines(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        for row in read_rows(self.path):
-            if row.fault:
-                refuse_post(row.where, row.fault, self._report)
-            else:
-                yield row.where, dict(row.cells)
-
-    def _parquet(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        number = 0
-        try:
-            with pq.ParquetFile(self.path) as file:
-                self.total = file.metadata.num_rows
-                for batch in file.iter_batches(_BATCH):
-                    for cells in batch.to_pylist():
-                        number += 1
-                        yield f"{self.path} row {number}", cells
-        except (pa.ArrowException, OSError) as error:
-            raise PostError(f"{self.path}: is not a readable Parquet file") from error
-
-    def _moved(self, cells: dict[str, Any]) -> dict[str, Any]:
-        """Return cells whose image path, if they have one, starts at the new folder."""
-        image = cells.get("image")
-        if isinstance(image, str):
-            return {**cells, "image": self._path(image)}
-        if isinstance(image, dict) and image.get("bytes") is None and image.get("path"):
-            return {**cells, "image": {**image, "path": self._path(image["path"])}}
-        return cells
-
-    def _path(self, image: str) -> str:
-        return os.path.relpath(self.path.absolute().parent / image, self._folder)
-
-
-def open_source_table(path: Path, folder: Path, report: SkipReport | None) -> SourceTable:
-    """Return the rows of a file or a data folder, for a file in `folder`; raises `PostError`."""
-    return SourceTable(path, folder, report)
-
-
-def _read_folder(path: Path, folder: Path, report: SkipReport | None) -> Iterator[dict[str, Any]]:
-    data = open_folder(path, report=report)
-    for split in data.splits:
-        for post in data.read(split):
-            yield {**make_post_cells(post, folder), "split": split}
-
-
 ExportRows = Literal["posts", "intentions"]
+_WriteRow = Callable[[Mapping[str, Any]], None]
+
+_SUFFIXES = (".jsonl", ".parquet")
+_READ_ROWS = 64  # rows of Parquet in memory at a time: they may hold images
+_SCHEMA_ROWS = 2000  # rows whose types are found together
+_BATCH_ROWS = 500
+_GROUP_ROWS = 50_000  # rows of a row group
+_GROUP_BYTES = 64 << 20  # bytes after which a row group is written, however few rows it has
+
+_TEXT, _NUMBER, _WHOLE = pa.string(), pa.float64(), pa.int32()
+_PROVENANCE = pa.struct(
+    {
+        "model": _TEXT,
+        "answered_by": _TEXT,
+        "host": _TEXT,
+        "prompt": _TEXT,
+        "sha256": _TEXT,
+        "max_tokens": _WHOLE,
+        "temperature": _NUMBER,
+        "top_p": _NUMBER,
+        "seed": pa.int64(),
+        "sample": _WHOLE,
+        "at": _TEXT,
+        "imported": _TEXT,
+        "request": _TEXT,
+        "plausibility_by": _TEXT,
+        "typicality_by": _TEXT,
+        "source": _TEXT,
+    }.items()
+)
+_SCORES = {"relation": _TEXT, "text": _TEXT, "plausibility": _NUMBER, "typicality": _NUMBER}
+_INTENTION = pa.struct([*_SCORES.items(), ("provenance", _PROVENANCE)])
+_KEYS = dict.fromkeys(("concept", "action", "object", "emotion"), _TEXT)
+_RATIONALE = {"text": _TEXT, "saw_label": pa.bool_(), "provenance": _PROVENANCE}
+_KNOWLEDGE: Mapping[str, pa.DataType] = {
+    "description": _TEXT,
+    "key_information": pa.struct([*_KEYS.items(), ("keywords", pa.list_(_TEXT))]),
+    "intentions": pa.list_(_INTENTION),
+    "rationale": pa.struct(_RATIONALE.items()),
+}
+"""The columns of a table of posts that a knowledge base answers for."""
 
 
 @dataclass
@@ -139,11 +95,11 @@ class ExportReport:
             f"intentions{f'; absent: {why}' if why else ''}{alone}"
         )
 
-    def count(self, one: PostKnowledge) -> None:
+    def count(self, known: PostKnowledge) -> None:
         """Add a post."""
         self.posts += 1
-        self.intentions += len(one.intentions)
-        self.absent.update(one.absent.values())
+        self.intentions += len(known.intentions)
+        self.absent.update(known.absent.values())
 
 
 def export_knowledge(
@@ -157,76 +113,153 @@ def export_knowledge(
 ) -> ExportReport:
     """Write what is known to a .jsonl or .parquet file, and say what was written.
 
-    `db` is `shelf.reading(path)`. One row a post, or one an intention with the parts of its
+    `db` is `open_for_reading(path)`. One row a post, or one an intention with the parts of its
     provenance as columns. With `posts`, a file or a data folder, its posts are written in its
     order with all columns that they have, embedded pictures too, and what is known joined by id;
     its bad rows raise, or are reported. Raises `DistilError`, `PostError`.
     """
-    if out.suffix not in columns.EXPORT_SUFFIXES:
+    if out.suffix not in _SUFFIXES:
         raise DistilError(f"{out}: unknown kind {out.suffix!r}; choose from .jsonl, .parquet")
     if posts and posts.is_file() and out.exists() and os.path.samefile(posts, out):
         raise DistilError(f"{out}: is where the posts stand; name another file")
     check_choice(db, choice)
     made = ExportReport(out)
-    source = open_source_table(posts, out.parent, report) if posts else None
+    source = SourceTable(posts, out.parent, report) if posts else None
+    schema = None
     if rows == "intentions":
-        schema = columns.make_intention_schema(_find_label_type(db))
-        found = _list_intentions(db, choice, source, made)
+        schema = _make_intention_schema(_find_label_type(db))
+        cells = _list_intentions(db, choice, source, made)
     elif source:
-        schema = (
-            columns.add_knowledge_columns(source.schema()) if out.suffix == ".parquet" else None
-        )
-        found = _fill_posts(db, choice, source, made)
+        schema = _add_knowledge_columns(source.schema()) if out.suffix == ".parquet" else None
+        cells = _fill_posts(db, choice, source, made)
     else:
-        schema = columns.make_post_schema(_find_label_type(db))
-        found = _list_posts(db, out, choice, made)
+        schema = _make_post_schema(_find_label_type(db))
+        cells = _list_posts(db, out, choice, made)
     with _open_output(out, schema) as write:
-        for row in found:
+        for row in cells:
             if schema is not None and rows == "posts":
-                columns.check_provenance(row)
+                _check_provenance(row)
             write(row)
             made.rows += 1
     return made
 
 
-def _open_output(out: Path, schema: pa.Schema) -> AbstractContextManager[columns.WriteRow]:
-    return columns.open_jsonl(out) if out.suffix == ".jsonl" else columns.open_parquet(out, schema)
+class SourceTable:
+    """The rows of a file or data folder, image paths made relative to the folder they go to.
+
+    Raises `PostError`.
+    """
+
+    def __init__(self, path: Path, folder: Path, report: SkipReport | None) -> None:
+        self.path = path
+        self.total: int | None = None
+        self._folder = folder.absolute()
+        self._report = report
+        self._rows: list[dict[str, Any]] | None = None
+        if path.is_dir():
+            self._rows = list(_read_folder(path, self._folder, report))
+            self.total = len(self._rows)
+        else:
+            check_post_file(path)
+
+    @property
+    def _is_parquet(self) -> bool:
+        return self.path.suffix.lower() == ".parquet"
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the cells of each post; a bad row raises `PostError`, or is reported."""
+        if self._rows is not None:
+            yield from self._rows
+            return
+        for place, cells in self._read_parquet() if self._is_parquet else self._read_lines():
+            if isinstance(cells.get("id"), str):
+                yield self._move(cells)
+            else:
+                refuse_post(place, "id must be a string", self._report)
+
+    def schema(self) -> pa.Schema:
+        """Return the types of the columns, as Parquet has them or as all rows together show."""
+        if self._rows is None and self._is_parquet:
+            return pq.read_schema(self.path)
+        return infer_schema(self._chunk_rows(), str(self.path))
+
+    def _chunk_rows(self) -> Iterator[list[dict[str, Any]]]:
+        rows = self.rows()
+        while chunk := list(islice(rows, _SCHEMA_ROWS)):
+            yield chunk
+
+    def _read_lines(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        for row in read_rows(self.path):
+            if row.fault:
+                refuse_post(row.where, row.fault, self._report)
+            else:
+                yield row.where, dict(row.cells)
+
+    def _read_parquet(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        number = 0
+        try:
+            with pq.ParquetFile(self.path) as file:
+                self.total = file.metadata.num_rows
+                for batch in file.iter_batches(_READ_ROWS):
+                    for cells in batch.to_pylist():
+                        number += 1
+                        yield f"{self.path} row {number}", cells
+        except (pa.ArrowException, OSError) as error:
+            raise PostError(f"{self.path}: is not a readable Parquet file") from error
+
+    def _move(self, cells: dict[str, Any]) -> dict[str, Any]:
+        """Return cells whose image path, if they have one, starts at the new folder."""
+        image = cells.get("image")
+        if isinstance(image, str):
+            return {**cells, "image": self._locate(image)}
+        if isinstance(image, dict) and image.get("bytes") is None and image.get("path"):
+            return {**cells, "image": {**image, "path": self._locate(image["path"])}}
+        return cells
+
+    def _locate(self, image: str) -> str:
+        return os.path.relpath(self.path.absolute().parent / image, self._folder)
+
+
+def _read_folder(path: Path, folder: Path, report: SkipReport | None) -> Iterator[dict[str, Any]]:
+    data = open_folder(path, report=report)
+    for split in data.splits:
+        for post in data.read(split):
+            yield {**_make_post_cells(post, folder), "split": split}
 
 
 def _list_posts(
     db: sqlite3.Connection, out: Path, choice: KnowledgeChoice, made: ExportReport
 ) -> Iterator[dict[str, Any]]:
-    for one in show_progress(iterate_knowledge(db, choice), "exporting posts", count_posts(db)):
-        if one.post.image == b"":
+    for known in show_progress(iterate_knowledge(db, choice), "exporting posts", count_posts(db)):
+        if known.post.image == b"":
             say = "SELECT place FROM posts WHERE id = ?"
-            (place,) = db.execute(say, (one.post.id,)).fetchone()
+            (place,) = db.execute(say, (known.post.id,)).fetchone()
             raise DistilError(
-                f"post {one.post.id!r}: its picture stands in the file it came from alone ({place})"
-                "; name that file as the source of the posts"
+                f"post {known.post.id!r}: its picture stands in the file it came from alone "
+                f"({place}); name that file as the source of the posts"
             )
-        made.count(one)
-        yield columns.make_post_cells(one.filled(), out.parent)
+        made.count(known)
+        yield _make_post_cells(known.filled(), out.parent)
 
 
 def _fill_posts(
     db: sqlite3.Connection, choice: KnowledgeChoice, source: SourceTable, made: ExportReport
 ) -> Iterator[dict[str, Any]]:
-    for cells, one in _join_knowledge(db, choice, source, made):
-        yield {**cells, **columns.make_knowledge_cells(one)} if one else cells
+    for cells, known in _join_knowledge(db, choice, source, made):
+        yield {**cells, **_make_knowledge_cells(known)} if known else cells
 
 
 def _list_intentions(
     db: sqlite3.Connection, choice: KnowledgeChoice, source: SourceTable | None, made: ExportReport
 ) -> Iterator[dict[str, Any]]:
-    each: Iterator[PostKnowledge]
     if source:
-        each = (one for _, one in _join_knowledge(db, choice, source, made) if one)
-    else:
-        each = show_progress(iterate_knowledge(db, choice), "exporting intentions", count_posts(db))
-    for one in each:
-        if source is None:
-            made.count(one)
-        yield from columns.make_intention_rows(one)
+        for _, known in _join_knowledge(db, choice, source, made):
+            yield from _make_intention_rows(known) if known else ()
+        return
+    posts = iterate_knowledge(db, choice)
+    for known in show_progress(posts, "exporting intentions", count_posts(db)):
+        made.count(known)
+        yield from _make_intention_rows(known)
 
 
 def _join_knowledge(
@@ -234,14 +267,106 @@ def _join_knowledge(
 ) -> Iterator[tuple[dict[str, Any], PostKnowledge | None]]:
     """Yield the rows of a source with what is known of each; raise where nothing is of any."""
     for cells in show_progress(source.rows(), "exporting posts", source.total):
-        one = load_knowledge(db, cells["id"], choice)
-        if one:
-            made.count(one)
+        known = load_knowledge(db, cells["id"], choice)
+        if known:
+            made.count(known)
         else:
             made.unknown += 1
-        yield cells, one
+        yield cells, known
     if not made.posts:
         raise DistilError(f"{source.path}: the knowledge base knows none of its posts")
+
+
+def _make_post_cells(post: Post, folder: Path) -> dict[str, Any]:
+    """Return a post as the cells of a row in `folder`, to which an image path is relative."""
+    fields = post.model_dump(mode="python", exclude_none=True, exclude={"image"})
+    cells = {
+        name: _list_values(value)
+        for name, value in fields.items()
+        if value != () or name == "label"
+    }
+    if isinstance(post.image, Path):
+        cells["image"] = os.path.relpath(post.image.absolute(), folder.absolute())
+    elif post.image:
+        cells["image"] = post.image
+    return cells
+
+
+def _make_knowledge_cells(known: PostKnowledge) -> dict[str, Any]:
+    """Return what the knowledge base answers for, as cells; a cell of None takes a cell away."""
+    fields = known.fields()
+    cells = Post(id="-", text="-", **fields).model_dump(exclude_none=True)
+    return {name: _list_values(cells.get(name)) or None for name in fields}
+
+
+def _make_intention_rows(known: PostKnowledge) -> Iterator[dict[str, Any]]:
+    """Yield the intentions of a post as flat rows."""
+    for intention in known.intentions:
+        yield {
+            "id": known.post.id,
+            "label": _list_values(known.post.label),
+            **intention.model_dump(exclude={"provenance"}),
+            **(intention.provenance or {}),
+        }
+
+
+def _list_values(value: Any) -> Any:
+    """Return a value with lists for tuples, as files hold them."""
+    if isinstance(value, tuple | list):
+        return [_list_values(item) for item in value]
+    if isinstance(value, Mapping):
+        return {name: _list_values(item) for name, item in value.items()}
+    return value
+
+
+def _check_provenance(cells: Mapping[str, Any]) -> None:
+    """Raise `DistilError` for a source's own provenance that the columns have no room for."""
+    texts = [*(cells.get("intentions") or ()), cells.get("rationale") or {}]
+    names = {column.name for column in _PROVENANCE}
+    for text in texts:
+        if strange := set(text.get("provenance") or ()) - names:
+            raise DistilError(
+                f"post {cells['id']!r}: its provenance has {', '.join(sorted(strange))}, for which "
+                "the table has no column; .jsonl holds it"
+            )
+
+
+def _make_post_schema(labels: pa.DataType) -> pa.Schema:
+    """Return the schema of a table of posts that stands alone; `labels` are names or lists."""
+    plain = {"id": _TEXT, "text": _TEXT, "image": _TEXT, "label": labels}
+    return pa.schema([*plain.items(), *_KNOWLEDGE.items(), ("group", _TEXT)])
+
+
+def _make_intention_schema(labels: pa.DataType) -> pa.Schema:
+    """Return the schema of a table of intentions, every part of the provenance a column."""
+    sources = [(column.name, column.type) for column in _PROVENANCE]
+    return pa.schema([("id", _TEXT), ("label", labels), *_SCORES.items(), *sources])
+
+
+def _add_knowledge_columns(schema: pa.Schema) -> pa.Schema:
+    """Return the schema of a table of posts with the columns of knowledge put in."""
+    others = [column for column in schema if column.name not in _KNOWLEDGE]
+    return pa.schema([*others, *_KNOWLEDGE.items()])
+
+
+def infer_schema(chunks: Iterable[Sequence[Mapping[str, Any]]], where: str) -> pa.Schema:
+    """Return the schema of chunks of rows, less the columns of knowledge.
+
+    Raises `DistilError` where a column holds values of two kinds.
+    """
+    schema = pa.schema([])
+    try:
+        for rows in chunks:
+            names = dict.fromkeys(name for row in rows for name in row if name not in _KNOWLEDGE)
+            columns = {name: pa.array([row.get(name) for row in rows]) for name in names}
+            types = pa.schema([(name, column.type) for name, column in columns.items()])
+            schema = pa.unify_schemas([schema, types], promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        line = str(error).splitlines()[0]
+        raise DistilError(f"{where}: a column has no one type ({line}); .jsonl holds it") from None
+    return pa.schema(
+        [(column.name, _TEXT if column.type == pa.null() else column.type) for column in schema]
+    )
 
 
 def _find_label_type(db: sqlite3.Connection) -> pa.DataType:
@@ -249,3 +374,61 @@ def _find_label_type(db: sqlite3.Connection) -> pa.DataType:
     if "object" in kinds:
         raise DistilError("labels of several tasks have no column of one type; .jsonl holds them")
     return pa.list_(pa.string()) if "array" in kinds else pa.string()
+
+
+def _open_output(out: Path, schema: pa.Schema) -> AbstractContextManager[_WriteRow]:
+    return _open_jsonl(out) if out.suffix == ".jsonl" else open_parquet(out, schema)
+
+
+@contextmanager
+def _open_jsonl(path: Path) -> Iterator[_WriteRow]:
+    """Give what writes a row as a line of JSON; a cell of None is left out."""
+    with write_atomically(path) as beside, beside.open("w", encoding="utf-8") as file:
+
+        def write(row: Mapping[str, Any]) -> None:
+            cells = {name: value for name, value in row.items() if value is not None}
+            file.write(json.dumps(cells, ensure_ascii=False, default=_encode_value) + "\n")
+
+        yield write
+
+
+def _encode_value(value: Any) -> str:
+    if isinstance(value, bytes):
+        raise DistilError("a .jsonl file cannot hold pictures; export to .parquet")
+    return str(value)
+
+
+@contextmanager
+def open_parquet(path: Path, schema: pa.Schema) -> Iterator[_WriteRow]:
+    """Give what writes a row of a Parquet file, in row groups of 50,000 rows or 64 MiB."""
+    with (
+        write_atomically(path) as beside,
+        pq.ParquetWriter(beside, schema, compression="zstd") as writer,
+    ):
+        batches: list[pa.RecordBatch] = []
+        rows: list[Mapping[str, Any]] = []
+
+        def batch() -> None:
+            try:
+                batches.append(pa.RecordBatch.from_pylist(rows, schema=schema))
+            except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+                line = str(error).splitlines()[0]
+                raise DistilError(f"{path}: a row does not fit: {line}; .jsonl holds it") from None
+            rows.clear()
+
+        def flush() -> None:
+            table = pa.Table.from_batches(batches, schema)
+            writer.write_table(table, row_group_size=_GROUP_ROWS)
+            batches.clear()
+
+        def write(row: Mapping[str, Any]) -> None:
+            rows.append(row)
+            if len(rows) >= _BATCH_ROWS:
+                batch()
+                num_bytes = sum(part.nbytes for part in batches)
+                if sum(map(len, batches)) >= _GROUP_ROWS or num_bytes >= _GROUP_BYTES:
+                    flush()
+
+        yield write
+        batch()
+        flush()

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 from miko_clf.data.post import RELATIONS, Post
 from miko_clf.data.readers import parse_json_object
-from miko_clf.distil.kb import parse
 from miko_clf.distil.kb.parse import MISSING_ANSWER, PUBLISHED_PROMPT
 from miko_clf.distil.kb.store import JobOutcome, JudgeScore, KnowledgeBase, PostRow, make_post_row
-from miko_clf.distil.relations import MIKO_RELATION_ORDER
+from miko_clf.distil.relations import MIKO_RELATION_ORDER, place_sentences
+from miko_clf.distil.response import CallStatus
 from miko_clf.errors import DistilError, PostError
 from miko_clf.manifest import hash_file
 from miko_clf.progress import show_progress
@@ -88,12 +88,12 @@ def import_release(
     splits; `images` is where pictures lie, if they do. Doing it twice changes nothing. Raises
     `DistilError` for any other file, and before anything of it is kept.
     """
-    known = _read_labels(labels) if labels else {}
+    classes = _read_labels(labels) if labels else {}
     for file in files:
         for _ in read_release(file):
             pass
-    with KnowledgeBase(kb) as shelf:
-        return asyncio.run(_import_release(shelf, files, known, images))
+    with KnowledgeBase(kb) as store:
+        return asyncio.run(_import_release(store, files, classes, images))
 
 
 def read_release(path: Path) -> Iterator[ReleasedPost]:
@@ -107,23 +107,24 @@ def read_release(path: Path) -> Iterator[ReleasedPost]:
 
 
 async def _import_release(
-    shelf: KnowledgeBase, files: Sequence[Path], known: Mapping[str, str], images: Path | None
+    store: KnowledgeBase, files: Sequence[Path], classes: Mapping[str, str], images: Path | None
 ) -> ImportReport:
-    made = ImportReport()
+    report = ImportReport()
     for file in files:
         source = hash_file(file)
         items = show_progress(read_release(file), f"importing {file.name}")
         while chunk := list(islice(items, _CHUNK)):
-            posts = {item.id: _make_post(item, known, images) for item in chunk}
-            rows = [_merge_post(shelf, posts[item.id], item.where) for item in chunk]
-            await shelf.place(rows)
-            await shelf.adopt([call for item in chunk for call in _make_calls(item, source)])
-            ends = [_make_outcome(item) for item in chunk]
-            await asyncio.gather(*(shelf.conclude(end) for end in ends if not shelf.ended(end)))
-            await shelf.score([score for item in chunk for score in _make_scores(item)])
+            posts = {item.id: _make_post(item, classes, images) for item in chunk}
+            await store.put_posts(
+                [_merge_post(store, posts[item.id], item.where) for item in chunk]
+            )
+            await store.put_calls([call for item in chunk for call in _make_calls(item, source)])
+            ends = [end for item in chunk if not store.has_outcome(end := _make_outcome(item))]
+            await asyncio.gather(*(store.put_outcome(end) for end in ends))
+            await store.put_scores([score for item in chunk for score in _make_scores(item)])
             for item in chunk:
-                _count_post(made, item, posts[item.id])
-    return made
+                _count_post(report, item, posts[item.id])
+    return report
 
 
 def _read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -147,13 +148,11 @@ def _parse_row(where: str, row: Any) -> ReleasedPost:
     """Return the post of a row by the keys that the row has."""
     keys = set(row) if isinstance(row, dict) else set()
     if keys >= _BENCHMARK:
-        marks, told = row["intention_labels"], row["intentions"]
-        if not _is_told(told) or not _is_marked(marks):
+        marks, texts = row["intention_labels"], row["intentions"]
+        if not _are_texts(texts) or not _are_marks(marks):
             raise DistilError(f"{where}: ten marks of 0 or 1 and an object of texts are expected")
-        raw = json.dumps(told, ensure_ascii=False)
-        item = ReleasedPost(
-            where, row["image_name"], row["text"], {"intentions": raw}, tuple(marks)
-        )
+        answers = {"intentions": json.dumps(texts, ensure_ascii=False)}
+        item = ReleasedPost(where, row["image_name"], row["text"], answers, tuple(marks))
     elif keys >= _DESCRIBED:
         answers = {"description": row["image_descrption"]}
         if keys >= _ANSWERED:
@@ -161,17 +160,18 @@ def _parse_row(where: str, row: Any) -> ReleasedPost:
         item = ReleasedPost(where, row["image_id"], row["text"], answers)
     else:
         raise _refuse_file(where)
-    texts = (item.image, item.text, *item.answers.values())
-    if not all(isinstance(text, str) for text in texts) or not item.image or not item.text.strip():
+    strings = (item.image, item.text, *item.answers.values())
+    is_whole = all(isinstance(text, str) for text in strings)
+    if not is_whole or not item.image or not item.text.strip():
         raise DistilError(f"{where}: an image name, a text and answers are expected as strings")
     return item
 
 
-def _is_told(told: Any) -> bool:
-    return isinstance(told, dict) and all(isinstance(text, str) for text in told.values())
+def _are_texts(texts: Any) -> bool:
+    return isinstance(texts, dict) and all(isinstance(text, str) for text in texts.values())
 
 
-def _is_marked(marks: Any) -> bool:
+def _are_marks(marks: Any) -> bool:
     return isinstance(marks, list) and len(marks) == 10 and all(mark in (0, 1) for mark in marks)
 
 
@@ -182,21 +182,21 @@ def _refuse_file(where: str) -> DistilError:
     )
 
 
-def _make_post(item: ReleasedPost, known: Mapping[str, str], images: Path | None) -> Post:
+def _make_post(item: ReleasedPost, classes: Mapping[str, str], images: Path | None) -> Post:
     """Return the post. Those of one text are a group: some were released twice."""
     picture = images / item.image if images else None
     return Post(
         id=item.id,
         text=item.text,
         image=picture if picture and picture.is_file() else None,
-        label=known.get(item.id),
+        label=classes.get(item.id),
         group=f"text {sha256(item.text.encode()).hexdigest()[:16]}",
     )
 
 
-def _merge_post(shelf: KnowledgeBase, post: Post, where: str) -> PostRow:
+def _merge_post(store: KnowledgeBase, post: Post, where: str) -> PostRow:
     """Return the row of a post; one that is known keeps what it has, and gains what it has not."""
-    row, before = make_post_row(post, where, shelf.run), shelf.post(post.id)
+    row, before = make_post_row(post, where, store.run), store.get_post(post.id)
     if before is None:
         return row
     fields = {**json.loads(row.record), **json.loads(before.record)}
@@ -211,25 +211,26 @@ def _make_key(item: ReleasedPost, stage: str) -> bytes:
 
 def _make_calls(item: ReleasedPost, source: str) -> list[tuple[Any, ...]]:
     """Return the rows of `calls`: raw texts as they were released, for which nothing was paid."""
-    return [
-        (
-            _make_key(item, stage), stage, f"{PUBLISHED_PROMPT}.1 {source[:16]}",
-            _SEER if stage == "description" else _TEACHER, "", "", json.dumps(_SAMPLING[stage]),
-            PUBLISHED_SAMPLE, 0, "ok" if raw.strip() else "invalid", "" if raw.strip() else "empty", raw, "",
-            0, 0, 0, 0.0, 0, 0, "", 0.0, time.time(),
-        )
-        for stage, raw in item.answers.items()
-    ]  # fmt: skip
+    prompt, calls = f"{PUBLISHED_PROMPT}.1 {source[:16]}", []
+    for stage, raw in item.answers.items():
+        model = _SEER if stage == "description" else _TEACHER
+        sampling = json.dumps(_SAMPLING[stage])
+        status, reason = ("ok", "") if raw.strip() else ("invalid", "empty")
+        calls.append((
+            _make_key(item, stage), stage, prompt, model, "", "", sampling, PUBLISHED_SAMPLE, 0,
+            status, reason, raw, "", 0, 0, 0, 0.0, 0, 0, "", 0.0, time.time(),
+        ))  # fmt: skip
+    return calls
 
 
 def _make_outcome(item: ReleasedPost) -> JobOutcome:
     uses = tuple((stage, _make_key(item, stage)) for stage in item.answers)
     if "intentions" not in item.answers:
         return JobOutcome(item.id, "description", PUBLISHED_SAMPLE, "ok", "", uses)
-    missing = len(RELATIONS) - len(parse.place_sentences(item.answers["intentions"]).texts)
+    missing = len(RELATIONS) - len(place_sentences(item.answers["intentions"]).texts)
     reason = f"{missing} of {len(RELATIONS)} relations {MISSING_ANSWER}" if missing else ""
-    status = "ok" if missing < len(RELATIONS) else "invalid"
-    return JobOutcome(item.id, "intentions", PUBLISHED_SAMPLE, status, reason, uses)  # type: ignore[arg-type]
+    status: CallStatus = "ok" if missing < len(RELATIONS) else "invalid"
+    return JobOutcome(item.id, "intentions", PUBLISHED_SAMPLE, status, reason, uses)
 
 
 def _make_scores(item: ReleasedPost) -> list[JudgeScore]:
@@ -239,39 +240,38 @@ def _make_scores(item: ReleasedPost) -> list[JudgeScore]:
     """
     if not item.marks:
         return []
-    numbers = parse.place_sentences(item.answers["intentions"]).numbers
-    found = []
+    numbers = place_sentences(item.answers["intentions"]).numbers
+    scores = []
     for number, mark in enumerate(item.marks, 1):
         name = numbers.get(number, MIKO_RELATION_ORDER[number - 1])
         if number in numbers or name not in numbers.values():
-            found.append(
-                JudgeScore(item.id, name, PUBLISHED_SAMPLE, PUBLISHED_JUDGE, float(mark), None)
-            )
-    return found
+            judge, plausibility = PUBLISHED_JUDGE, float(mark)
+            scores.append(JudgeScore(item.id, name, PUBLISHED_SAMPLE, judge, plausibility, None))
+    return scores
 
 
-def _count_post(made: ImportReport, item: ReleasedPost, post: Post) -> None:
-    made.posts += 1
-    made.labelled += post.label is not None
-    made.answers += sum(bool(raw.strip()) for raw in item.answers.values())
-    made.marks += len(_make_scores(item))
-    made.odd += [(item.id, f"{name} is empty") for name, raw in item.answers.items() if not raw]
+def _count_post(report: ImportReport, item: ReleasedPost, post: Post) -> None:
+    report.posts += 1
+    report.labelled += post.label is not None
+    report.answers += sum(bool(raw.strip()) for raw in item.answers.values())
+    report.marks += len(_make_scores(item))
+    report.odd += [(item.id, f"{name} is empty") for name, raw in item.answers.items() if not raw]
     if raw := item.answers.get("intentions"):
-        placed = parse.place_sentences(raw)
-        made.intentions += len(placed.texts)
-        made.odd += [(item.id, reason) for reason in placed.odd]
+        placed = place_sentences(raw)
+        report.intentions += len(placed.texts)
+        report.odd += [(item.id, reason) for reason in placed.odd]
 
 
 def _read_labels(path: Path) -> dict[str, str]:
     """Return the classes of MMSD2.0 by image id."""
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
-    found: dict[str, str] = {}
+    classes: dict[str, str] = {}
     try:
         for file in files:
             rows = json.loads(file.read_text(encoding="utf-8"))
-            found |= {str(row["image_id"]): _MMSD[row["label"]] for row in rows}
+            classes |= {str(row["image_id"]): _MMSD[row["label"]] for row in rows}
     except (OSError, ValueError, TypeError, KeyError):
-        found = {}
-    if not found:
+        classes = {}
+    if not classes:
         raise DistilError(f"{path}: not MMSD2.0, lists of image_id, text and label 0 or 1")
-    return found
+    return classes

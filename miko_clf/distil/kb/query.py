@@ -1,13 +1,15 @@
-"""What a knowledge base says of a post: read from the answers kept, never stored twice."""
+"""What a knowledge base says of a post: read from the answers kept, or shown on one page."""
 
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from miko_clf.data.labels import flatten_label
 from miko_clf.data.post import RELATIONS, Intention, KeyInformation, Post, Rationale, Relation
 from miko_clf.distil.filters import EMPTY_TEXT, find_faults
 from miko_clf.distil.kb.parse import (
@@ -28,6 +30,11 @@ from miko_clf.errors import DistilError
 
 _RANKS = ("human", "critic", "llm")
 """Whose score counts: people before a trained critic before an LLM."""
+_LEFT_OUT = ("left out", "not judged", "not plausible enough")
+"""Why an intention is absent that was written and is sound: the choice leaves it out."""
+_TEXTS = ("intentions", "rationale", "debate", "description")  # jobs whose answers are texts
+_PAGE = 256  # posts read at a time: no read transaction outlives them
+_ROW = "SELECT id, record, image FROM posts WHERE"
 
 
 @dataclass(frozen=True)
@@ -40,47 +47,6 @@ class IntentionMark:
     plausibility: float | None = None
     typicality: float | None = None
     by: Mapping[str, str] = field(default_factory=dict)
-
-
-def load_marks(db: sqlite3.Connection, name: str, sample: int) -> dict[str, IntentionMark]:
-    """Return by relation what is said of one sample of the intentions of a post."""
-    say = (
-        "SELECT relation, judge, plausibility, typicality FROM scores "
-        "WHERE post = ? AND sample = ? ORDER BY relation, judge"
-    )
-    rows = db.execute(say, (name, sample)).fetchall()
-    return {
-        relation: _make_mark([row[1:] for row in each])
-        for relation, each in groupby(rows, key=lambda row: row[0])
-    }
-
-
-def _make_mark(scores: list[tuple[str, float | None, float | None]]) -> IntentionMark:
-    plausible = _choose_best({judge: score for judge, score, _ in scores if score is not None})
-    typical = _choose_best({judge: score for judge, _, score in scores if score is not None})
-    by = {"plausibility_by": ", ".join(plausible), "typicality_by": ", ".join(typical)}
-    return IntentionMark(
-        _mean(plausible), _mean(typical), {key: who for key, who in by.items() if who}
-    )
-
-
-def _choose_best(given: Mapping[str, float]) -> dict[str, float]:
-    """Return of scores by judge those of the kind that counts most."""
-    kinds = {judge.partition(":")[0] for judge in given}
-    best = next((kind for kind in _RANKS if kind in kinds), None)
-    return {judge: score for judge, score in given.items() if judge.partition(":")[0] == best}
-
-
-def _mean(given: Mapping[str, float]) -> float | None:
-    return sum(given.values()) / len(given) if given else None
-
-
-_LEFT_OUT = ("left out", "not judged", "not plausible enough")
-"""Why an intention is absent that was written and is sound: the choice leaves it out."""
-
-_TEXTS = ("intentions", "rationale", "debate", "description")  # tasks whose answers are texts
-_PAGE = 256  # posts read at a time: no read transaction outlives them
-_ROW = "SELECT id, record, image FROM posts WHERE"
 
 
 @dataclass(frozen=True)
@@ -108,7 +74,7 @@ class PostKnowledge(NamedTuple):
 
     `post` is as its file has it; an image that only its file holds is b"". `intentions` are whole
     sentences in the order of RELATIONS. `absent` says why a relation that was asked for, or
-    another text, is not there. `ends` are by task, `sample` is that of the intentions, `models`
+    another text, is not there. `ends` are by job, `sample` is that of the intentions, `models`
     are those that answered. `marks` are the scores that count, by relation, absent ones too.
     """
 
@@ -126,20 +92,26 @@ class PostKnowledge(NamedTuple):
     def fields(self) -> dict[str, Any]:
         """Return the fields of a post that the knowledge base answers for.
 
-        Where a task was asked even nothing is an answer, so that no two sources mix in a post.
+        Where a job was asked even nothing is an answer, so that no two sources mix in a post.
         """
-        found: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         if "intentions" in self.ends:
-            found |= {"key_information": self.key_information, "intentions": self.intentions}
+            fields |= {"key_information": self.key_information, "intentions": self.intentions}
         if self.ends.keys() & {"rationale", "debate"}:
-            found["rationale"] = self.rationale
+            fields["rationale"] = self.rationale
         if self.description is not None:
-            found["description"] = self.description
-        return found
+            fields["description"] = self.description
+        return fields
 
     def filled(self) -> Post:
         """Return the post with what is known in place of what its file had."""
         return self.post.model_copy(update=self.fields())
+
+
+def count_posts(db: sqlite3.Connection) -> int:
+    """Return how many posts a knowledge base holds."""
+    (count,) = db.execute("SELECT COUNT(*) FROM posts").fetchone()
+    return int(count)
 
 
 def iterate_knowledge(
@@ -147,8 +119,8 @@ def iterate_knowledge(
 ) -> Iterator[PostKnowledge]:
     """Yield what is known of every post, by id, in memory that does not grow.
 
-    `db` is `shelf.reading(path)` or `Shelf.db`. Raises `DistilError` where the choice must say
-    more, or asks for a plausibility that nothing here has.
+    `db` is `open_for_reading(path)` or `KnowledgeBase.db`. Raises `DistilError` where the choice
+    must say more, or asks for a plausibility that nothing here has.
     """
     check_choice(db, choice)
     last = ""
@@ -187,98 +159,72 @@ def check_choice(db: sqlite3.Connection, choice: KnowledgeChoice) -> None:
         )
 
 
+def load_marks(db: sqlite3.Connection, name: str, sample: int) -> dict[str, IntentionMark]:
+    """Return by relation what is said of one sample of the intentions of a post."""
+    say = (
+        "SELECT relation, judge, plausibility, typicality FROM scores "
+        "WHERE post = ? AND sample = ? ORDER BY relation, judge"
+    )
+    rows = db.execute(say, (name, sample)).fetchall()
+    return {
+        relation: _make_mark([row[1:] for row in scores])
+        for relation, scores in groupby(rows, key=lambda row: row[0])
+    }
+
+
+def _make_mark(scores: list[tuple[str, float | None, float | None]]) -> IntentionMark:
+    plausible = _choose_best({judge: score for judge, score, _ in scores if score is not None})
+    typical = _choose_best({judge: score for judge, _, score in scores if score is not None})
+    by = {"plausibility_by": ", ".join(plausible), "typicality_by": ", ".join(typical)}
+    by = {key: judges for key, judges in by.items() if judges}
+    return IntentionMark(_mean(plausible), _mean(typical), by)
+
+
+def _choose_best(scores: Mapping[str, float]) -> dict[str, float]:
+    """Return of scores by judge those of the kind that counts most."""
+    kinds = {judge.partition(":")[0] for judge in scores}
+    best = next((kind for kind in _RANKS if kind in kinds), None)
+    return {judge: score for judge, score in scores.items() if judge.partition(":")[0] == best}
+
+
+def _mean(scores: Mapping[str, float]) -> float | None:
+    return sum(scores.values()) / len(scores) if scores else None
+
+
 def _read_knowledge(
     db: sqlite3.Connection, row: tuple[str, str, str | None], choice: KnowledgeChoice
 ) -> PostKnowledge:
     name, record, image = row
     post = Post.model_validate({**json.loads(record), "image": _parse_image(image)})
-    found = choose_outcomes(load_outcomes(db, name), choice.sample)
+    ends = choose_outcomes(load_outcomes(db, name), choice.sample)
     calls = [
         call
         for call in load_calls(db, name)
-        if call.task in _TEXTS and call.task in found and call.sample == found[call.task].sample
+        if call.job in _TEXTS and call.job in ends and call.sample == ends[call.job].sample
     ]
-    by_task = {task: list(each) for task, each in groupby(calls, key=lambda call: call.task)}
-    end = found.get("intentions")
-    said = parse_intentions(by_task.get("intentions", []), end, pictured=image is not None)
-    absent = dict(said.absent)
-    description = _choose_description(said, calls, post, absent)
+    by_job = {job: list(group) for job, group in groupby(calls, key=lambda call: call.job)}
+    end = ends.get("intentions")
+    parsed = parse_intentions(by_job.get("intentions", []), end, pictured=image is not None)
+    absent = dict(parsed.absent)
+    description = _choose_description(parsed, calls, post, absent)
     rationale = None
     wanted = (choice.rationale,) if choice.rationale else ("rationale", "debate")
-    if task := next((task for task in wanted if task in found), None):
-        rationale, fault = parse_rationale(by_task.get(task, []), post)
-        absent |= {task: fault} if fault else {}
-    scores = load_marks(db, name, end.sample) if end else {}
+    if job := next((job for job in wanted if job in ends), None):
+        rationale, fault = parse_rationale(by_job.get(job, []), post)
+        absent |= {job: fault} if fault else {}
+    marks = load_marks(db, name, end.sample) if end else {}
     return PostKnowledge(
         post=post,
         description=description,
-        key_information=said.key_information,
-        intentions=_filter_intentions(said, post, description, choice, scores, absent),
+        key_information=parsed.key_information,
+        intentions=_choose_intentions(parsed, post, description, choice, marks, absent),
         rationale=rationale,
         absent=absent,
-        ends=found,
+        ends=ends,
         sample=end.sample if end else None,
         models=tuple(dict.fromkeys(call.answered_by or call.model for call in calls)),
-        marks=scores,
+        marks=marks,
     )
-
-
-def _choose_description(
-    said: ParsedIntentions, calls: Sequence[StoredCall], post: Post, absent: dict[str, str]
-) -> str | None:
-    """Return the description that was asked for, with intentions or for another task."""
-    text = said.description
-    if text is None:
-        other = (parse_description(call) for call in calls if call.stage == "description")
-        text = next((each for each in other if each), None)
-    if text is None:
-        return None
-    fault = find_prose_fault(text, post.model_copy(update={"description": None}))
-    if fault:
-        absent["description"] = fault
-    return None if fault else text
-
-
-def _filter_intentions(
-    said: ParsedIntentions,
-    post: Post,
-    description: str | None,
-    choice: KnowledgeChoice,
-    scores: Mapping[str, IntentionMark],
-    absent: dict[str, str],
-) -> tuple[Intention, ...]:
-    """Return the intentions that are sound and wanted; why another is neither goes to `absent`."""
-    made: list[Intention] = []
-    sources = {id(call): make_provenance(call) for _, call in said.completions.values()}
-    for name in (name for name in RELATIONS if name in said.completions):
-        completion, call = said.completions[name]
-        if text := make_sentence(name, completion):
-            mark = scores.get(name, IntentionMark())
-            one = Intention(
-                relation=name,
-                text=text,
-                plausibility=mark.plausibility,
-                typicality=mark.typicality,
-                provenance={**sources[id(call)], **mark.by},
-            )
-            made.append(one)
-        else:
-            absent[name] = EMPTY_TEXT
-    shown = post.model_copy(update={"description": description or post.description})
-    for one, fault in zip(made, find_faults(made, shown, choice.labels), strict=True):
-        if reason := fault or _find_exclusion(one, choice):
-            absent[one.relation] = reason
-    return tuple(one for one in made if one.relation not in absent)
-
-
-def _find_exclusion(one: Intention, choice: KnowledgeChoice) -> str:
-    if one.relation in choice.without:
-        return _LEFT_OUT[0]
-    if choice.min_plausibility is None:
-        return ""
-    if one.plausibility is None:
-        return _LEFT_OUT[1]
-    return _LEFT_OUT[2] if one.plausibility < choice.min_plausibility else ""
 
 
 def _parse_image(image: str | None) -> Path | bytes | None:
@@ -287,7 +233,171 @@ def _parse_image(image: str | None) -> Path | bytes | None:
     return Path(image) if image else b""
 
 
-def count_posts(db: sqlite3.Connection) -> int:
-    """Return how many posts a knowledge base holds."""
-    (found,) = db.execute("SELECT COUNT(*) FROM posts").fetchone()
-    return int(found)
+def _choose_description(
+    parsed: ParsedIntentions, calls: Sequence[StoredCall], post: Post, absent: dict[str, str]
+) -> str | None:
+    """Return the description that was asked for, with intentions or for another job."""
+    text = parsed.description
+    if text is None:
+        texts = (parse_description(call) for call in calls if call.stage == "description")
+        text = next((text for text in texts if text), None)
+    if text is None:
+        return None
+    if fault := find_prose_fault(text, post.model_copy(update={"description": None})):
+        absent["description"] = fault
+        return None
+    return text
+
+
+def _choose_intentions(
+    parsed: ParsedIntentions,
+    post: Post,
+    description: str | None,
+    choice: KnowledgeChoice,
+    marks: Mapping[str, IntentionMark],
+    absent: dict[str, str],
+) -> tuple[Intention, ...]:
+    """Return the intentions that are sound and wanted; why another is neither goes to `absent`."""
+    intentions: list[Intention] = []
+    sources = {id(call): make_provenance(call) for _, call in parsed.completions.values()}
+    for name in (name for name in RELATIONS if name in parsed.completions):
+        completion, call = parsed.completions[name]
+        text = make_sentence(name, completion)
+        if not text:
+            absent[name] = EMPTY_TEXT
+            continue
+        mark = marks.get(name, IntentionMark())
+        intention = Intention(
+            relation=name,
+            text=text,
+            plausibility=mark.plausibility,
+            typicality=mark.typicality,
+            provenance={**sources[id(call)], **mark.by},
+        )
+        intentions.append(intention)
+    described = post.model_copy(update={"description": description or post.description})
+    faults = find_faults(intentions, described, choice.labels)
+    for intention, fault in zip(intentions, faults, strict=True):
+        if reason := fault or _find_exclusion(intention, choice):
+            absent[intention.relation] = reason
+    return tuple(intention for intention in intentions if intention.relation not in absent)
+
+
+def _find_exclusion(intention: Intention, choice: KnowledgeChoice) -> str:
+    if intention.relation in choice.without:
+        return _LEFT_OUT[0]
+    if choice.min_plausibility is None:
+        return ""
+    if intention.plausibility is None:
+        return _LEFT_OUT[1]
+    return _LEFT_OUT[2] if intention.plausibility < choice.min_plausibility else ""
+
+
+def show_known_post(
+    db: sqlite3.Connection,
+    name: str,
+    *,
+    raw: bool = False,
+    choice: KnowledgeChoice = DEFAULT_CHOICE,
+) -> str:
+    """Return all that is known of a post on one page of text, the raw answers too if asked.
+
+    Every sample of every job is listed; the texts are those of the choice. Raises `DistilError`
+    for an id that is not known.
+    """
+    check_choice(db, choice)
+    known = load_knowledge(db, name, choice)
+    if known is None:
+        raise DistilError(f"no post has the id {name!r}{_suggest_id(db, name)}")
+    parts = (
+        _describe_post(db, known.post),
+        _describe_jobs(db, name, raw),
+        _describe_knowledge(known),
+        _describe_scores(db, name),
+    )
+    return "\n\n".join("\n".join(lines) for part in parts if (lines := list(part))) + "\n"
+
+
+def _suggest_id(db: sqlite3.Connection, name: str) -> str:
+    """Return a hint at ids around the one that was given."""
+    say = "SELECT id FROM posts WHERE id >= ? ORDER BY id LIMIT 50"
+    rows = db.execute(say, (name[: len(name) // 2],)).fetchall()
+    close = get_close_matches(name, [row[0] for row in rows], n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _describe_post(db: sqlite3.Connection, post: Post) -> Iterator[str]:
+    say = "SELECT place, image FROM posts WHERE id = ?"
+    place, image = db.execute(say, (post.id,)).fetchone()
+    yield f"post {post.id}"
+    yield f"  from   {place}"
+    if label := ", ".join(flatten_label(post.label)):
+        yield f"  label  {label}"
+    if post.text:
+        yield f"  text   {post.text}"
+    if image is not None:
+        yield f"  image  {image or 'in its file'}"
+
+
+def _describe_jobs(db: sqlite3.Connection, name: str, raw: bool) -> Iterator[str]:
+    """Yield how each job ended, and the calls that answered for it."""
+    calls = load_calls(db, name)
+    for end in load_outcomes(db, name):
+        why = f": {end.reason}" if end.reason else ""
+        yield f"{end.job}, sample {end.sample}: {end.status}{why}"
+        for call in calls:
+            if (call.job, call.sample) == (end.job, end.sample):
+                yield from _describe_call(call, raw)
+
+
+def _describe_call(call: StoredCall, raw: bool) -> Iterator[str]:
+    by = f" (answered by {call.answered_by})" if call.answered_by not in ("", call.model) else ""
+    model = f"{call.model}{by}{f' at {call.host}' if call.host else ''}"
+    drawn = json.loads(call.sampling).items()
+    sampling = ", ".join(f"{name} {value}" for name, value in drawn if value is not None)
+    why = f": {call.reason}" if call.reason else ""
+    yield f"  {call.stage}: {call.status}{why}"
+    yield f"    {', '.join(part for part in (model, call.prompt, sampling) if part)}"
+    if call.published:
+        yield f"    imported {call.when}"
+    else:
+        lost = f", {call.lost} lost" if call.lost else ""
+        yield (
+            f"    {call.prompt_tokens:,} + {call.completion_tokens:,} tokens "
+            f"({call.cached_tokens:,} cached), ${call.usd:.6f}, {call.seconds:.1f} s, "
+            f"{call.tries} requests{lost}, {call.when}"
+        )
+    if raw:
+        yield from (f"    | {line}" for line in call.raw.splitlines())
+
+
+def _describe_knowledge(known: PostKnowledge) -> Iterator[str]:
+    """Yield what is made of the answers: the texts, and why others are absent."""
+    if known.description:
+        yield f"description: {known.description}"
+    if known.key_information:
+        fields = known.key_information.model_dump(exclude_none=True)
+        fields["keywords"] = ", ".join(fields["keywords"])
+        yield f"key information: {'; '.join(f'{name}: {text}' for name, text in fields.items())}"
+    texts = {intention.relation: intention.text for intention in known.intentions}
+    for name in RELATIONS:
+        if name in texts:
+            yield f"{name:8} {texts[name]}"
+        elif name in known.absent:
+            yield f"{name:8} absent: {known.absent[name]}"
+    if known.rationale:
+        seen = "saw the label" if known.rationale.saw_label else "did not see the label"
+        yield f"rationale ({seen}): {known.rationale.text}"
+    for what in known.absent.keys() - set(RELATIONS):
+        yield f"{what} absent: {known.absent[what]}"
+
+
+def _describe_scores(db: sqlite3.Connection, name: str) -> Iterator[str]:
+    say = (
+        "SELECT relation, sample, judge, plausibility, typicality FROM scores WHERE post = ? "
+        "ORDER BY sample, judge, relation"
+    )
+    for relation, sample, judge, *scores in db.execute(say, (name,)):
+        named = zip(("plausibility", "typicality"), scores, strict=True)
+        text = ", ".join(f"{what} {score:.2f}" for what, score in named if score is not None)
+        yield f"{judge}, sample {sample}, {relation}: {text}"

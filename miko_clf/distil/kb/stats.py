@@ -7,17 +7,11 @@ import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from itertools import pairwise
-from math import log
-from statistics import NormalDist
-from typing import Any
 from zlib import crc32
 
-from rich import box
-from rich.markup import escape
 from rich.table import Table
-from scipy.stats import binomtest
 
-from miko_clf.data.post import RELATIONS, Record
+from miko_clf.data.post import RELATIONS, Record, Relation
 from miko_clf.distil.kb.parse import MISSING_ANSWER, PUBLISHED_PROMPT
 from miko_clf.distil.kb.query import (
     DEFAULT_CHOICE,
@@ -28,7 +22,9 @@ from miko_clf.distil.kb.query import (
 )
 from miko_clf.distil.relations import strip_relation_stem
 from miko_clf.distil.response import CALL_STATUSES
+from miko_clf.intervals import NORMAL_QUANTILE, compute_wilson_bounds
 from miko_clf.progress import show_progress
+from miko_clf.tables import make_table
 
 _BITS = 24
 _NUM_BITS = 1 << _BITS
@@ -85,7 +81,7 @@ class BitSet:
     def different(self) -> int:
         """About how many different words were put in."""
         unset = _NUM_BITS - int.from_bytes(self.bits, "little").bit_count()
-        return round(-_NUM_BITS * log(max(unset, 1) / _NUM_BITS))
+        return round(-_NUM_BITS * math.log(max(unset, 1) / _NUM_BITS))
 
     @property
     def share(self) -> float | None:
@@ -96,9 +92,7 @@ class BitSet:
         return round(self.different / self.total, 4) if self.total else None
 
 
-_Interval = tuple[float, float]
 _ALL_RELATIONS = "all"
-_Z = NormalDist().inv_cdf(0.975)
 _UNUSABLE = ("invalid", "failed", MISSING_ANSWER)
 
 
@@ -121,7 +115,7 @@ class RelationStats(Record):
     sieved: Mapping[str, int]
     judged: int
     valid: float | None
-    valid_interval: _Interval | None
+    valid_interval: tuple[float, float] | None
     valid_kept: float | None
     words_mean: float | None
     words_median: float | None
@@ -134,33 +128,29 @@ class RelationCensus:
 
     def __init__(self) -> None:
         self.judges: Counter[str] = Counter()
-        self._tallies = {name: _RelationCounts() for name in RELATIONS}
+        self._counts = {name: _RelationCounts() for name in RELATIONS}
         self._posts: Counter[tuple[int, int]] = Counter()  # (valid, judged) of a post
 
-    def add(self, one: PostKnowledge) -> None:
+    def add(self, known: PostKnowledge) -> None:
         """Count a post that was asked for its intentions."""
-        texts = {each.relation: each.text for each in one.intentions}
-        marks = {name: mark.plausibility for name, mark in one.marks.items()}
-        for name, tally in self._tallies.items():
-            text = texts.get(name)
-            own = strip_relation_stem(name, text) if text else ""
-            tally.add(text, own, one.absent.get(name, MISSING_ANSWER), marks.get(name))
-        given = [mark for mark in marks.values() if mark is not None]
-        self._posts[sum(mark >= 0.5 for mark in given), len(given)] += 1
-        judges = (mark.by.get("plausibility_by") for mark in one.marks.values())
+        texts = {intention.relation: intention.text for intention in known.intentions}
+        marks = {name: mark.plausibility for name, mark in known.marks.items()}
+        for name, counts in self._counts.items():
+            reason = known.absent.get(name, MISSING_ANSWER)
+            counts.add(name, texts.get(name), reason, marks.get(name))
+        judged = [mark for mark in marks.values() if mark is not None]
+        self._posts[sum(mark >= 0.5 for mark in judged), len(judged)] += 1
+        judges = (mark.by.get("plausibility_by") for mark in known.marks.values())
         self.judges.update(judge for judge in judges if judge)
 
     def relations(self) -> tuple[RelationStats, ...]:
         """Return each relation in order, and all of them together."""
-        found = [tally.found(name) for name, tally in self._tallies.items()]
         whole = _RelationCounts()
-        for tally in self._tallies.values():
-            whole.join(tally)
-        every = whole.found(_ALL_RELATIONS)
-        return (
-            *found,
-            every.model_copy(update={"valid_interval": _compute_clustered(self._posts)}),
-        )
+        for counts in self._counts.values():
+            whole.join(counts)
+        interval = _compute_clustered(self._posts)
+        stats = whole.summarize(_ALL_RELATIONS).model_copy(update={"valid_interval": interval})
+        return (*(counts.summarize(name) for name, counts in self._counts.items()), stats)
 
 
 class _RelationCounts:
@@ -172,7 +162,7 @@ class _RelationCounts:
         self.lengths: Counter[int] = Counter()
         self.words = DistinctCounter()
 
-    def add(self, text: str | None, own: str, reason: str, mark: float | None) -> None:
+    def add(self, relation: Relation, text: str | None, reason: str, mark: float | None) -> None:
         self.asked += 1
         if mark is not None:
             self.marks[mark >= 0.5] += 1
@@ -180,7 +170,7 @@ class _RelationCounts:
             self.absent[reason] += 1
             return
         self.lengths[len(text.split())] += 1
-        self.words.add(own)
+        self.words.add(strip_relation_stem(relation, text))
         if mark is not None:
             self.kept_marks[mark >= 0.5] += 1
 
@@ -190,8 +180,8 @@ class _RelationCounts:
             getattr(self, name).update(getattr(other, name))
         self.words.join(other.words)
 
-    def found(self, name: str) -> RelationStats:
-        kept = self.lengths.total()
+    def summarize(self, name: str) -> RelationStats:
+        kept, judged = self.lengths.total(), self.marks.total()
         missing = sum(self.absent[reason] for reason in _UNUSABLE)
         apart = ("refused", *_UNUSABLE)
         words = sum(length * times for length, times in self.lengths.items())
@@ -202,9 +192,9 @@ class _RelationCounts:
             refused=_divide(self.absent["refused"], self.asked),
             missing=_divide(missing, self.asked),
             sieved={why: n for why, n in self.absent.most_common() if why not in apart},
-            judged=self.marks.total(),
-            valid=_divide(self.marks[True], self.marks.total()),
-            valid_interval=_compute_wilson(self.marks[True], self.marks.total()),
+            judged=judged,
+            valid=_divide(self.marks[True], judged),
+            valid_interval=_compute_wilson(self.marks[True], judged),
             valid_kept=_divide(self.kept_marks[True], self.kept_marks.total()),
             words_mean=round(words / kept, 2) if kept else None,
             words_median=_compute_median(self.lengths),
@@ -217,36 +207,33 @@ def _divide(part: int, whole: int) -> float | None:
     return round(part / whole, 4) if whole else None
 
 
-def _compute_wilson(part: int, whole: int) -> _Interval | None:
+def _compute_wilson(part: int, whole: int) -> tuple[float, float] | None:
     if not whole:
         return None
-    found = binomtest(part, whole).proportion_ci(method="wilson")
-    return round(float(found.low), 4), round(float(found.high), 4)
+    low, high = compute_wilson_bounds(part / whole, whole)
+    return round(float(low), 4), round(float(high), 4)
 
 
-def _compute_clustered(posts: Mapping[tuple[int, int], int]) -> _Interval | None:
+def _compute_clustered(posts: Mapping[tuple[int, int], int]) -> tuple[float, float] | None:
     """Return the interval of valid / judged with a post as the unit (Cochran 1977, 2.11)."""
     num = sum(posts.values())
-    judged = sum(each * times for (_, each), times in posts.items())
-    if num < 2 or not judged:
+    total = sum(judged * times for (_, judged), times in posts.items())
+    if num < 2 or not total:
         return None
-    share = sum(valid * times for (valid, _), times in posts.items()) / judged
-    rest = sum((valid - share * each) ** 2 * n for (valid, each), n in posts.items())
-    error = math.sqrt(rest * num / (num - 1)) / judged
-    return round(max(0.0, share - _Z * error), 4), round(min(1.0, share + _Z * error), 4)
+    share = sum(valid * times for (valid, _), times in posts.items()) / total
+    rest = sum((valid - share * judged) ** 2 * n for (valid, judged), n in posts.items())
+    half = NORMAL_QUANTILE * math.sqrt(rest * num / (num - 1)) / total
+    return round(max(0.0, share - half), 4), round(min(1.0, share + half), 4)
 
 
-def _compute_median(lengths: Mapping[int, int]) -> float | None:
+def _compute_median(lengths: Counter[int]) -> float | None:
     """Return the median of numbers that are counted, the mean of the middle two if need be."""
-    num = sum(lengths.values())
-    if not num:
-        return None
+    num, passed = lengths.total(), 0
     middle: list[int] = []
-    passed = 0
     for length in sorted(lengths):
         below, passed = passed, passed + lengths[length]
         middle += [length for place in ((num - 1) // 2, num // 2) if below <= place < passed]
-    return sum(middle) / 2
+    return sum(middle) / 2 if num else None
 
 
 _BILLS = f"""
@@ -281,9 +268,9 @@ class ModelBill(Record):
 class KnowledgeStats(Record):
     """All figures.
 
-    `judges` counts the judgements that count, by who made them. `tasks` counts ends by status.
-    `refusals` are by task and class (refused, ended): they are not at random. `cut_off` are calls
-    that a kill cut off, `calls`, and `usd`, what they may have cost.
+    `judges` counts the judgements that count, by who made them. `tasks` counts ends by job and
+    status. `refusals` are by job and class (refused, ended): they are not at random. `cut_off` are
+    calls that a kill cut off, `calls`, and `usd`, what they may have cost.
     """
 
     posts: int
@@ -300,9 +287,9 @@ def compute_knowledge_stats(
 ) -> KnowledgeStats:
     """Return the figures of a knowledge base, read post by post in memory that stays flat."""
     census = RelationCensus()
-    for one in show_progress(iterate_knowledge(db, choice), "counting", count_posts(db)):
-        if "intentions" in one.ends:
-            census.add(one)
+    for known in show_progress(iterate_knowledge(db, choice), "counting", count_posts(db)):
+        if "intentions" in known.ends:
+            census.add(known)
     return KnowledgeStats(
         posts=count_posts(db),
         relations=census.relations(),
@@ -314,56 +301,57 @@ def compute_knowledge_stats(
     )
 
 
-def make_stats_tables(found: KnowledgeStats) -> list[Table]:
-    """Return the figures as tables for a terminal; those without a row are left out."""
-    relations = _make_table(
-        f"{found.posts:,} posts", "relation", "asked", "kept", "refused", "missing", "sieved",
-        "judged", "valid %", "95 %", "of kept %", "words", "median", "distinct-1", "distinct-2",
+def make_stats_tables(stats: KnowledgeStats) -> list[Table]:
+    """Return the figures as tables for a terminal; some may have no row."""
+    relations = (
+        "relation", "asked", "kept", "refused", "missing", "sieved", "judged", "valid %", "95 %",
+        "of kept %", "words", "median", "distinct-1", "distinct-2",
     )  # fmt: skip
-    for each in found.relations:
-        relations.add_row(*_format_relation(each))
-    tasks = _make_table("how posts ended", "task", *CALL_STATUSES)
-    for name, ended in found.tasks.items():
-        tasks.add_row(name, *(f"{ended.get(status, 0):,}" for status in CALL_STATUSES))
-    classes = _make_table("refusals by class", "task", "class", "refused", "of", "%")
-    for name, by_class in found.refusals.items():
-        for label, (refused, ended_in) in by_class.items():
-            share = _format_percent(refused / ended_in)
-            classes.add_row(name, escape(label), f"{refused:,}", f"{ended_in:,}", share)
-    why = _make_table("sieved", "reason", "intentions")
-    for reason, times in found.relations[-1].sieved.items():
-        why.add_row(reason, f"{times:,}")
-    bills = _make_table(
-        "calls", "model", "calls", "imported", "failed", "prompt", "cached %", "completion", "$",
-        "lost",
+    sieved = [(reason, f"{times:,}") for reason, times in stats.relations[-1].sieved.items()]
+    ends = [
+        (name, *(f"{counts.get(status, 0):,}" for status in CALL_STATUSES))
+        for name, counts in stats.tasks.items()
+    ]
+    refusals = [
+        (job, label, f"{refused:,}", f"{ended:,}", _format_percent(refused / ended))
+        for job, by_class in stats.refusals.items()
+        for label, (refused, ended) in by_class.items()
+    ]
+    bills = (
+        "model", "calls", "imported", "failed", "prompt", "cached %", "completion", "$", "lost",
     )  # fmt: skip
-    for bill in found.bills:
-        bills.add_row(*_format_bill(bill))
-    if found.cut_off["calls"]:
-        cut = f"{found.cut_off['calls']:,.0f} calls cut off by a kill"
-        bills.caption = f"{cut}, up to ${found.cut_off['usd']:,.4f}"
-    return [each for each in (relations, why, tasks, classes, bills) if each.row_count]
+    calls = make_table("calls", bills, [_format_bill(bill) for bill in stats.bills])
+    if stats.cut_off["calls"]:
+        cut = f"{stats.cut_off['calls']:,.0f} calls cut off by a kill"
+        calls.caption = f"{cut}, up to ${stats.cut_off['usd']:,.4f}"
+    return [
+        make_table(f"{stats.posts:,} posts", relations, [*map(_format_relation, stats.relations)]),
+        make_table("sieved", ("reason", "intentions"), sieved),
+        make_table("how posts ended", ("task", *CALL_STATUSES), ends),
+        make_table("refusals by class", ("task", "class", "refused", "of", "%"), refusals, (0, 1)),
+        calls,
+    ]
 
 
 def _count_outcomes(db: sqlite3.Connection) -> dict[str, dict[str, int]]:
     say = "SELECT task, sample, status, COUNT(*) FROM outcomes GROUP BY task, sample, status"
-    found: dict[str, dict[str, int]] = defaultdict(dict)
-    for task, sample, status, times in db.execute(say):
-        which = f"{task}, {PUBLISHED_PROMPT}" if sample < 0 else f"{task}, sample {sample}"
-        found[task if sample == 0 else which][status] = times
-    return dict(found)
+    counts: dict[str, dict[str, int]] = defaultdict(dict)
+    for job, sample, status, times in db.execute(say):
+        which = f"{job}, {PUBLISHED_PROMPT}" if sample < 0 else f"{job}, sample {sample}"
+        counts[job if sample == 0 else which][status] = times
+    return dict(counts)
 
 
 def _count_refusals(db: sqlite3.Connection) -> dict[str, dict[str, tuple[int, int]]]:
-    """Return (refused, ended) by task and class; a post of several classes counts for each."""
+    """Return (refused, ended) by job and class; a post of several classes counts for each."""
     sums: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
-    for task, label, refused, ended in db.execute(_CLASSES):
+    for job, label, refused, ended in db.execute(_CLASSES):
         several = label is not None and label.startswith("[")
         for name in json.loads(label) if several else [label or "no label"]:
-            sums[task][name].update(refused=refused, ended=ended)
+            sums[job][name].update(refused=refused, ended=ended)
     return {
-        task: {name: (each["refused"], each["ended"]) for name, each in sorted(by_class.items())}
-        for task, by_class in sums.items()
+        job: {name: (n["refused"], n["ended"]) for name, n in sorted(by_class.items())}
+        for job, by_class in sums.items()
     }
 
 
@@ -378,48 +366,40 @@ def _make_bill(
         failed=failed,
         prompt_tokens=prompt,
         completion_tokens=completion,
-        cached_share=round(cached / prompt, 4) if prompt else None,
+        cached_share=_divide(cached, prompt),
         usd=round(usd, 6),
         lost=lost,
     )
 
 
 def _read_cut_off(db: sqlite3.Connection) -> dict[str, float]:
-    found = db.execute("SELECT value FROM facts WHERE name = 'lost'").fetchone()
-    lost: dict[str, float] = json.loads(found[0]) if found else {"calls": 0, "usd": 0.0}
-    return lost
+    row = db.execute("SELECT value FROM facts WHERE name = 'lost'").fetchone()
+    return dict(json.loads(row[0])) if row else {"calls": 0, "usd": 0.0}
 
 
-def _make_table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for number, name in enumerate(columns):
-        table.add_column(name, justify="right" if number else "left", overflow="fold")
-    return table
-
-
-def _format_relation(each: RelationStats) -> list[str]:
-    low, high = each.valid_interval or (None, None)
+def _format_relation(stats: RelationStats) -> list[str]:
+    low, high = stats.valid_interval or (None, None)
+    words = (stats.words_mean, stats.words_median, stats.distinct_1, stats.distinct_2)
     return [
-        each.relation,
-        f"{each.asked:,}",
-        f"{each.kept:,}",
-        *map(_format_percent, (each.refused, each.missing)),
-        f"{sum(each.sieved.values()):,}",
-        f"{each.judged:,}",
-        _format_percent(each.valid),
-        f"{_format_percent(low)}-{_format_percent(high)}" if each.valid_interval else "",
-        _format_percent(each.valid_kept),
-        *map(
-            _format_number, (each.words_mean, each.words_median, each.distinct_1, each.distinct_2)
-        ),
+        stats.relation,
+        f"{stats.asked:,}",
+        f"{stats.kept:,}",
+        _format_percent(stats.refused),
+        _format_percent(stats.missing),
+        f"{sum(stats.sieved.values()):,}",
+        f"{stats.judged:,}",
+        _format_percent(stats.valid),
+        f"{_format_percent(low)}-{_format_percent(high)}" if stats.valid_interval else "",
+        _format_percent(stats.valid_kept),
+        *("" if value is None else f"{value:.3g}" for value in words),
     ]
 
 
 def _format_bill(bill: ModelBill) -> list[str]:
-    whole: list[Any] = [bill.calls, bill.imported, bill.failed, bill.prompt_tokens]
+    counts = (bill.calls, bill.imported, bill.failed, bill.prompt_tokens)
     return [
         bill.model,
-        *(f"{each:,}" for each in whole),
+        *(f"{count:,}" for count in counts),
         _format_percent(bill.cached_share),
         f"{bill.completion_tokens:,}",
         f"{bill.usd:,.4f}",
@@ -429,7 +409,3 @@ def _format_bill(bill: ModelBill) -> list[str]:
 
 def _format_percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f}"
-
-
-def _format_number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"

@@ -1,22 +1,21 @@
 """The knowledge base: one SQLite file with every answer that was paid for."""
 
-import fcntl
+import asyncio
 import json
-import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from miko_clf.data.post import Post
-from miko_clf.distil.kb.writer import CommitWriter
 from miko_clf.distil.request import Request
 from miko_clf.distil.response import CallStatus, Response
 from miko_clf.errors import DistilError
-
+from miko_clf.manifest import try_lock
 
 _VERSION = 1
 _TABLES = """
@@ -48,62 +47,12 @@ CREATE TABLE IF NOT EXISTS scores (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
-
-
-def open_database(path: Path, *, write: bool) -> sqlite3.Connection:
-    """Return a connection; raises `sqlite3.Error` where the file is none of ours."""
-    where = f"file:{quote(path.absolute().as_posix())}?mode={'rwc' if write else 'ro'}"
-    db = sqlite3.connect(where, uri=True, check_same_thread=False, isolation_level=None)
-    try:
-        _prepare_tables(db, write)
-    except sqlite3.Error:
-        db.close()
-        raise
-    return db
-
-
-def _prepare_tables(db: sqlite3.Connection, write: bool) -> None:
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version not in (0, _VERSION):
-        raise sqlite3.DatabaseError(f"its version is {version}, this program reads {_VERSION}")
-    if write:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.executescript(_TABLES)
-        db.execute(f"PRAGMA user_version = {_VERSION}")
-    elif version == 0:
-        raise sqlite3.DatabaseError("it holds no such tables")
-
-
-@contextmanager
-def hold_write_lock(path: Path) -> Iterator[None]:
-    """Hold the lock of a file; raises `DistilError` where another process has it.
-
-    A process that is killed lets go of it by that.
-    """
-    where = path.with_name(f".{path.name}.lock")
-    with _lock_file(path, where):
-        try:
-            yield
-        finally:
-            where.unlink(missing_ok=True)
-
-
-def _lock_file(path: Path, where: Path) -> IO[str]:
-    while True:
-        lock = where.open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            raise DistilError(f"{path}: another process is writing there") from None
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(lock.fileno()), where.stat()):
-                return lock
-        lock.close()  # it was let go, and unlinked, between opening and locking
-
-
 _INSERT_CALL = f"INSERT OR IGNORE INTO calls VALUES ({', '.join('?' * 22)})"
+_BALLAST_BYTES = 8 << 20  # beside the file, let go once, so that a full disk loses nothing
+_COMPANY_SECONDS = 0.02
+
+_Act = Callable[[sqlite3.Connection], Any]
+_Waiting = tuple[_Act, asyncio.Future[None]]
 
 
 class CallRow(NamedTuple):
@@ -118,11 +67,11 @@ class CallRow(NamedTuple):
 
 
 class JobOutcome(NamedTuple):
-    """How a post ended in a task. `uses` are (stage, key) of the calls that answered for it,
+    """How a post ended in a job. `uses` are (stage, key) of the calls that answered for it,
     `read` the rows among them, with the status that reading them gave."""
 
     post: str
-    task: str
+    job: str
     sample: int
     status: CallStatus
     reason: str
@@ -152,12 +101,12 @@ class JudgeScore(NamedTuple):
     typicality: float | None
 
 
-def make_post_row(post: Post, where: str, run: int) -> PostRow:
-    """Return a post as the shelf keeps it."""
+def make_post_row(post: Post, place: str, run: int) -> PostRow:
+    """Return a post as a knowledge base keeps it."""
     embedded = "" if post.image is not None else None
     image = str(post.image.absolute()) if isinstance(post.image, Path) else embedded
     fields = post.model_dump(mode="json", exclude={"image"}, exclude_defaults=True)
-    return PostRow(post.id, where, json.dumps(fields, ensure_ascii=False), image, run)
+    return PostRow(post.id, place, json.dumps(fields, ensure_ascii=False), image, run)
 
 
 class KnowledgeBase:
@@ -172,15 +121,19 @@ class KnowledgeBase:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with ExitStack() as held:
-                held.enter_context(hold_write_lock(path))
-                self.db = held.enter_context(closing(open_database(path, write=True)))
-                self._hand = held.enter_context(closing(open_database(path, write=True)))
+            with ExitStack() as stack:
+                lock_path = path.with_name(f".{path.name}.lock")
+                if (lock := try_lock(lock_path)) is None:
+                    raise DistilError(f"{path}: another process is writing there")
+                stack.enter_context(lock)
+                stack.callback(lock_path.unlink, missing_ok=True)
+                self.db = stack.enter_context(closing(open_database(path, write=True)))
+                written = stack.enter_context(closing(open_database(path, write=True)))
                 ballast = path.with_name(f".{path.name}.ballast")
-                self._writer = held.enter_context(closing(CommitWriter(self._hand, ballast)))
-                self.run = _next_run(self._hand)
-                _count_lost(self._hand)
-                self._held = held.pop_all()
+                self._writer = stack.enter_context(closing(CommitWriter(written, ballast)))
+                self.run = _count_run(written)
+                _count_cut_off(written)
+                self._stack = stack.pop_all()
         except sqlite3.Error as error:
             raise DistilError(f"{path}: not a knowledge base that can be used: {error}") from None
         except OSError as error:
@@ -194,79 +147,80 @@ class KnowledgeBase:
 
     def close(self) -> None:
         """Finish what is being written and let the file go."""
-        self._held.close()
+        self._stack.close()
 
     @property
     def full(self) -> bool:
         """Whether the disk was full: what is under way is still kept, nothing more should start."""
         return self._writer.full
 
-    def row(self, key: bytes) -> CallRow | None:
+    def get_call(self, key: bytes) -> CallRow | None:
         """Return the answer under a key, if there is one."""
-        found = self.db.execute(
+        row = self.db.execute(
             "SELECT key, status, reason, raw, finish, model FROM calls WHERE key = ?", (key,)
         ).fetchone()
-        return CallRow(*found) if found else None
+        return CallRow(*row) if row else None
 
-    def post(self, name: str) -> PostRow | None:
+    def get_post(self, name: str) -> PostRow | None:
         """Return a post by its id, if it is known."""
-        found = self.db.execute("SELECT * FROM posts WHERE id = ?", (name,)).fetchone()
-        return PostRow(*found) if found else None
+        row = self.db.execute("SELECT * FROM posts WHERE id = ?", (name,)).fetchone()
+        return PostRow(*row) if row else None
 
-    def ended(self, outcome: JobOutcome) -> bool:
+    def has_outcome(self, outcome: JobOutcome) -> bool:
         """Say whether a post is known to have ended like this, by the same calls."""
-        where = (outcome.post, outcome.task, outcome.sample)
-        same = "post = ? AND task = ? AND sample = ?"
-        status = self.db.execute(f"SELECT status FROM outcomes WHERE {same}", where).fetchone()
-        uses = self.db.execute(f"SELECT stage, key FROM uses WHERE {same}", where).fetchall()
+        place = (outcome.post, outcome.job, outcome.sample)
+        where = "post = ? AND task = ? AND sample = ?"
+        status = self.db.execute(f"SELECT status FROM outcomes WHERE {where}", place).fetchone()
+        uses = self.db.execute(f"SELECT stage, key FROM uses WHERE {where}", place).fetchall()
         return status == (outcome.status,) and set(uses) == set(outcome.uses)
 
-    def spent(self) -> float:
+    def sum_cost(self) -> float:
         """Return the dollars that this file has cost, calls that a kill cut off included."""
         (calls,) = self.db.execute("SELECT TOTAL(usd) FROM calls").fetchone()
-        return float(calls + (self.fact("lost") or {"usd": 0.0})["usd"])
+        return float(calls + (self.get_fact("lost") or {"usd": 0.0})["usd"])
 
-    def fact(self, name: str) -> Any:
+    def get_fact(self, name: str) -> Any:
         """Return a fact by name, None where there is none."""
-        found = self.db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return json.loads(found[0]) if found else None
+        row = self.db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return json.loads(row[0]) if row else None
 
-    async def state(self, name: str, value: Any) -> None:
+    async def put_fact(self, name: str, value: Any) -> None:
         """Keep a fact under a name."""
         row = (name, json.dumps(value))
         await self._writer.do(lambda db: db.execute("REPLACE INTO facts VALUES (?, ?)", row))
 
-    async def place(self, posts: Sequence[PostRow]) -> None:
+    async def put_posts(self, posts: Sequence[PostRow]) -> None:
         """Keep posts."""
         say = "REPLACE INTO posts VALUES (?, ?, ?, ?, ?)"
         await self._writer.do(lambda db: db.executemany(say, posts))
 
-    async def depart(self, key: bytes, usd: float) -> None:
-        """Note that a call is about to be sent, and what it may cost."""
+    async def open_flight(self, key: bytes, usd: float) -> None:
+        """Note that a request is about to be sent, and what it may cost."""
         row = (key, usd, time.time())
         say = "REPLACE INTO flights VALUES (?, ?, ?)"
         await self._writer.do(lambda db: db.execute(say, row), patient=True)
 
-    async def land(self, key: bytes) -> None:
-        """Note that a call is no longer under way, and was not answered."""
+    async def close_flight(self, key: bytes) -> None:
+        """Note that a request is no longer under way, and was not answered."""
         row = (key,)
         await self._writer.do(lambda db: db.execute("DELETE FROM flights WHERE key = ?", row))
 
-    async def keep(self, call: Request, reply: Response, usd: float) -> CallRow:
-        """Commit what came back, unread; an earlier failure of the same call makes way."""
-        values = make_call_values(call, reply, usd)
-        await self._writer.do(lambda db: _keep_call(db, values))
-        return CallRow(call.key, reply.status, reply.reason, reply.raw, reply.finish, call.model)
+    async def put_response(self, request: Request, response: Response, usd: float) -> CallRow:
+        """Commit what came back, unread; an earlier failure of the same request makes way."""
+        values = make_call_values(request, response, usd)
+        await self._writer.do(lambda db: _put_call(db, values))
+        answer = response.status, response.reason, response.raw, response.finish
+        return CallRow(request.key, *answer, request.model)
 
-    async def adopt(self, calls: Sequence[tuple[Any, ...]]) -> None:
+    async def put_calls(self, calls: Sequence[tuple[Any, ...]]) -> None:
         """Keep calls that others made, as rows of `calls`; one that is known stays as it is."""
         await self._writer.do(lambda db: db.executemany(_INSERT_CALL, calls))
 
-    async def conclude(self, outcome: JobOutcome) -> None:
+    async def put_outcome(self, outcome: JobOutcome) -> None:
         """Commit how a post ended, which calls answered for it, and how they were read."""
-        await self._writer.do(lambda db: _conclude_job(db, outcome), patient=True)
+        await self._writer.do(lambda db: _put_outcome(db, outcome), patient=True)
 
-    async def score(self, scores: Sequence[JudgeScore]) -> None:
+    async def put_scores(self, scores: Sequence[JudgeScore]) -> None:
         """Keep what a judge says, in place of what it said before."""
         say = "REPLACE INTO scores VALUES (?, ?, ?, ?, ?, ?)"
         await self._writer.do(lambda db: db.executemany(say, scores))
@@ -282,22 +236,43 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
         raise DistilError(f"{path}: not a knowledge base that can be read: {error}") from None
 
 
-def make_call_values(call: Request, reply: Response, usd: float) -> tuple[Any, ...]:
-    """Return the columns of `calls` for what came of a call."""
-    prompt = f"{call.prompt.name}.{call.prompt.version} {call.prompt.sha256[:16]}"
+def open_database(path: Path, *, write: bool) -> sqlite3.Connection:
+    """Return a connection; raises `sqlite3.Error` where the file is none of ours."""
+    where = f"file:{quote(path.absolute().as_posix())}?mode={'rwc' if write else 'ro'}"
+    db = sqlite3.connect(where, uri=True, check_same_thread=False, isolation_level=None)
+    try:
+        _prepare_tables(db, write)
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
+
+
+def make_call_values(request: Request, response: Response, usd: float) -> tuple[Any, ...]:
+    """Return the columns of `calls` for what came of a request."""
+    prompt = f"{request.prompt.name}.{request.prompt.version} {request.prompt.sha256[:16]}"
     return (
-        call.key, call.stage, prompt, call.model, reply.model, reply.host,
-        json.dumps(call.sampling._asdict()), call.index, int(call.saw_label),
-        reply.status, reply.reason, reply.raw, reply.finish, *_list_tokens(reply), usd, reply.tries,
-        reply.lost, reply.request, reply.seconds, time.time(),
+        request.key, request.stage, prompt, request.model, response.model, response.host,
+        json.dumps(request.sampling._asdict()), request.index, int(request.saw_label),
+        response.status, response.reason, response.raw, response.finish, *response.usage, usd,
+        response.tries, response.lost, response.request, response.seconds, time.time(),
     )  # fmt: skip
 
 
-def _list_tokens(reply: Response) -> tuple[int, int, int]:
-    return reply.usage.prompt, reply.usage.cached, reply.usage.completion
+def _prepare_tables(db: sqlite3.Connection, write: bool) -> None:
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version not in (0, _VERSION):
+        raise sqlite3.DatabaseError(f"its version is {version}, this program reads {_VERSION}")
+    if write:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.executescript(_TABLES)
+        db.execute(f"PRAGMA user_version = {_VERSION}")
+    elif version == 0:
+        raise sqlite3.DatabaseError("it holds no such tables")
 
 
-def _keep_call(db: sqlite3.Connection, values: tuple[Any, ...]) -> None:
+def _put_call(db: sqlite3.Connection, values: tuple[Any, ...]) -> None:
     failed = "calls WHERE key = ? AND status = 'failed'"
     before = db.execute(f"SELECT usd, tries, lost FROM {failed}", values[:1]).fetchone()
     if before:  # what an earlier failure has cost stays in the books
@@ -309,38 +284,141 @@ def _keep_call(db: sqlite3.Connection, values: tuple[Any, ...]) -> None:
     db.execute("DELETE FROM flights WHERE key = ?", values[:1])
 
 
-def _conclude_job(db: sqlite3.Connection, outcome: JobOutcome) -> None:
-    post, task, sample, status, reason, uses, read = outcome
+def _put_outcome(db: sqlite3.Connection, outcome: JobOutcome) -> None:
+    post, job, sample, status, reason, uses, rows = outcome
     say = "UPDATE calls SET status = ?, reason = ? WHERE key = ?"
-    db.executemany(say, [(row.status, row.reason, row.key) for row in read])
-    where = (post, task, sample)
-    same = "post = ? AND task = ? AND sample = ?"
-    before = db.execute(f"SELECT stage, key FROM uses WHERE {same}", where).fetchall()
-    if task == "intentions" and before and set(before) != set(uses):  # marks were of other texts
+    db.executemany(say, [(row.status, row.reason, row.key) for row in rows])
+    place, where = (post, job, sample), "post = ? AND task = ? AND sample = ?"
+    before = db.execute(f"SELECT stage, key FROM uses WHERE {where}", place).fetchall()
+    if job == "intentions" and before and set(before) != set(uses):  # marks were of other texts
         db.execute("DELETE FROM scores WHERE post = ? AND sample = ?", (post, sample))
-    db.execute(f"DELETE FROM uses WHERE {same}", where)
+    db.execute(f"DELETE FROM uses WHERE {where}", place)
     say = "REPLACE INTO uses VALUES (?, ?, ?, ?, ?)"
-    db.executemany(say, [(post, task, sample, stage, key) for stage, key in uses])
-    row = (post, task, sample, status, reason, time.time())
+    db.executemany(say, [(*place, stage, key) for stage, key in uses])
+    row = (*place, status, reason, time.time())
     db.execute("REPLACE INTO outcomes VALUES (?, ?, ?, ?, ?, ?)", row)
 
 
-def _next_run(db: sqlite3.Connection) -> int:
+def _count_run(db: sqlite3.Connection) -> int:
     say = "INSERT INTO facts VALUES ('run', '1') ON CONFLICT DO UPDATE SET value = value + 1"
     db.execute(say)
     (run,) = db.execute("SELECT value FROM facts WHERE name = 'run'").fetchone()
     return int(run)
 
 
-def _count_lost(db: sqlite3.Connection) -> None:
-    """Add the calls that a kill cut off to the fact `lost`: they may have been billed."""
+def _count_cut_off(db: sqlite3.Connection) -> None:
+    """Add the requests that a kill cut off to the fact `lost`: they may have been billed."""
     calls, usd = db.execute("SELECT COUNT(*), TOTAL(usd) FROM flights").fetchone()
     if not calls:
         return
-    found = db.execute("SELECT value FROM facts WHERE name = 'lost'").fetchone()
-    before = json.loads(found[0]) if found else {"calls": 0, "usd": 0.0}
+    row = db.execute("SELECT value FROM facts WHERE name = 'lost'").fetchone()
+    before = json.loads(row[0]) if row else {"calls": 0, "usd": 0.0}
     lost = {"calls": before["calls"] + calls, "usd": before["usd"] + usd}
     with db:
         db.execute("BEGIN IMMEDIATE")
         db.execute("REPLACE INTO facts VALUES ('lost', ?)", (json.dumps(lost),))
         db.execute("DELETE FROM flights")
+
+
+class CommitWriter:
+    """Commits acts on a database, flushed to disk, in the order in which they were given.
+
+    What is handed in while the disk is busy goes into the next commit, so an act is a function
+    that waits in a queue. `full` is set once the disk was full: what was under way could be
+    written still, and nothing more should be begun.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, ballast: Path) -> None:
+        self._connection = connection
+        self._ballast = ballast
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="commits")
+        self._waiting: list[_Waiting] = []
+        self._busy: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._urgent = False
+        self.full = False
+        self.num_commits = 0
+        try:
+            ballast.write_bytes(bytes(_BALLAST_BYTES))  # zeros that are really there, unlike a hole
+        except OSError:
+            ballast.unlink(missing_ok=True)
+            raise
+
+    async def do(self, act: _Act, *, patient: bool = False) -> None:
+        """Return once the act is committed; raises `DistilError` where it cannot be.
+
+        A patient act waits a moment for company, so that one commit serves several.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        self._waiting.append((act, done))
+        if not patient:
+            self._begin()
+        elif self._timer is None:
+            self._timer = loop.call_later(_COMPANY_SECONDS, self._begin)
+        await done
+
+    def close(self) -> None:
+        """Wait for the last commit, and let the ballast go."""
+        self._thread.shutdown()
+        self._ballast.unlink(missing_ok=True)
+
+    def _begin(self) -> None:
+        """Commit what waits as soon as the disk is free."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._urgent = True
+        if self._busy is None or self._busy.done():
+            self._busy = asyncio.create_task(self._drain())
+
+    async def _drain(self) -> None:
+        while self._urgent:
+            self._urgent = False
+            waiting, self._waiting = self._waiting, []
+            fault = await self._try_commit(waiting)
+            if fault and len(waiting) > 1:  # one that cannot be written is to cost no other
+                for act in waiting:
+                    _notify([act], await self._try_commit([act]))
+            else:
+                _notify(waiting, fault)
+
+    async def _try_commit(self, waiting: list[_Waiting]) -> DistilError | None:
+        try:
+            await self._commit([act for act, _ in waiting])
+        except Exception as fault:  # whoever waits must hear of it, whatever it is
+            return DistilError(f"the knowledge base cannot be written: {fault}")
+        return None
+
+    async def _commit(self, acts: list[_Act]) -> None:
+        try:
+            await self._transact(acts)
+        except sqlite3.OperationalError as error:
+            if "full" not in str(error) or not self._ballast.exists():
+                raise
+            self._ballast.unlink()
+            self.full = True
+            await self._transact(acts)
+
+    async def _transact(self, acts: list[_Act]) -> None:
+        """Act here, and wait for the disk in the thread.
+
+        The acts are many steps of microseconds; in a thread each would first wait for the
+        interpreter, which a busy loop hands over every five milliseconds.
+        """
+        db = self._connection
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            for act in acts:
+                act(db)
+            await asyncio.get_running_loop().run_in_executor(self._thread, db.commit)
+        except BaseException:
+            db.rollback()
+            raise
+        self.num_commits += 1
+
+
+def _notify(waiting: list[_Waiting], fault: DistilError | None) -> None:
+    for _, done in waiting:
+        if not done.cancelled():
+            done.set_exception(fault) if fault else done.set_result(None)

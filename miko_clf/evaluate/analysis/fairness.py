@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 
 import numpy as np
-from fairlearn.metrics import MetricFrame, false_negative_rate, false_positive_rate
 
 from miko_clf.evaluate.analysis.estimates import (
     NUM_RESAMPLES,
@@ -18,8 +18,6 @@ from miko_clf.evaluate.analysis.estimates import (
 from miko_clf.evaluate.analysis.slices import has_enough_posts
 from miko_clf.evaluate.predictions import SystemPredictions
 from miko_clf.intervals import UNDEFINED, Interval, ResampleWeights, draw_resamples
-
-_ERROR_RATES = {"false_positive": false_positive_rate, "false_negative": false_negative_rate}
 
 
 @dataclass(frozen=True)
@@ -92,8 +90,12 @@ def _measure_rates(
 ) -> dict[str, Interval]:
     """Return both error rates and both gaps; fairlearn says 0 where there is nobody to wrong."""
     truth, decided = (part == rows.positive for part in (rows.truth, rows.decided))
-    frame = MetricFrame(
-        metrics=_ERROR_RATES,
+    fairlearn = import_module("fairlearn.metrics")  # an extra, which takes seconds to load
+    frame = fairlearn.MetricFrame(
+        metrics={
+            "false_positive": fairlearn.false_positive_rate,
+            "false_negative": fairlearn.false_negative_rate,
+        },
         y_true=truth.astype(int),
         y_pred=decided.astype(int),
         sensitive_features=np.where(inside, "inside", "outside"),

@@ -1,11 +1,11 @@
-"""The surest mistakes, confounder pairs, and all that is said of a system's errors."""
+"""The surest mistakes, suspect labels, confounder pairs: all that is said of a system's errors."""
 
 import base64
-import importlib
 import io
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+import math
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from itertools import combinations, zip_longest
 from pathlib import Path
@@ -15,8 +15,10 @@ import numpy as np
 
 from miko_clf.data.post import Post
 from miko_clf.data.preprocess import decode_image, digest_image
+from miko_clf.data.splits import group_rows
 from miko_clf.data.text import normalise_text
 from miko_clf.evaluate.analysis.estimates import NUM_RESAMPLES, bound_clustered_share
+from miko_clf.evaluate.analysis.fairness import measure_group_fairness
 from miko_clf.evaluate.analysis.slices import (
     GroupWords,
     find_group_members,
@@ -27,7 +29,10 @@ from miko_clf.evaluate.analysis.slices import (
 from miko_clf.evaluate.predictions import SystemPredictions
 from miko_clf.intervals import Interval, draw_resamples
 
+_PairFamily = list[tuple[int, int]]
+_PAIR_KINDS = ("same image, another text", "same text, another image")
 _NUM_MISTAKES = 24
+_MAX_SUSPECT_SHARE = 0.05  # of the posts that are shown to a person
 _THUMBNAIL_SIDE = 160
 _JPEG_QUALITY = 70
 
@@ -67,8 +72,8 @@ def find_mistakes(
         for label in np.unique(predictions.decided[wrong])
     ]
     turns = [int(row) for turn in zip_longest(*kinds) for row in turn if row is not None]
-    kept = sorted(turns[:count], key=lambda row: -sure[row])
-    return [_describe_mistake(predictions, row, images) for row in kept]
+    rows = sorted(turns[:count], key=lambda row: -sure[row])
+    return [_describe_mistake(predictions, row, images) for row in rows]
 
 
 def _make_thumbnail(image: Path | bytes) -> str:
@@ -100,7 +105,57 @@ def _describe_mistake(predictions: SystemPredictions, row: int, images: bool) ->
     )
 
 
-_PAIR_KINDS = ("same image, another text", "same text, another image")
+@dataclass(frozen=True)
+class SuspectLabel:
+    """A post whose label is doubtful: `likely` is the more probable one.
+
+    `quality` is the probability of the label it has. `issue` says that confident learning too,
+    which knows how sure the system is of each class on average, holds the label for wrong.
+    """
+
+    id: str
+    text: str | None
+    label: str
+    likely: str
+    quality: float
+    issue: bool
+
+
+def find_suspect_labels(
+    predictions: SystemPredictions, *, share: float = _MAX_SUSPECT_SHARE
+) -> list[SuspectLabel]:
+    """Return the posts of least label quality, the worst first: at most a share of them.
+
+    By confident learning (Northcutt et al., 2021; cleanlab, an extra that takes seconds to load).
+    Probabilities must be of posts that the system did not learn from, so posts of the training
+    split are passed over. A post on which it agrees with the label is no suspect.
+    """
+    find_label_issues = import_module("cleanlab.filter").find_label_issues
+    get_label_quality_scores = import_module("cleanlab.rank").get_label_quality_scores
+    learned = {post.id for post in predictions.train}
+    rows = np.array([i for i, post in enumerate(predictions.posts) if post.id not in learned])
+    if not len(rows):
+        return []
+    stated, labels = predictions.probabilities[rows], predictions.truth[rows]
+    stated = stated / stated.sum(1, keepdims=True)
+    quality = get_label_quality_scores(labels, stated)
+    # without a row of every class no class's usual confidence is known
+    has_every_class = len(np.unique(labels)) == stated.shape[1]
+    issues = find_label_issues(labels, stated, n_jobs=1) if has_every_class else None
+    worst = np.argsort(quality, kind="stable")[: math.ceil(share * len(rows))]
+    names = predictions.question.labels
+    return [
+        SuspectLabel(
+            id=predictions.posts[rows[at]].id,
+            text=predictions.posts[rows[at]].text,
+            label=names[labels[at]],
+            likely=names[stated[at].argmax()],
+            quality=float(quality[at]),
+            issue=issues is not None and bool(issues[at]),
+        )
+        for at in worst
+        if stated[at].argmax() != labels[at]
+    ]
 
 
 @dataclass(frozen=True)
@@ -126,21 +181,19 @@ def measure_confounder_pairs(
     where all pairs are right, or none.
     """
     right = predictions.decided == predictions.truth
-    found = []
-    for kind, families in zip(
+    by_kind = zip(
         _PAIR_KINDS, find_confounder_pairs(predictions.posts, predictions.truth), strict=True
-    ):
+    )
+    kinds = []
+    for kind, families in by_kind:
         if not families:
             continue
         both = np.array([sum(right[a] and right[b] for a, b in family) for family in families])
-        count = np.array([len(family) for family in families])
+        counts = np.array([len(family) for family in families])
         weights = draw_resamples(len(families), num_resamples, seed)
-        interval = bound_clustered_share(both, count, weights, len(families))
-        found.append(ConfounderPairs(kind, int(count.sum()), interval))
-    return found
-
-
-_PairFamily = list[tuple[int, int]]
+        interval = bound_clustered_share(both, counts, weights, len(families))
+        kinds.append(ConfounderPairs(kind, int(counts.sum()), interval))
+    return kinds
 
 
 def find_confounder_pairs(
@@ -155,15 +208,11 @@ def find_confounder_pairs(
 def _pair_by_shared_part(
     shared: Sequence[Hashable], other: Sequence[Hashable], truth: np.ndarray
 ) -> list[_PairFamily]:
-    rows = defaultdict(list)
-    for row, key in enumerate(shared):
-        if key is not None:
-            rows[key].append(row)
-    found = [
-        [(a, b) for a, b in combinations(some, 2) if other[a] != other[b] and truth[a] != truth[b]]
-        for some in rows.values()
+    families = [
+        [(a, b) for a, b in combinations(rows, 2) if other[a] != other[b] and truth[a] != truth[b]]
+        for rows in group_rows(shared)
     ]
-    return [family for family in found if family]
+    return [family for family in families if family]
 
 
 def analyse_errors(
@@ -176,42 +225,28 @@ def analyse_errors(
     fairlearn and suspects cleanlab, which are an extra: where one is not installed its finding is
     left out and it stands in `not_installed`.
     """
-    cuts, left_out = measure_slices(predictions)
+    slices, num_left_out = measure_slices(predictions)
     members = find_group_members(predictions.posts)
     if groups is not None:
         members |= find_word_members(predictions.posts, groups)
-    asked: dict[str, tuple[str, str, tuple[Any, ...]]] = {
-        "suspects": ("cleanlab", "label_errors.find_suspect_labels", ()),
-        "groups": ("fairlearn", "fairness.measure_group_fairness", (members,)),
-    }
-    if not members:
-        del asked["groups"]
-    absent = [library for library, *_ in asked.values() if not find_spec(library)]
-    found = {
+    findings = {
         "mistakes": _list_plain(find_mistakes(predictions, images=images)),
-        "slices": _list_plain(cuts),
-        "slices_left_out": left_out,
+        "slices": _list_plain(slices),
+        "slices_left_out": num_left_out,
         "pairs": _list_plain(measure_confounder_pairs(predictions)),
         "groups_left_out": {
             name: int(inside.sum())
             for name, inside in members.items()
             if not has_enough_posts(inside)
         },
-        "not_installed": absent,
     }
-    for name, (library, place, given) in asked.items():
-        if library not in absent:
-            found[name] = _list_plain(_load_analysis(place)(predictions, *given))
-    return {name: value for name, value in found.items() if value}
-
-
-def _load_analysis(place: str) -> Callable[..., Iterable[Any]]:
-    """Return an analysis whose library is an extra, and takes seconds to load."""
-    module, _, name = place.partition(".")
-    analysis: Callable[..., Iterable[Any]] = getattr(
-        importlib.import_module(f"miko_clf.evaluate.analysis.{module}"), name
-    )
-    return analysis
+    libraries = ["cleanlab", "fairlearn"] if members else ["cleanlab"]
+    findings["not_installed"] = absent = [name for name in libraries if not find_spec(name)]
+    if "cleanlab" not in absent:
+        findings["suspects"] = _list_plain(find_suspect_labels(predictions))
+    if members and "fairlearn" not in absent:
+        findings["groups"] = _list_plain(measure_group_fairness(predictions, members))
+    return {name: value for name, value in findings.items() if value}
 
 
 def _list_plain(rows: Iterable[Any]) -> list[dict[str, Any]]:

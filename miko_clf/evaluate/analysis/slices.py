@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,9 +19,8 @@ from miko_clf.evaluate.analysis.estimates import NUM_RESAMPLES, decide_posts, me
 from miko_clf.evaluate.predictions import MAX_TARGET_GROUPS, SystemPredictions
 from miko_clf.intervals import Interval
 
-"""Values of `group` above which it names threads or pictures and no target groups."""
-_MIN_GROUP_POSTS = 10
-"""Posts, of a group and of the rest, under which nothing is said of a group."""
+MIN_SLICE_POSTS = 10
+"""Posts, of a slice or a group and of the rest, under which nothing is said of it."""
 GroupWords = Mapping[str, Sequence[str]]
 
 
@@ -31,11 +30,11 @@ class GroupsError(MikoError):
 
 def has_enough_posts(inside: NDArray[np.bool_]) -> bool:
     """Say whether a group has posts enough, and leaves enough, for something to be said of it."""
-    return bool(_MIN_GROUP_POSTS <= inside.sum() <= len(inside) - _MIN_GROUP_POSTS)
+    return bool(MIN_SLICE_POSTS <= inside.sum() <= len(inside) - MIN_SLICE_POSTS)
 
 
 def find_group_members(posts: Sequence[Post]) -> dict[str, NDArray[np.bool_]]:
-    """Return the posts of each `group`; none where it takes one value, or more than `MOST`.
+    """Return the posts of each `group`; none where it takes one value, or over 20.
 
     Nor where most of its values stand for one post alone: then it names the post's picture.
     """
@@ -48,38 +47,34 @@ def find_group_members(posts: Sequence[Post]) -> dict[str, NDArray[np.bool_]]:
 
 def find_word_members(posts: Sequence[Post], words: GroupWords) -> dict[str, NDArray[np.bool_]]:
     """Return the posts whose text holds one of a group's words, whole and in any case."""
-    found = {}
+    members = {}
     for name, listed in words.items():
         known = sorted(filter(str.strip, listed), key=len, reverse=True)
         if not known:  # no word would otherwise stand in every text
             continue
         either = "|".join(map(re.escape, known))
         pattern = re.compile(rf"(?<!\w)(?:{either})(?!\w)", re.IGNORECASE)
-        found[name] = np.array([bool(pattern.search(post.text or "")) for post in posts])
-    return found
+        members[name] = np.array([bool(pattern.search(post.text or "")) for post in posts])
+    return members
 
 
 def read_target_groups(path: Path) -> dict[str, list[str]]:
     """Return the groups of a YAML or JSON file, `{group: [words...]}`; raises `GroupsError`."""
     shape = "an object of lists of words is needed, such as {women: [woman, women]}"
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        groups = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise GroupsError(f"{path}: cannot be read: {reason}") from None
     except yaml.YAMLError:
         raise GroupsError(f"{path}: is neither YAML nor JSON; {shape}") from None
-    if not isinstance(found, dict) or not found:
+    if not isinstance(groups, dict) or not groups:
         raise GroupsError(f"{path}: {shape}")
-    for name, words in found.items():
+    for name, words in groups.items():
         listed = isinstance(words, list) and all(isinstance(w, str) and w.strip() for w in words)
         if not isinstance(name, str) or not listed or not words:
             raise GroupsError(f"{path}: group {str(name)[:40]!r}: {shape}")
-    return found
-
-
-MIN_SLICE_POSTS = 10
-"""Posts under which a slice is left out, and counted."""
+    return groups
 
 
 class SliceRows(NamedTuple):
@@ -104,7 +99,7 @@ class Slice:
 def measure_slices(
     predictions: SystemPredictions, *, num_resamples: int = NUM_RESAMPLES
 ) -> tuple[list[Slice], int]:
-    """Return the slices, all posts first, and how many more hold fewer than `FEWEST` posts.
+    """Return the slices, all posts first, and how many more hold fewer than 10.
 
     A slice that holds no post, or all but as few, is none. Lengths are cut at the terciles of the
     training texts, of the posts' own where there are no training posts.
@@ -114,25 +109,25 @@ def measure_slices(
     most = len(posts) - MIN_SLICE_POSTS
     cuts = [cut for cut in cut_slices(posts, predictions.train) if 0 < cut.rows.sum() <= most]
     large = [cut for cut in cuts if cut.rows.sum() >= MIN_SLICE_POSTS]
-    found = []
+    slices = []
     for cut in [every, *large]:
-        here = rows.of(cut.rows)
-        share = None if here.positive is None else float((here.truth == here.positive).mean())
-        metrics = measure_posts(here, num_resamples=num_resamples)
-        found.append(Slice(cut.by, cut.value, len(here.truth), share, metrics))
-    return found, len(cuts) - len(large)
+        inside = rows.of(cut.rows)
+        positive = inside.positive
+        share = None if positive is None else float((inside.truth == positive).mean())
+        metrics = measure_posts(inside, num_resamples=num_resamples)
+        slices.append(Slice(cut.by, cut.value, len(inside.truth), share, metrics))
+    return slices, len(cuts) - len(large)
 
 
 def cut_slices(posts: Sequence[Post], train: Sequence[Post]) -> Iterator[SliceRows]:
     """Yield every slice: by length, marks, missing parts, relations that are absent and group."""
     yield from _cut_by_length(posts, train)
     for mark, pattern in TEXT_MARKS.items():
-        found = [None if p.text is None else bool(pattern.search(p.text)) for p in posts]
-        yield from _cut_in_two(mark, found, ("in the text", "not in the text"))
-    yield from _cut_by_presence("image", posts, lambda post: post.image is not None)
-    yield from _cut_by_presence("text", posts, lambda post: post.text is not None)
-    yield from _cut_by_presence("description", posts, lambda post: post.description is not None)
-    yield from _cut_by_presence("intentions", posts, lambda post: bool(post.intentions))
+        marked = [None if p.text is None else bool(pattern.search(p.text)) for p in posts]
+        yield from _cut_in_two(mark, marked, ("in the text", "not in the text"))
+    for part in ("image", "text", "description"):
+        yield from _cut_in_two(part, [getattr(post, part) is not None for post in posts])
+    yield from _cut_in_two("intentions", [bool(post.intentions) for post in posts])
     for relation in RELATIONS:
         yield from _cut_in_two(relation, [_has_relation(relation, post) for post in posts])
     for name, rows in find_group_members(posts).items():
@@ -156,14 +151,8 @@ def _has_relation(relation: str, post: Post) -> bool | None:
     return any(one.relation == relation for one in post.intentions) if post.intentions else None
 
 
-def _cut_by_presence(
-    by: str, posts: Sequence[Post], has: Callable[[Post], bool]
-) -> Iterator[SliceRows]:
-    return _cut_in_two(by, [has(post) for post in posts])
-
-
 def _cut_in_two(
-    by: str, found: Sequence[bool | None], values: tuple[str, str] = ("given", "absent")
+    by: str, holds: Sequence[bool | None], values: tuple[str, str] = ("given", "absent")
 ) -> Iterator[SliceRows]:
     for value, wanted in zip(values, (True, False), strict=True):
-        yield SliceRows(by, value, np.array([each is wanted for each in found]))
+        yield SliceRows(by, value, np.array([answer is wanted for answer in holds]))

@@ -20,7 +20,7 @@ from miko_clf.evaluate.explain.forward_passes import (
     collect_passes,
     describe_margin,
     encode_rows,
-    measure_post_margins,
+    measure_margins,
 )
 from miko_clf.evaluate.predictions import SystemPredictions
 from miko_clf.fuse.classifier import MikoClassifier
@@ -213,7 +213,7 @@ def _run_changed_states(
     batch = {name: each.expand(num_steps, *each.shape[1:]) for name, each in states.items()}
     batch |= {f"{name}_states": each for name, each in zip(names, changed, strict=True)}
     logits = predictions.predictor.model(batch).logits[:, predictions.span]
-    return measure_post_margins(logits, predictions.question, int(predictions.decided[row]))
+    return measure_margins(logits, predictions.question, int(predictions.decided[row]))
 
 
 def _describe_attribution(

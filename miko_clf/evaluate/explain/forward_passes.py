@@ -1,11 +1,10 @@
 """Many forward passes over the same posts behind towers that run once."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from miko_clf.questions import Question
 from miko_clf.train.dataloader import EncodedDataset
 from miko_clf.train.predict import PREDICT_BATCH_SIZE
 
+_Rows = TypeVar("_Rows", np.ndarray, Tensor)
 _ReadStates = Callable[[Batch], Sequence[Tensor]]
 
 
@@ -37,7 +37,8 @@ def collect_passes(
         [tensor.cpu().numpy() for tensor in read(states)]
         for states in _encode_batches(model, feed, wanted[order], what)
     ]
-    return [_restore_order(np.concatenate(each), order) for each in zip(*parts, strict=True)]
+    columns = zip(*parts, strict=True)
+    return [_restore_order(np.concatenate(column), order) for column in columns]
 
 
 def encode_rows(model: Model, feed: EncodedDataset, rows: Sequence[int]) -> Batch:
@@ -47,28 +48,18 @@ def encode_rows(model: Model, feed: EncodedDataset, rows: Sequence[int]) -> Batc
     return model.encode(batch)
 
 
-def measure_margins(
-    logits: Float[np.ndarray, "row label"], question: Question, decided: NDArray[np.int64]
-) -> Float[np.ndarray, " row"]:
-    """Return how far logits lean: to the positive label of two, else to the one `decided`.
+def measure_margins(logits: _Rows, question: Question, decided: NDArray[np.int64] | int) -> _Rows:
+    """Return how far logits (row, label) lean: to the positive label of two, else to `decided`.
 
     It is the label's logit minus the mean logit of the others.
     """
-    towards = decided if question.positive is None else np.full_like(decided, question.positive)
-    own: Float[np.ndarray, " row"] = logits[np.arange(len(logits)), towards]
-    return own - (logits.sum(1) - own) / (logits.shape[1] - 1)
-
-
-def measure_post_margins(
-    logits: Float[Tensor, "row label"], question: Question, decided: int
-) -> Float[Tensor, " row"]:
-    """Return `margin` of logits that can be differentiated, of one post in several states."""
-    own = logits[:, decided if question.positive is None else question.positive]
+    towards = decided if question.positive is None else question.positive
+    own: _Rows = logits[np.arange(len(logits)), towards]
     return own - (logits.sum(1) - own) / (logits.shape[1] - 1)
 
 
 def describe_margin(question: Question) -> str:
-    """Say in words what `margin` measures."""
+    """Say in words what `measure_margins` measures."""
     if question.positive is None:
         return "logit of the decided label minus the mean logit of the others"
     positive, other = question.labels[question.positive], question.labels[1 - question.positive]
@@ -83,7 +74,7 @@ def _encode_batches(
         yield encode_rows(model, feed, rows[start : start + PREDICT_BATCH_SIZE].tolist())
 
 
-def _restore_order(found: NDArray[Any], order: NDArray[np.int64]) -> NDArray[Any]:
-    result = np.empty_like(found)
-    result[order] = found
-    return result
+def _restore_order(rows: NDArray[Any], order: NDArray[np.int64]) -> NDArray[Any]:
+    restored = np.empty_like(rows)
+    restored[order] = rows
+    return restored

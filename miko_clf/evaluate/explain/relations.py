@@ -56,61 +56,49 @@ def measure_relations(
     reads = reader is not None or getattr(fusion, "reads_intentions", False)
     if not reads or predictions.arm == "without":
         return []
-    counts = _count_posts(predictions)
-    kinds = [place for place, count in enumerate(counts) if count]
+    counts, taught = _count_posts(predictions), _count_texts(predictions.train)
+    kinds = [kind for kind, count in enumerate(counts) if count]
     shares, *logits = _run_without_relations(predictions, reader, kinds)
-    full, *less = [
-        calibrate_logits(
-            each.astype(np.float64), predictions.opened.questions, predictions.opened.calibrations
-        )
-        for each in logits
+    opened, span = predictions.opened, predictions.span
+    full, *masked = [
+        calibrate_logits(rows.astype(np.float64), opened.questions, opened.calibrations)[:, span]
+        for rows in logits
     ]
-    taught = _count_texts(predictions.train)
-    found = [
+
+    def bound_attention(kind: int) -> Interval:
+        return bootstrap_mean(shares[:, kind], num_resamples, predictions.groups)
+
+    relations = [
         RelationImportance(
             relation=SLOT_RELATIONS[kind],
             posts=counts[kind],
             taught=taught[kind],
-            attention=bootstrap_mean(shares[:, kind], num_resamples, predictions.groups),
-            left_out=bootstrap_metric_changes(
-                masked[:, predictions.span],
-                full[:, predictions.span],
-                predictions,
-                _METRICS,
-                num_resamples,
-            ),
+            attention=bound_attention(kind),
+            left_out=bootstrap_metric_changes(rows, full, predictions, _METRICS, num_resamples),
         )
-        for kind, masked in zip(kinds, less, strict=True)
+        for kind, rows in zip(kinds, masked, strict=True)
     ]
-    if reader is None:
-        return found
-    nothing = bootstrap_mean(shares[:, NUM_SLOTS], num_resamples, predictions.groups)
-    return [
-        *found,
-        RelationImportance(
-            NO_RELATION, len(shares), 0, nothing, dict.fromkeys(_METRICS, UNDEFINED)
-        ),
-    ]
+    if reader is not None:
+        nothing, undefined = bound_attention(NUM_SLOTS), dict.fromkeys(_METRICS, UNDEFINED)
+        relations.append(RelationImportance(NO_RELATION, len(shares), 0, nothing, undefined))
+    return relations
 
 
 @contextmanager
 def record_attention(reader: CrossAttentionFusion) -> Iterator[list[Tensor]]:
     """Gather the attention (post, head, token, word) of each layer that runs meanwhile."""
-    heard: list[Tensor] = []
+    attention: list[Tensor] = []
 
-    def hear(module: GatedReader, given: tuple[Tensor, ...]) -> None:
-        heard.append(module.weights(*given))
+    def record(module: GatedReader, given: tuple[Tensor, ...]) -> None:
+        attention.append(module.weights(*given))
 
-    handles = [each.register_forward_pre_hook(hear) for each in _find_readers(reader)]
+    readers = [module for module in reader.modules() if isinstance(module, GatedReader)]
+    handles = [module.register_forward_pre_hook(record) for module in readers]
     try:
-        yield heard
+        yield attention
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _find_readers(reader: CrossAttentionFusion) -> list[GatedReader]:
-    return [module for module in reader.modules() if isinstance(module, GatedReader)]
 
 
 def _count_posts(predictions: SystemPredictions) -> list[int]:
@@ -141,19 +129,19 @@ def _run_without_relations(
         if reader is None:
             full = model(seen).logits
             return [full.new_full((len(full), NUM_SLOTS + 1), np.nan), full, *less]
-        with record_attention(reader) as heard:
+        with record_attention(reader) as attention:
             fused = model(seen)
         assert fused.present is not None
-        shares = _share_attention(torch.stack(heard), fused.present, reader.owners(seen))
+        shares = _share_attention(torch.stack(attention), fused.present, reader.owners(seen))
         return [shares, fused.logits, *less]
 
     return collect_passes(model, predictions.predictor.feed, read, "relations left out")
 
 
 def _share_attention(
-    heard: Float[Tensor, "layer post head token word"], present: Tensor, owners: Tensor
+    attention: Float[Tensor, "layer post head token word"], present: Tensor, owners: Tensor
 ) -> Float[Tensor, "post kind"]:
-    each = heard.mean((0, 2))  # (post, token, word)
+    each = attention.mean((0, 2))  # (post, token, word)
     asking = present[..., None].to(each.dtype)
     words = (each * asking).sum(1) / asking.sum(1)  # (post, word)
     return words.new_zeros(len(words), NUM_SLOTS + 1).scatter_add(1, owners, words)

@@ -11,7 +11,7 @@ from PIL import Image
 from miko_clf.data.dataset import open_folder
 from miko_clf.data.post import KeyInformation
 from miko_clf.data.readers import SkipReport
-from miko_clf.distil.kb import parse
+from miko_clf.distil.relations import place_sentences
 from miko_clf.errors import PostError
 
 SHARED = Path(os.environ.get("MIKO_SHARED", Path(__file__).parents[2] / "shared")) / "data"
@@ -242,5 +242,5 @@ def test_mikos_files_join_mmsd2_as_they_are_read_for_the_knowledge_base(tmp_path
     for row in json.loads((tmp_path / "miko" / BENCHMARK).read_text()):
         post = train.get(Path(row["image_name"]).stem)
         if post is not None:
-            texts = parse.place_sentences(json.dumps(row["intentions"])).texts
+            texts = place_sentences(json.dumps(row["intentions"])).texts
             assert {each.relation: each.text for each in post.intentions} == texts

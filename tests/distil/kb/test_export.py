@@ -15,10 +15,9 @@ from miko_clf.data.dataset import open_folder
 from miko_clf.data.post import RELATIONS, Post
 from miko_clf.data.readers import SkipReport, read_posts
 from miko_clf.distil.jobs import JobPlan
-from miko_clf.distil.kb import columns
-from miko_clf.distil.kb.export import export_knowledge
-from miko_clf.distil.kb.query import KnowledgeChoice, iterate_knowledge
-from miko_clf.distil.kb.show import show_known_post
+from miko_clf.distil.kb import export
+from miko_clf.distil.kb.export import export_knowledge, open_parquet
+from miko_clf.distil.kb.query import KnowledgeChoice, iterate_knowledge, show_known_post
 from miko_clf.distil.kb.store import JudgeScore, KnowledgeBase, open_for_reading
 from miko_clf.distil.request import Request
 from miko_clf.distil.response import Response
@@ -68,7 +67,7 @@ def jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def posts_of(path: Path) -> list[Post]:
-    return [post for _, post in open_post_stream(path).found]
+    return [post for _, post in open_post_stream(path).posts]
 
 
 @pytest.fixture(scope="module")
@@ -235,10 +234,10 @@ def test_provenance_without_a_column_is_refused_and_not_dropped(kb: Path, tmp_pa
 
 
 def test_parts_are_flushed_as_they_fill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(columns, "_GROUP_ROWS", 1000)
-    monkeypatch.setattr(columns, "_FULL", 1 << 16)
+    monkeypatch.setattr(export, "_GROUP_ROWS", 1000)
+    monkeypatch.setattr(export, "_GROUP_BYTES", 1 << 16)
     schema = pa.schema([("id", pa.string()), ("image", pa.binary())])
-    with columns.open_parquet(tmp_path / "a.parquet", schema) as write:
+    with open_parquet(tmp_path / "a.parquet", schema) as write:
         for n in range(5200):
             write({"id": str(n), "image": bytes(50 if n < 4000 else 200)})
     file = pq.ParquetFile(tmp_path / "a.parquet")
@@ -251,11 +250,11 @@ def test_parts_are_flushed_as_they_fill(tmp_path: Path, monkeypatch: pytest.Monk
 def test_an_export_holds_few_of_the_posts_at_a_time(
     suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(columns, "_GROUP_ROWS", 200)
-    with KnowledgeBase(tmp_path / "kb.sqlite") as shelf:
+    monkeypatch.setattr(export, "_GROUP_ROWS", 200)
+    with KnowledgeBase(tmp_path / "kb.sqlite") as store:
         text = json.dumps({"text": "words " * 1000})
         rows = [(f"{n:04}", "", text.replace("{", f'{{"id": "{n:04}", ')) for n in range(1500)]
-        shelf.db.executemany("INSERT INTO posts VALUES (?, ?, ?, NULL, 1)", rows)
+        store.db.executemany("INSERT INTO posts VALUES (?, ?, ?, NULL, 1)", rows)
     del rows
     tracemalloc.start()
     try:
@@ -288,8 +287,8 @@ def test_a_page_of_a_refused_post_says_refused_ten_times(kb: Path):
 
 def test_a_page_shows_scores_and_an_unknown_id_is_one_line(tmp_path: Path):
     kb = fill(tmp_path / "kb.sqlite", POSTS[:2])
-    with KnowledgeBase(kb) as shelf:
-        asyncio.run(shelf.score([JudgeScore("p00", "xNeed", 0, "llm:j", 1.0, 0.75)]))
+    with KnowledgeBase(kb) as store:
+        asyncio.run(store.put_scores([JudgeScore("p00", "xNeed", 0, "llm:j", 1.0, 0.75)]))
     assert "llm:j, sample 0, xNeed: plausibility 1.00, typicality 0.75" in show_known_post(
         open_for_reading(kb), "p00"
     )

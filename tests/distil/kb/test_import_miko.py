@@ -15,11 +15,10 @@ from miko_clf.distil.kb.import_miko import (
     import_release,
     read_release,
 )
-from miko_clf.distil.kb.parse import place_sentences, split_sentences
 from miko_clf.distil.kb.query import PostKnowledge, iterate_knowledge, load_knowledge
 from miko_clf.distil.kb.stats import DistinctCounter, compute_knowledge_stats
 from miko_clf.distil.kb.store import open_for_reading
-from miko_clf.distil.relations import MIKO_RELATION_ORDER
+from miko_clf.distil.relations import MIKO_RELATION_ORDER, place_sentences, split_sentences
 from miko_clf.errors import DistilError
 from tests.support.repository import SHARED
 

@@ -42,8 +42,8 @@ def of(path: Path, name: str = "p1", choice: KnowledgeChoice = KnowledgeChoice()
 
 
 def score(path: Path, *scores: JudgeScore) -> None:
-    with KnowledgeBase(path) as shelf:
-        asyncio.run(shelf.score(scores))
+    with KnowledgeBase(path) as store:
+        asyncio.run(store.put_scores(scores))
 
 
 def edited(change: dict[str, str]) -> Says:
@@ -222,10 +222,10 @@ def test_what_is_not_plausible_enough_or_not_judged_or_left_out_is_absent(tmp_pa
 def test_every_post_is_read_by_id_even_those_nobody_was_asked_about(tmp_path: Path):
     posts = [Post(id=f"{n:04}", text=f"words {n}") for n in range(600)]
     path = fill(tmp_path / "kb.sqlite", posts=posts[:1])
-    with KnowledgeBase(path) as shelf:
-        rows = [shelf.post("0000")._replace(id=post.id) for post in posts[1:]]  # type: ignore[union-attr]
-        asyncio.run(shelf.place(rows))
-        found = list(iterate_knowledge(shelf.db))
+    with KnowledgeBase(path) as store:
+        rows = [store.get_post("0000")._replace(id=post.id) for post in posts[1:]]  # type: ignore[union-attr]
+        asyncio.run(store.put_posts(rows))
+        found = list(iterate_knowledge(store.db))
     assert [one.post.id for one in found] == ["0000"] * 600  # the record is that of the first
     assert [len(one.intentions) for one in found] == [10] + [0] * 599
     assert found[599].absent == {}
@@ -233,11 +233,11 @@ def test_every_post_is_read_by_id_even_those_nobody_was_asked_about(tmp_path: Pa
 
 def test_reading_everything_holds_no_transaction_open(tmp_path: Path):
     path = fill(tmp_path / "kb.sqlite")
-    with KnowledgeBase(path) as shelf:
-        walk = iterate_knowledge(shelf.db)
+    with KnowledgeBase(path) as store:
+        walk = iterate_knowledge(store.db)
         next(walk)
-        asyncio.run(shelf.state("seen", 1))
-        assert shelf.fact("seen") == 1
+        asyncio.run(store.put_fact("seen", 1))
+        assert store.get_fact("seen") == 1
 
 
 def test_a_description_of_a_picture_that_is_not_there_is_not_believed(tmp_path: Path):

@@ -107,13 +107,13 @@ def test_words_are_counted_exactly(kb: Path):
 
 def test_valid_shares_have_wilson_intervals_and_posts_as_units_over_all(tmp_path: Path):
     kb = fill(tmp_path / "kb.sqlite", POSTS[:10])
-    with KnowledgeBase(kb) as shelf:
+    with KnowledgeBase(kb) as store:
         scores = [
             JudgeScore(post.id, name, 0, "human:x", float(n < 8), None)
             for n, post in enumerate(POSTS[:10])
             for name in RELATIONS
         ]
-        asyncio.run(shelf.score(scores))
+        asyncio.run(store.put_scores(scores))
     found = compute_knowledge_stats(open_for_reading(kb)).relations
     assert (found[0].valid, found[0].judged) == (0.8, 10)
     assert found[0].valid_interval == (0.4902, 0.9433)  # Wilson's, 8 of 10

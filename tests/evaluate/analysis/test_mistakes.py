@@ -1,4 +1,4 @@
-"""Worst mistakes and planted confounders of mistakes are found, and told as plain values."""
+"""Worst mistakes, planted label errors and confounders are found, and told as plain values."""
 
 import base64
 import io
@@ -13,12 +13,14 @@ from miko_clf.evaluate.analysis import mistakes
 from miko_clf.evaluate.analysis.mistakes import (
     analyse_errors,
     find_mistakes,
+    find_suspect_labels,
     measure_confounder_pairs,
 )
 from miko_clf.intervals import Interval
 from tests.support.audited_posts import draw_picture
 from tests.support.predictions import (
     make_biased_answers,
+    make_noisy_scores,
     make_subject,
     make_subject_of_labels,
     posts,
@@ -129,3 +131,29 @@ def test_without_the_extra_libraries_their_findings_are_left_out_and_named(
     found = analyse_errors(make_subject(rows, truth, said), groups={"cats": ["cat"]})
     assert found["not_installed"] == ["cleanlab", "fairlearn"]
     assert not {"groups", "suspects"} & set(found)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_planted_label_errors_are_found_among_the_flagged(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    truth = random.integers(0, 2, 1000)
+    said = make_noisy_scores(truth, 4.0, seed)  # accuracy .977
+    planted = random.choice(1000, 50, replace=False)
+    given = truth.copy()
+    given[planted] ^= 1
+    found = find_suspect_labels(make_subject(posts(1000), given, said))
+    assert len(found) <= 50
+    hits = {f"p{row}" for row in planted} & {one.id for one in found}
+    assert len(hits) / 50 >= 0.6
+    assert [one.quality for one in found] == sorted(one.quality for one in found)
+    assert all(one.label != one.likely for one in found)
+
+
+def test_posts_that_the_system_learned_from_are_never_suspects() -> None:
+    truth = np.random.default_rng(0).integers(0, 2, 400)
+    said = make_noisy_scores(truth)
+    rows = posts(400)
+    found = find_suspect_labels(make_subject(rows, truth, said, train=rows[:200]))
+    assert found
+    assert all(int(one.id[1:]) >= 200 for one in found)
+    assert find_suspect_labels(make_subject(rows, truth, said, train=rows)) == []

@@ -10,10 +10,11 @@ from miko_clf.evaluate import bootstrap
 from miko_clf.evaluate.analysis.estimates import (
     decide_posts,
     estimate_share,
+    estimate_share_gap,
     measure_posts,
-    subtract_shares,
 )
 from miko_clf.evaluate.analysis.slices import MIN_SLICE_POSTS, cut_slices, measure_slices
+from miko_clf.intervals import draw_resamples
 from tests.support.predictions import make_noisy_scores, make_subject, make_subject_of_labels, posts
 
 
@@ -53,23 +54,56 @@ def test_every_slice_scores_what_the_metrics_say_of_its_rows(num_labels: int) ->
         assert marked.share_positive is None
 
 
+def hits_of(*counts: tuple[int, int]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Rows that are hits so many times of so many, and which rows each pair counts."""
+    hits = np.concatenate([np.arange(total) < count for count, total in counts])
+    place = np.repeat(np.arange(len(counts)), [total for _, total in counts])
+    return hits, [place == at for at in range(len(counts))]
+
+
 @pytest.mark.parametrize(("count", "total"), [(0, 12), (5, 12), (12, 12), (80, 200)])
 def test_the_interval_of_a_rate_is_that_of_statsmodels(count: int, total: int) -> None:
     told = proportion_confint(count, total, method="wilson")
-    assert estimate_share(count, total)[1:] == pytest.approx(told, abs=1e-9)
+    hits, (every,) = hits_of((count, total))
+    found = estimate_share(hits, every, draw_resamples(total, 20, 0), None)
+    assert found[1:] == pytest.approx(told, abs=1e-9)
 
 
 @pytest.mark.parametrize("counts", [(5, 5, 13, 111), (0, 20, 3, 30), (9, 30, 12, 33)])
 def test_the_interval_of_a_gap_is_that_of_statsmodels(counts: tuple[int, ...]) -> None:
     one, of_one, other, of_other = counts
     told = confint_proportions_2indep(one, of_one, other, of_other, method="newcomb")
-    found = subtract_shares(estimate_share(one, of_one), estimate_share(other, of_other))
+    hits, sides = hits_of((one, of_one), (other, of_other))
+    found = estimate_share_gap(hits, *sides, draw_resamples(len(hits), 20, 0), None)
     assert found.value == pytest.approx(one / of_one - other / of_other)
     assert found[1:] == pytest.approx(told, abs=1e-9)
 
 
 def test_a_rate_of_nothing_is_undefined() -> None:
-    assert np.isnan(estimate_share(0, 0)).all()
+    none = np.zeros(3, dtype=bool)
+    assert np.isnan(estimate_share(none, none, draw_resamples(3, 20, 0), None)).all()
+
+
+def test_shares_of_posts_that_stand_thrice_in_threads_are_as_sure_as_of_the_posts_once() -> None:
+    random = np.random.default_rng(4)
+    right, inside = random.random(80) < 0.7, random.random(80) < 0.4
+    threads = np.tile(np.arange(80), 3)
+    weights = draw_resamples(240, 4000, 0, threads)
+    once = estimate_share(right, inside, weights[:, :80], None)
+    thrice = estimate_share(np.tile(right, 3), np.tile(inside, 3), weights, threads)
+    assert thrice == pytest.approx(once, abs=0.02)
+
+    gap = estimate_share_gap(right, inside, ~inside, weights[:, :80], None)
+    thrice = estimate_share_gap(
+        np.tile(right, 3), np.tile(inside, 3), ~np.tile(inside, 3), weights, threads
+    )
+    assert thrice == pytest.approx(gap, abs=0.02)
+
+
+def test_a_share_of_one_in_threads_is_as_sure_as_so_many_threads() -> None:
+    threads, every = np.repeat(np.arange(30), 4), np.ones(120, dtype=bool)
+    found = estimate_share(every, every, draw_resamples(120, 20, 0, threads), threads)
+    assert found == (1, *proportion_confint(30, 30, method="wilson"))
 
 
 def test_a_few_posts_that_are_all_ranked_rightly_have_no_interval_of_one_point() -> None:
