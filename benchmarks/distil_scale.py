@@ -22,7 +22,7 @@ from tests.support.llm_server import Server, serve_pretended_llm
 
 # The command line, and at its end how many commits were made.
 _COUNTED = """
-from miko_clf.cli import main
+from miko_clf.cli.main import main
 from miko_clf.distil.kb.store import CommitWriter
 close = CommitWriter.close
 def told(self):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from miko_clf.data.post import Post
+    from miko_clf.distil import distil
     from miko_clf.experiment.compare import compare
     from miko_clf.export.onnx_export import export_bundle as export
     from miko_clf.hub import push_bundle as push

@@ -1,12 +1,17 @@
 """What every test stands on: closed sockets, checked shapes, one small world, one bundle."""
 
 import os
+import shutil
 import socket
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import pytest
+import torch
+from filelock import FileLock
 
 import miko_clf
 from miko_clf.data.demo.world import write_world
@@ -15,6 +20,7 @@ from miko_clf.recipe.schema import Recipe
 from tests.support.repository import SHARED
 from tests.support.small_recipes import SMALL_KEYS
 
+pytest.register_assert_rewrite("tests.support.command_line", "tests.support.killed_runs")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("MIKO_ENCODERS", None)
 
@@ -37,10 +43,28 @@ def _closed_sockets() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _untraced_exports() -> Iterator[None]:
+    """Measure no lines while torch exports: none of them is ours, and measuring doubles it."""
+    export = torch.onnx.export
+
+    def untraced(*arguments: Any, **options: Any) -> Any:
+        tracer = sys.gettrace()
+        sys.settrace(None)
+        try:
+            return export(*arguments, **options)
+        finally:
+            sys.settrace(tracer)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.onnx, "export", untraced)
+        yield
+
+
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small demo world, with `sarcasm` and `harm` in it."""
-    return write_world(tmp_path_factory.mktemp("world") / "world", num_posts=240)
+    return _copy_shared("world", lambda out: write_world(out, num_posts=240), tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
@@ -52,14 +76,32 @@ def small() -> Recipe:
 @pytest.fixture(scope="session")
 def bundle(world: Path, small: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A system trained for moments on the small world, exported."""
-    out = tmp_path_factory.mktemp("bundle") / "small"
-    fit(small, world / "sarcasm", str(out))
-    jaxtyping.config.update("jaxtyping_disable", True)  # shapes are symbols while exporting
-    try:
-        miko_clf.export(out)
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
-    return out
+
+    def make(out: Path) -> None:
+        fit(small, world / "sarcasm", str(out))
+        jaxtyping.config.update("jaxtyping_disable", True)  # shapes are symbols while exporting
+        try:
+            miko_clf.export(out)
+        finally:
+            jaxtyping.config.update("jaxtyping_disable", False)
+
+    return _copy_shared("small", make, tmp_path_factory)
+
+
+def _copy_shared(
+    name: str, make: Callable[[Path], object], factory: pytest.TempPathFactory
+) -> Path:
+    """Return this worker's copy of a folder that one of all workers makes."""
+    home = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        home = home.parent
+    whole, made = home / "shared" / name, home / "shared" / f"{name}.made"
+    whole.parent.mkdir(exist_ok=True)
+    with FileLock(made.with_suffix(".making")):  # `.lock` is what an export locks
+        if not made.exists():
+            make(whole)
+            made.touch()
+    return shutil.copytree(whole, factory.mktemp(name) / name)
 
 
 @pytest.fixture(scope="session")
@@ -78,3 +120,33 @@ def _real(path: Path) -> Path:
     if not path.is_dir():
         pytest.skip(f"{path.name} is not beside the project (MIKO_SHARED names its folder)")
     return path
+
+
+# Files of many seconds and few tests, which a worker should not begin last.
+LONG_FILES = (
+    "test_every_recipe.py",
+    "test_pipeline.py",
+    "train/test_intention_lm.py",
+    "train/test_loop.py",
+    "demo/test_world.py",
+    "evaluate/test_comparison.py",
+    "distil/test_transformers_server.py",
+    "experiment/test_compare.py",
+    "experiment/test_sweep.py",
+    "cli/test_distil.py",
+    "distil/test_run.py",
+    "evaluate/test_thresholds.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long files first; every worker must sort alike."""
+
+    def place(item: pytest.Item) -> int:
+        path = item.path.as_posix()
+        return next(
+            (place for place, end in enumerate(LONG_FILES) if path.endswith(f"/{end}")),
+            len(LONG_FILES),
+        )
+
+    items.sort(key=place)

@@ -190,7 +190,7 @@ def open_client(args: Namespace) -> Any:
 
     return open_sender(
         args.server,
-        in_flight=args.in_flight,
+        ceiling=args.in_flight,
         per_minute=args.rpm,
         deadline=args.deadline,
         patience=args.patience,

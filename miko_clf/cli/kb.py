@@ -201,7 +201,7 @@ def _run_agreement(args: Namespace, line: str) -> None:
         for name, figure in (("plausibility", match.plausibility), ("typicality", match.typicality))
         if figure
     ]
-    print_table(make_table("", ("judges", "of", "intentions", "raw", "alpha", "AC1"), rows))
+    print_table(make_table("", ("judges", "of", "intentions", "raw", "alpha", "AC1"), rows, (0, 1)))
 
 
 def _add_export_annotation_options(parser: Parser) -> None:

@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from miko_clf.data import splits
 from miko_clf.data.imagefolder import recognise_image_folder
 from miko_clf.data.labels import list_answers, list_names, rename_label
 from miko_clf.data.post import Post
@@ -32,14 +33,6 @@ from miko_clf.data.sets.mmsd import MMSD, recognise_mmsd
 from miko_clf.data.sets.multioff import MULTIOFF, recognise_multioff
 from miko_clf.data.sets.mustard import MUSTARD, recognise_mustard
 from miko_clf.data.sets.pridemm import PRIDEMM, recognise_pridemm
-from miko_clf.data.splits import (
-    SPLIT_NAMES,
-    UNSPLIT,
-    FolderLayout,
-    divide_table,
-    fingerprint_posts,
-    make_split_sources,
-)
 from miko_clf.errors import PostError, suggest_nearest
 from miko_clf.progress import show_progress
 
@@ -73,7 +66,7 @@ class DataFolder:
     def __init__(
         self,
         path: Path,
-        layout: FolderLayout,
+        layout: splits.FolderLayout,
         options: FolderOptions,
         report: SkipReport | None,
     ) -> None:
@@ -114,7 +107,7 @@ class DataFolder:
             if split == "train":
                 _check_label_map(self.options.label_map, posts, self.path)
             posts = [_relabel(post, self.options.label_map) for post in posts]
-        self._fingerprints[split] = fingerprint_posts(posts)
+        self._fingerprints[split] = splits.fingerprint_posts(posts)
         return posts
 
     def fingerprint(self, split: str) -> str:
@@ -125,7 +118,7 @@ class DataFolder:
         return self._fingerprints[split]
 
     def _resolve_alias(self, split: str) -> str:
-        name = SPLIT_NAMES.get(split, split)
+        name = splits.SPLIT_NAMES.get(split, split)
         return self._published.aliases.get(name, name)
 
     def _resolve_split(self, split: str) -> str:
@@ -133,7 +126,7 @@ class DataFolder:
         if name in self._sources:
             return name
         line = f"{self.path}: there is no split {split!r}; there is {', '.join(self.splits)}"
-        if UNSPLIT in self._sources:
+        if splits.UNSPLIT in self._sources:
             line += "; a split seed makes train, val and test of it"
         if name in self._published.instead:
             line += f"; {self._published.instead[name]}"
@@ -207,7 +200,7 @@ def _find_image_fault(entry: PostEntry) -> str:
     return ""
 
 
-def _recognise_folder(path: Path, options: FolderOptions) -> FolderLayout:
+def _recognise_folder(path: Path, options: FolderOptions) -> splits.FolderLayout:
     layouts = (recognise(path, options) for recognise in _RECOGNISERS) if path.is_dir() else ()
     published = next((layout for layout in layouts if layout is not None), None)
     layout = published or _recognise_own_layout(path, options.split_seed)
@@ -219,7 +212,7 @@ def _recognise_folder(path: Path, options: FolderOptions) -> FolderLayout:
     return layout
 
 
-def _recognise_own_layout(path: Path, split_seed: int | None) -> FolderLayout:
+def _recognise_own_layout(path: Path, split_seed: int | None) -> splits.FolderLayout:
     if not path.is_dir():
         check_post_file(path)
         return _open_one_file(path, split_seed)
@@ -234,11 +227,11 @@ def _recognise_own_layout(path: Path, split_seed: int | None) -> FolderLayout:
     return layout
 
 
-def _recognise_split_files(path: Path) -> FolderLayout | None:
+def _recognise_split_files(path: Path) -> splits.FolderLayout | None:
     """Return the layout if the folder holds files named by split, all of one kind."""
     files: dict[str, Path] = {}
-    for name, suffix in product(SPLIT_NAMES, TABLE_SUFFIXES):
-        split, file = SPLIT_NAMES[name], path / f"{name}{suffix}"
+    for name, suffix in product(splits.SPLIT_NAMES, TABLE_SUFFIXES):
+        split, file = splits.SPLIT_NAMES[name], path / f"{name}{suffix}"
         if not file.is_file():
             continue
         if split in files:
@@ -250,28 +243,28 @@ def _recognise_split_files(path: Path) -> FolderLayout | None:
     if not kinds:
         return None
     tables = {split: partial(read_rows, file) for split, file in files.items()}
-    sources = make_split_sources(tables, partial(parse_post, folder=path))
-    return FolderLayout(next(iter(kinds))[1:], sources)
+    sources = splits.make_split_sources(tables, partial(parse_post, folder=path))
+    return splits.FolderLayout(next(iter(kinds))[1:], sources)
 
 
-def _recognise_only_file(path: Path, split_seed: int | None) -> FolderLayout | None:
+def _recognise_only_file(path: Path, split_seed: int | None) -> splits.FolderLayout | None:
     files = [file for file in path.iterdir() if file.suffix in TABLE_SUFFIXES and file.is_file()]
     files = [file for file in files if file.stem != "metadata"]
     return _open_one_file(files[0], split_seed) if len(files) == 1 else None
 
 
-def _open_one_file(file: Path, split_seed: int | None) -> FolderLayout:
+def _open_one_file(file: Path, split_seed: int | None) -> splits.FolderLayout:
     build = partial(parse_post, folder=file.parent)
-    sources = divide_table(str(file), partial(read_rows, file), build, split_seed)
-    return FolderLayout(file.suffix.lower()[1:], sources)
+    sources = splits.divide_table(str(file), partial(read_rows, file), build, split_seed)
+    return splits.FolderLayout(file.suffix.lower()[1:], sources)
 
 
-def _recognise_saved(path: Path, split_seed: int | None) -> FolderLayout | None:
+def _recognise_saved(path: Path, split_seed: int | None) -> splits.FolderLayout | None:
     """Return the layout if `datasets` saved this folder, as one dataset or as one for a split."""
     build = partial(parse_post, folder=path)
     if (path / "dataset_dict.json").is_file():
         names = [str(name) for name in _read_dataset_names(path / "dataset_dict.json")]
-        parts = {SPLIT_NAMES[name]: name for name in names if name in SPLIT_NAMES}
+        parts = {splits.SPLIT_NAMES[name]: name for name in names if name in splits.SPLIT_NAMES}
         if not parts:
             raise PostError(
                 f"{path}: its datasets are {str(names)[:200]}; train, val or test is needed"
@@ -279,10 +272,12 @@ def _recognise_saved(path: Path, split_seed: int | None) -> FolderLayout | None:
         tables = {
             split: partial(_read_saved_folder, path / name, name) for split, name in parts.items()
         }
-        return FolderLayout("datasets", make_split_sources(tables, build))
+        return splits.FolderLayout("datasets", splits.make_split_sources(tables, build))
     if (path / "state.json").is_file() and (path / "dataset_info.json").is_file():
         table = partial(_read_saved_folder, path, "row")
-        return FolderLayout("datasets", divide_table(str(path), table, build, split_seed))
+        return splits.FolderLayout(
+            "datasets", splits.divide_table(str(path), table, build, split_seed)
+        )
     return None
 
 

@@ -2,15 +2,17 @@
 
 The way of a post, a function a line:
 
-    run.distil_posts             reads the posts and opens the knowledge base
-    scheduler.Scheduler.run      takes so many posts at a time
-    jobs.JobRunner.run           chooses the questions of a post's job
-    jobs.PostJob.put             makes a question a request, and reads the answer
-    scheduler.Scheduler.ask      looks whether the answer is known
-    scheduler.PaidSender.pay     sets its price aside
-    client.TeacherClient.send    asks the server until it answers
-    client.make_request_body     writes the request, `response.parse_completion` reads the response
-    kb.store.KnowledgeBase.put_response   commits what came
+    run.distil_posts                      reads the posts, opens the knowledge base
+    run.DistilRun.send                    chooses who pays for requests, shows how the run goes
+    scheduler.Scheduler.run               takes so many posts at a time
+    jobs.JobRunner.run                    asks the questions of a post's job
+    jobs.PostJob.put                      makes a question a request, and reads the answer
+    scheduler.Scheduler.ask               looks whether the answer is known
+    scheduler.PaidSender.pay              sets its price aside
+    client.TeacherClient.send             asks the server until it answers
+    client.make_request_body              writes what is sent
+    response.parse_completion             reads what comes back
+    kb.store.KnowledgeBase.put_response   commits it
 """
 
 import sys
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from miko_clf.distil.budget import TokenPrice
     from miko_clf.distil.client import Sender
     from miko_clf.distil.scheduler import RunTally
+
+LOCAL_SCHEME = "local:"  # before the folder of an intention LM, in the place of an address
 
 
 def distil(
@@ -63,13 +67,13 @@ def distil(
     job_plan = JobPlan(job, find_model(server, model), masked=masked, **plan)
     known = {name: TokenPrice.model_validate(price) for name, price in (prices or {}).items()}
     terms = RunTerms(known, budget, in_flight, tuple(splits), limit)
-    sender = open_sender(server, in_flight=in_flight)
+    sender = open_sender(server, ceiling=in_flight)
     return distil_posts(Path(posts), Path(kb), job_plan, sender, terms)
 
 
 def is_local(server: str) -> bool:
     """Say whether a server is `local:FOLDER`, an intention LM on this machine."""
-    return server.startswith("local:")
+    return server.startswith(LOCAL_SCHEME)
 
 
 def find_model(server: str, model: str | None) -> str:
@@ -82,36 +86,24 @@ def find_model(server: str, model: str | None) -> str:
     if is_local(server):
         from miko_clf.distil.local_model import read_intention_lm
 
-        return read_intention_lm(Path(server.removeprefix("local:"))).model
+        return read_intention_lm(Path(server.removeprefix(LOCAL_SCHEME))).model
     if model is None:
         raise DistilError(f"{server}: name the model that is to be asked")
     return model
 
 
-def open_sender(
-    server: str,
-    *,
-    in_flight: int = 64,
-    per_minute: float | None = None,
-    deadline: float = 120.0,
-    patience: float = 180.0,
-    key_name: str | None = None,
-) -> "Sender":
-    """Return whatever answers requests: a server's client, or an intention LM in its folder."""
+def open_sender(server: str, **options: Any) -> "Sender":
+    """Return whatever answers requests: a server's client, or an intention LM in its folder.
+
+    `options` are those of `client.TeacherClient`; an intention LM needs none.
+    """
     if is_local(server):
         from miko_clf.distil.local_model import LocalModel
 
-        return LocalModel(Path(server.removeprefix("local:")))
+        return LocalModel(Path(server.removeprefix(LOCAL_SCHEME)))
     from miko_clf.distil.client import TeacherClient
 
-    return TeacherClient(
-        server,
-        ceiling=in_flight,
-        per_minute=per_minute,
-        deadline=deadline,
-        patience=patience,
-        key_name=key_name,
-    )
+    return TeacherClient(server, **options)
 
 
 class _CallablePackage(ModuleType):

@@ -219,7 +219,9 @@ def _read_answers(task: Mapping[str, Any]) -> list[AnnotatorAnswer]:
     for annotation in task["annotations"]:
         if annotation.get("was_cancelled"):
             continue
-        annotator = _name_annotator(annotation["completed_by"])
+        # Exports name a user by number, by e-mail, or as an object.
+        user = annotation["completed_by"]
+        annotator = str(user.get("email") or user["id"] if isinstance(user, Mapping) else user)
         for result in annotation["result"]:
             question, _, place = result["from_name"].rpartition("_")
             if data[f"relation_{place}"]:
@@ -235,11 +237,6 @@ def _read_answers(task: Mapping[str, Any]) -> list[AnnotatorAnswer]:
         )
         for (annotator, place), fields in answers.items()
     ]
-
-
-def _name_annotator(user: int | str | Mapping[str, Any]) -> str:
-    """Return who annotated: exports name a user by number, by e-mail, or as an object."""
-    return str(user.get("email") or user["id"]) if isinstance(user, Mapping) else str(user)
 
 
 def load_judged_posts(db: sqlite3.Connection) -> Iterator[JudgedPost]:

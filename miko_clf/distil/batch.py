@@ -11,37 +11,17 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from miko_clf.data.readers import SkipReport
+from miko_clf.distil import batch_files
 from miko_clf.distil.batch_api import submit_parts
-from miko_clf.distil.batch_files import (
-    MAX_PART_BYTES,
-    MAX_PART_LINES,
-    BatchOutputs,
-    BatchPart,
-    OutputLine,
-    PartEntry,
-    encode_line,
-    list_parts,
-    name_new_parts,
-    read_part_entries,
-    read_part_model,
-    remove_unfinished,
-)
+from miko_clf.distil.batch_files import BatchOutputs, BatchPart, OutputLine, PartEntry
 from miko_clf.distil.budget import BudgetError, BudgetLedger
 from miko_clf.distil.client import ServerDialect, TeacherClient, make_body
 from miko_clf.distil.jobs import JobPlan, JobRunner
 from miko_clf.distil.kb.store import CallRow, KnowledgeBase
 from miko_clf.distil.request import Request
 from miko_clf.distil.response import Response
-from miko_clf.distil.run import (
-    RunTerms,
-    complete_plan,
-    open_ledger,
-    place_posts,
-    prepare_run,
-    read_plan_posts,
-    run_scheduler,
-)
-from miko_clf.distil.scheduler import JobHalted, RunTally, Scheduler
+from miko_clf.distil.run import DistilRun, RunTerms, complete_plan, place_posts, read_plan_posts
+from miko_clf.distil.scheduler import JobHalted, RunTally
 from miko_clf.errors import PostError
 from miko_clf.manifest import lock_folder
 from miko_clf.progress import print_notice
@@ -145,19 +125,16 @@ class _BatchRun:
                 await self.client.close()
 
     async def _run_wave(self, is_first: bool) -> tuple[RunTally, WaveReport]:
-        plan, terms, tally = self.plan, self.terms, RunTally()
-        runner = JobRunner(plan)
-        stream = read_plan_posts(self.posts, plan, terms, self.report).cut(terms.limit)
+        terms, tally = self.terms, RunTally()
+        stream = read_plan_posts(self.posts, self.plan, terms, self.report).cut(terms.limit)
         first, stream = stream.peek()
         with KnowledgeBase(self.kb) as store:
-            ledger = open_ledger(store, plan, terms, batch=True)
+            run = DistilRun(store, JobRunner(self.plan), self.client, terms, batch=True)
             if is_first:
-                client = self.client
-                await prepare_run(first, stream.total, runner, client, store, ledger, terms)
+                await run.prepare(first, stream.total)
             rows = place_posts(store, stream.posts, self.report)
-            with BatchWave(self.folder, store, ledger, tally, self.client) as wave:
-                scheduler = Scheduler(store, wave, runner, tally, width=terms.num_workers)
-                await run_scheduler(scheduler, rows, ledger, stream.total)
+            with BatchWave(self.folder, store, run.ledger, tally, self.client) as wave:
+                await run.schedule(rows, stream.total, wave, tally)
         for line in wave.report.lines():
             print_notice(line)
         return tally, wave.report
@@ -166,8 +143,8 @@ class _BatchRun:
         """Have the parts answered; the knowledge base is free meanwhile."""
         assert self.client is not None
         with KnowledgeBase(self.kb) as store:
-            ledger = open_ledger(store, self.plan, self.terms, batch=True)
-        await submit_parts(wave.waiting, self.client.client, ledger)
+            run = DistilRun(store, JobRunner(self.plan), self.client, self.terms, batch=True)
+        await submit_parts(wave.waiting, self.client.client, run.ledger)
 
 
 class BatchWave:
@@ -190,8 +167,8 @@ class BatchWave:
         client: TeacherClient | None = None,
         *,
         dialects: Mapping[str, ServerDialect] | None = None,
-        lines: int = MAX_PART_LINES,
-        size: int = MAX_PART_BYTES,
+        lines: int = batch_files.MAX_PART_LINES,
+        size: int = batch_files.MAX_PART_BYTES,
     ) -> None:
         self.folder = folder
         self.store = store
@@ -209,9 +186,9 @@ class BatchWave:
     def __enter__(self) -> "BatchWave":
         with ExitStack() as stack:
             stack.enter_context(lock_folder(self.folder))
-            remove_unfinished(self.folder)
-            self._parts = list_parts(self.folder)
-            self._names = name_new_parts(self.folder)
+            batch_files.remove_unfinished(self.folder)
+            self._parts = batch_files.list_parts(self.folder)
+            self._names = batch_files.name_new_parts(self.folder)
             self._db = _open_index(self.store.path)
             stack.callback(self._db.close)
             with self._db:
@@ -266,7 +243,7 @@ class BatchWave:
             self.ledger.release(usd)
             response = Response(status="failed", reason=str(error), host=self.host)
             return await self.store.put_response(request, response, 0.0)
-        self._add_line(request, encode_line(request.key, body))
+        self._add_line(request, batch_files.encode_line(request.key, body))
         self._db.execute(_ASK, (request.key, len(self._parts), usd))
         return None
 
@@ -288,10 +265,10 @@ class BatchWave:
         """Take up what was written before; what of it is not settled is set aside of the budget."""
         self._db.execute(_ASKED_TABLE)
         for number, path in enumerate(self._parts):
-            model = read_part_model(path)
+            model = batch_files.read_part_model(path)
             rows = (
                 (entry.key, number, self.ledger.price(model, entry.expected))
-                for entry in read_part_entries(path)
+                for entry in batch_files.read_part_entries(path)
             )
             self._db.executemany(_ASK, rows)
         self._db.execute(f"UPDATE asked SET usd = 0 WHERE NOT ({_AWAITED}) AND {_KEPT}")

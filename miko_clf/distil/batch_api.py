@@ -112,10 +112,7 @@ class _PartUpload:
             file = file or await self._retry(self._upload)
             try:
                 return await self.client.with_options(max_retries=0).batches.create(
-                    input_file_id=file,
-                    endpoint=BATCH_URL,
-                    completion_window="24h",
-                    metadata=mark,
+                    input_file_id=file, endpoint=BATCH_URL, completion_window="24h", metadata=mark
                 )
             except openai.OpenAIError as error:
                 await self._wait_after(error, attempt, f"{self.part}: no batch was begun: %s")

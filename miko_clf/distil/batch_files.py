@@ -183,14 +183,7 @@ class BatchOutputs:
         if output.good:
             return _parse_response(line["response"]["body"], host), False
         fault = _parse_fault(line)
-        response = Response(
-            raw=fault.raw,
-            status="refused" if fault.kind == "refused" else "failed",
-            reason=fault.reason,
-            request=output.id,
-            host=host,
-            tries=output.failures,
-        )
+        response = fault.make_response(host, output.failures)._replace(request=output.id)
         return response, fault.kind in ("transient", "limited")
 
     def _list_rows(self) -> Iterator[tuple[bytes, bool, str, int, int]]:

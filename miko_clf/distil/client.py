@@ -18,12 +18,7 @@ from aiolimiter import AsyncLimiter
 from openai import AsyncOpenAI
 
 from miko_clf.distil.request import Request, make_chat_messages
-from miko_clf.distil.response import (
-    Response,
-    ServerFault,
-    classify_error,
-    parse_completion,
-)
+from miko_clf.distil.response import Response, ServerFault, classify_error, parse_completion
 from miko_clf.distil.schemas import make_wire_schema
 from miko_clf.errors import DistilError, PostError
 
@@ -136,48 +131,36 @@ class TeacherClient:
             failures += outcome.kind == "transient"
             lost += outcome.lost
             if outcome.kind in ("refused", "failed") or failures >= self.tries:
-                return Response(
-                    raw=outcome.raw,
-                    status="refused" if outcome.kind == "refused" else "failed",
-                    reason=outcome.reason,
-                    host=self.host,
-                    tries=max(1, failures),
-                    lost=lost,
-                    seconds=time.monotonic() - started,
-                )
+                seconds, tries = time.monotonic() - started, max(1, failures)
+                response = outcome.make_response(self.host, tries)
+                return response._replace(lost=lost, seconds=seconds)
             if outcome.kind == "fatal":
                 raise DistilError(f"{self.server}: {outcome.reason}")
             if outcome.lost and self.books:
                 await self.books.count_lost(request)
-            await asyncio.sleep(outcome.wait or _draw_pause(failures))
+            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (failures - 1))
+            pause *= random.uniform(0.8, 1.2)  # so that requests that failed together part
+            await asyncio.sleep(outcome.wait or pause)
 
     async def _try_once(self, body: dict[str, Any]) -> Response | ServerFault:
         """Return what came of sending once; raises `DistilError` after too long a silence."""
-        try:
-            response = await self._send_through_gate(body)
-        except (openai.OpenAIError, TimeoutError, ValueError) as error:
-            fault = classify_error(error, self._key)
-            if fault.kind == "limited":
-                self._silent = 0
-            if fault.kind == "transient":
-                self._count_silence(fault)
-            return fault
-        self._silent = 0
-        return response
-
-    async def _send_through_gate(self, body: dict[str, Any]) -> Response:
         if self._pace:
             await self._pace.acquire()
         async with self.gate:
             try:
                 completion = await self._post(body)
-            except openai.RateLimitError as error:
+                self.gate.count_success()
+                response = parse_completion(completion, self.host)
+            except (openai.OpenAIError, TimeoutError, ValueError) as error:
                 fault = classify_error(error, self._key)
                 if fault.kind == "limited":
                     self.gate.shut(fault.wait)
-                raise
-            self.gate.count_success()
-        return parse_completion(completion, self.host)
+                    self._silent = 0
+                if fault.kind == "transient":
+                    self._count_silence(fault)
+                return fault
+        self._silent = 0
+        return response
 
     async def _post(self, body: dict[str, Any]) -> object:
         client = self._free.pop() if self._free else self._add_client()
@@ -190,10 +173,7 @@ class TeacherClient:
     def _add_client(self) -> AsyncOpenAI:
         """Return one more client, which then has room for more requests than this one."""
         client = AsyncOpenAI(
-            base_url=self.server,
-            api_key=self._key,
-            max_retries=0,
-            timeout=self.deadline,
+            base_url=self.server, api_key=self._key, max_retries=0, timeout=self.deadline
         )
         self._clients.append(client)
         self._free += [client] * (_SHARE - 1)
@@ -209,11 +189,6 @@ class TeacherClient:
                 f"{self.server}: no answer for {silence:,.0f} seconds, last: {fault.reason}; "
                 "what was answered is kept, the same command goes on from here"
             )
-
-
-def _draw_pause(failures: int) -> float:
-    pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (failures - 1))
-    return pause * random.uniform(0.8, 1.2)  # so that requests that failed together part
 
 
 def _read_key(name: str | None) -> str:

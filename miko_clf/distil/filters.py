@@ -166,14 +166,14 @@ def is_repetitive(text: str) -> bool:
 
 
 def _find_spread(
-    intentions: Sequence[Intention], bare: Sequence[str], kept: Sequence[bool]
+    intentions: Sequence[Intention], bare: Sequence[str], sound: Sequence[bool]
 ) -> list[int]:
     """Return the places that repeat an earlier text where three relations or more share it."""
     extra: list[int] = []
     for i, text in enumerate(bare):
-        if not kept[i] or i in extra:
+        if not sound[i] or i in extra:
             continue
-        same = [j for j in range(i, len(bare)) if kept[j] and _is_near(text, bare[j])]
+        same = [j for j in range(i, len(bare)) if sound[j] and _is_near(text, bare[j])]
         if len({intentions[j].relation for j in same}) >= 3:
             extra += same[1:]
     return extra

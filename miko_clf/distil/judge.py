@@ -15,7 +15,7 @@ from miko_clf.distil.jobs import Asker, JobPlan, PostJob
 from miko_clf.distil.kb.query import KnowledgeChoice, iterate_knowledge
 from miko_clf.distil.kb.store import CallRow, JobOutcome, JudgeScore, KnowledgeBase, PostRow
 from miko_clf.distil.request import mask_identities
-from miko_clf.distil.run import RunTerms, open_ledger, prepare_run, run_posts
+from miko_clf.distil.run import DistilRun, RunTerms
 from miko_clf.distil.scheduler import ESTIMATE_POSTS, RunTally
 from miko_clf.distil.schemas import AnswerSchema, make_judge_schema
 from miko_clf.errors import PostError
@@ -48,7 +48,10 @@ class JudgeRunner:
             job = PostJob(post, replace(self.plan, sample=0), asker)
         except PostError as error:
             return JobOutcome(post.id, self.plan.job, sample, "failed", str(error))
-        if obstacle := _find_obstacle(job):
+        obstacle = "the post has a picture alone, and pictures are not sent" if job.is_empty else ""
+        if not post.intentions:
+            obstacle = "the post carries no intentions to judge"
+        if obstacle:
             return job.end("failed", obstacle)._replace(sample=sample)
         row, answer = await _ask_judge(job, "judge")
         name = name_judge(row.model)
@@ -104,13 +107,6 @@ async def _ask_judge(job: PostJob, stage: str) -> tuple[CallRow, AnswerSchema | 
     )
 
 
-def _find_obstacle(job: PostJob) -> str:
-    """Return why a post cannot be judged, if it cannot."""
-    if not job.post.intentions:
-        return "the post carries no intentions to judge"
-    return "the post has a picture alone, and pictures are not sent" if job.is_empty else ""
-
-
 def _make_scores(
     post: str, sample: int, judge: str, answer: AnswerSchema | None
 ) -> list[JudgeScore]:
@@ -146,16 +142,14 @@ async def _judge_knowledge_base(
         with KnowledgeBase(kb) as store:
             if warning := warn_of_own_work(store.db, plan.model):
                 print_notice(warning)
-            ledger = open_ledger(store, plan, terms)
             first = [post for post, _ in islice(_load_posts(store, {}), ESTIMATE_POSTS)]
             total = sum(1 for _ in _load_posts(store, {}))
-            pretender = JudgeRunner(plan, repeat=repeat)
-            await prepare_run(first, total, pretender, sender, store, ledger, terms)
+            run = DistilRun(store, JudgeRunner(plan, None, repeat), sender, terms)
+            await run.prepare(first, total)
             if terms.dry:
                 return RunTally()
-            runner = JudgeRunner(plan, store, repeat)
-            posts = _load_posts(store, runner.samples)
-            return await run_posts(posts, total, runner, sender, store, ledger, terms)
+            run.runner = runner = JudgeRunner(plan, store, repeat)
+            return await run.send(_load_posts(store, runner.samples), total)
     finally:
         await sender.close()
 

@@ -25,8 +25,9 @@ from transformers import (
 from transformers.utils import logging
 
 from miko_clf.data.post import Relation
+from miko_clf.distil import LOCAL_SCHEME
 from miko_clf.distil.relations import RELATION_STEMS
-from miko_clf.distil.request import LOCAL_SCHEME, Request, Sampling, load_prompt
+from miko_clf.distil.request import Request, Sampling, load_prompt
 from miko_clf.distil.response import Response, TokenUsage
 from miko_clf.distil.schemas import IntentionAnswer
 from miko_clf.errors import DistilError

@@ -122,7 +122,9 @@ async def _count_picture_tokens(client: TeacherClient, model: str) -> int:
     """Return by how many tokens a picture lengthens a prompt; raises where it does not."""
     text = "What is shown?"
     without = await client.send(_make_probe(model, text, Sampling(8)))
-    shown = await client.send(_make_probe(model, text, Sampling(8), _draw_square()))
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), (30, 90, 200)).save(file, "PNG")
+    shown = await client.send(_make_probe(model, text, Sampling(8), file.getvalue()))
     more = shown.usage.prompt - without.usage.prompt
     if shown.status == "failed":
         why = f"refuses pictures: {shown.reason}"
@@ -134,12 +136,6 @@ async def _count_picture_tokens(client: TeacherClient, model: str) -> int:
         f"{client.server}: model {model} {why}; name a --vision-model that sees, or ask with "
         "--no-pictures"
     )
-
-
-def _draw_square() -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (64, 64), (30, 90, 200)).save(file, "PNG")
-    return file.getvalue()
 
 
 def _make_probe(model: str, text: str, sampling: Sampling, image: bytes | None = None) -> Request:

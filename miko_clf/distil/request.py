@@ -16,11 +16,11 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from miko_clf.data.preprocess import decode_image, digest_image
+from miko_clf.distil import is_local
 from miko_clf.distil.relations import RELATION_MEANINGS, RELATION_STEMS
 from miko_clf.distil.schemas import RELATION_ORDER, AnswerSchema, make_wire_schema
 from miko_clf.errors import PostError
 
-LOCAL_SCHEME = "local:"  # before the folder of an intention LM, where a server's address may stand
 _PICTURE_SIDE = 512  # pixels of the longer side: vision models resize to that or less
 _PICTURE_QUALITY = 85
 _PROMPT_RULE = "\n----\n"
@@ -179,7 +179,7 @@ def mask_identities(text: str) -> str:
 def is_private_server(server: str) -> bool:
     """Say whether a server stands on this machine or in a private network."""
     host = urlsplit(server).hostname or ""
-    if server.startswith(LOCAL_SCHEME) or host == "localhost" or host.endswith(".local"):
+    if is_local(server) or host == "localhost" or host.endswith(".local"):
         return True
     try:
         address = ipaddress.ip_address(host)

@@ -129,6 +129,11 @@ class ServerFault(NamedTuple):
     lost: bool = False
     raw: str = ""
 
+    def make_response(self, host: str, tries: int) -> Response:
+        """Return the response to a request that ends by this error."""
+        status: CallStatus = "refused" if self.kind == "refused" else "failed"
+        return Response(raw=self.raw, status=status, reason=self.reason, host=host, tries=tries)
+
 
 def classify_error(error: Exception, key: str) -> ServerFault:
     """Return what an error of the client means; `key` is taken out of what the server says."""

@@ -24,13 +24,14 @@ from miko_clf.data.readers import (
     refuse_post,
 )
 from miko_clf.distil.budget import BudgetLedger, TokenPrice
-from miko_clf.distil.client import RequestGate, Sender, ServerDialect, TeacherClient
+from miko_clf.distil.client import Sender, ServerDialect, TeacherClient
 from miko_clf.distil.jobs import JobPlan, JobRunner, PostRunner
 from miko_clf.distil.kb.store import KnowledgeBase, PostRow, make_post_row
 from miko_clf.distil.probe import ProbeResult, list_models, probe_model
 from miko_clf.distil.scheduler import (
     ESTIMATE_POSTS,
     PaidSender,
+    Payer,
     RunTally,
     Scheduler,
     estimate_cost,
@@ -60,14 +61,6 @@ class RunTerms:
     limit: int | None = None
     probe: bool = True
     dry: bool = False
-
-    @property
-    def num_workers(self) -> int:
-        """A few more posts than requests, for some of them always wait for their commits.
-
-        No more than a few: at a kill each about to be sent counts as if it had been billed.
-        """
-        return self.width + self.width // 4
 
 
 class PostStream(NamedTuple):
@@ -109,23 +102,17 @@ def distil_posts(
 
 
 async def _distil_posts(
-    posts: Path,
-    kb: Path,
-    plan: JobPlan,
-    sender: Sender,
-    terms: RunTerms,
-    report: SkipReport | None,
+    posts: Path, kb: Path, plan: JobPlan, sender: Sender, terms: RunTerms, report: SkipReport | None
 ) -> RunTally:
     try:
         with KnowledgeBase(kb) as store:
             stream = read_plan_posts(posts, plan, terms, report).cut(terms.limit)
             first, stream = stream.peek()
-            ledger, runner = open_ledger(store, plan, terms), JobRunner(plan)
-            await prepare_run(first, stream.total, runner, sender, store, ledger, terms)
+            run = DistilRun(store, JobRunner(plan), sender, terms)
+            await run.prepare(first, stream.total)
             if terms.dry:
                 return RunTally()
-            rows = place_posts(store, stream.posts, report)
-            return await run_posts(rows, stream.total, runner, sender, store, ledger, terms)
+            return await run.send(place_posts(store, stream.posts, report), stream.total)
     finally:
         await sender.close()
 
@@ -147,106 +134,129 @@ def complete_plan(
     return replace(plan, labels=tuple(sorted(names)))
 
 
-def open_ledger(
-    store: KnowledgeBase, plan: JobPlan, terms: RunTerms, *, batch: bool = False
-) -> BudgetLedger:
-    """Return the ledger of a run: what the knowledge base has cost, against the budget."""
-    return BudgetLedger(
-        terms.prices, plan.models, budget=terms.budget, spent=store.sum_cost(), batch=batch
-    )
+class DistilRun:
+    """A run over an open knowledge base: what asks, whom it asks, and on what terms."""
 
+    def __init__(
+        self,
+        store: KnowledgeBase,
+        runner: PostRunner,
+        sender: Sender | None,
+        terms: RunTerms,
+        *,
+        batch: bool = False,
+    ) -> None:
+        self.store = store
+        self.runner = runner
+        self.sender = sender
+        self.terms = terms
+        models, spent = runner.plan.models, store.sum_cost()
+        self.ledger = BudgetLedger(
+            terms.prices, models, budget=terms.budget, spent=spent, batch=batch
+        )
 
-async def prepare_run(
-    posts: Sequence[Post],
-    total: int | None,
-    runner: PostRunner,
-    sender: Sender | None,
-    store: KnowledgeBase,
-    ledger: BudgetLedger,
-    terms: RunTerms,
-) -> None:
-    """Probe the server, and say what `total` posts such as these will take."""
-    if terms.probe and isinstance(sender, TeacherClient):
-        await _probe_models(sender, runner.plan, store, ledger, posts)
-    estimate = await estimate_cost(posts, runner, ledger, runner.plan.models, total)
-    print_notice(estimate.line())
+    async def prepare(self, posts: Sequence[Post], total: int | None) -> None:
+        """Probe the server, and say what `total` posts such as these will take."""
+        if self.terms.probe and isinstance(self.sender, TeacherClient):
+            await self._probe_models(self.sender, posts)
+        print_notice(await estimate_cost(posts, self.runner, self.ledger, total))
 
+    async def _probe_models(self, client: TeacherClient, posts: Sequence[Post]) -> None:
+        """Probe each model that is to be asked, unless that was done lately; say what it does."""
+        plan, ledger = self.runner.plan, self.ledger
+        pictured = plan.pictures and any(post.image is not None for post in posts)
+        listed = await list_models(client)
+        for model in plan.models:
+            sees = pictured and (plan.vision is None or model == plan.vision)
+            name = f"probe {client.server} {model} {'sees' if sees else 'reads'}"
+            known = self.store.get_fact(name)
+            if known and time.time() - known["at"] < _FRESH:
+                dialect = ServerDialect(**known["found"]["dialect"])
+                result = ProbeResult(**{**known["found"], "dialect": dialect})
+                client.dialects[model] = dialect
+            else:
+                if listed and model not in listed:
+                    names = ", ".join(listed[:8])
+                    print_notice(f"{model}: the server does not list it; it lists {names}")
+                needs_usage = ledger.budget is not None
+                result = await probe_model(client, model, pictures=sees, usage=needs_usage)
+                facts = {**result._asdict(), "dialect": asdict(result.dialect)}
+                await self.store.put_fact(name, {"at": time.time(), "found": facts})
+            if result.picture_tokens:
+                ledger.picture = max(result.picture_tokens, 1)
+            for line in result.lines():
+                print_notice(line)
+        if listed is None:
+            print_notice(f"{client.server}: does not list its models")
 
-async def run_posts(
-    posts: Iterator[tuple[Post, PostRow]],
-    total: int | None,
-    runner: PostRunner,
-    sender: Sender,
-    store: KnowledgeBase,
-    ledger: BudgetLedger,
-    terms: RunTerms,
-) -> RunTally:
-    """Take posts through their job, every request sent within the budget."""
-    tally = RunTally()
-    payer = PaidSender(store, sender, ledger, tally)
-    scheduler = Scheduler(store, payer, runner, tally, width=terms.num_workers)
-    gate = sender.gate if isinstance(sender, TeacherClient) else None
-    return await run_scheduler(scheduler, posts, ledger, total, gate)
+    async def send(self, posts: Iterator[tuple[Post, PostRow]], total: int | None) -> RunTally:
+        """Take posts through their job, each request sent within the budget."""
+        assert self.sender is not None
+        tally = RunTally()
+        payer = PaidSender(self.store, self.sender, self.ledger, tally)
+        return await self.schedule(posts, total, payer, tally)
 
+    async def schedule(
+        self,
+        posts: Iterator[tuple[Post, PostRow]],
+        total: int | None,
+        payer: Payer,
+        tally: RunTally,
+    ) -> RunTally:
+        """Take posts through their job with a bar, and stop in good order when asked to.
 
-async def _probe_models(
-    client: TeacherClient,
-    plan: JobPlan,
-    store: KnowledgeBase,
-    ledger: BudgetLedger,
-    posts: Sequence[Post],
-) -> None:
-    """Probe each model that is to be asked, unless that was done lately, and say what it does."""
-    pictured = plan.pictures and any(post.image is not None for post in posts)
-    listed = await list_models(client)
-    for model in plan.models:
-        sees = pictured and (plan.vision is None or model == plan.vision)
-        name = f"probe {client.server} {model} {'sees' if sees else 'reads'}"
-        known = store.get_fact(name)
-        if known and time.time() - known["at"] < _FRESH:
-            dialect = ServerDialect(**known["found"]["dialect"])
-            result = ProbeResult(**{**known["found"], "dialect": dialect})
-            client.dialects[model] = dialect
-        else:
-            if listed and model not in listed:
-                names = ", ".join(listed[:8])
-                print_notice(f"{model}: the server does not list it; it lists {names}")
-            needs_usage = ledger.budget is not None
-            result = await probe_model(client, model, pictures=sees, usage=needs_usage)
-            facts = {**result._asdict(), "dialect": asdict(result.dialect)}
-            await store.put_fact(name, {"at": time.time(), "found": facts})
-        if result.picture_tokens:
-            ledger.picture = max(result.picture_tokens, 1)
-        for line in result.lines():
-            print_notice(line)
-    if listed is None:
-        print_notice(f"{client.server}: does not list its models")
+        The first Ctrl-C begins nothing more and waits for what is under way, the second gives up.
+        """
+        # A few more posts than requests, for some of them always wait for their commits. No more
+        # than a few: at a kill each about to be sent counts as if it had been billed.
+        width = self.terms.width + self.terms.width // 4
+        scheduler = Scheduler(self.store, payer, self.runner, tally, width=width)
+        hint = "the same command goes on from here"
+        try:
+            with _stop_on_signals(scheduler):
+                async with self._show(tally, total):
+                    await scheduler.run(posts)
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt(f"given up with calls under way; {hint}") from None
+        if self.store.full:
+            raise DistilError(f"{self.store.path}: the disk is full; free some space, {hint}")
+        if scheduler.stopping:
+            raise KeyboardInterrupt(f"{scheduler.stopping}; {hint}")
+        return tally
 
+    @asynccontextmanager
+    async def _show(self, tally: RunTally, total: int | None) -> AsyncIterator[None]:
+        """Show how the run goes on stderr: a bar on a terminal, a line a minute elsewhere."""
+        title, of = self.runner.plan.job, f" of {total:,}" if total else ""
 
-async def run_scheduler(
-    scheduler: Scheduler,
-    posts: Iterator[tuple[Post, PostRow]],
-    ledger: BudgetLedger,
-    total: int | None,
-    gate: RequestGate | None = None,
-) -> RunTally:
-    """Take posts through their job with a bar, and stop in good order when asked to.
+        async def show() -> None:
+            with ProgressBar(title, total) as bar:
+                while True:
+                    await asyncio.sleep(_EVERY if bar.on_terminal else _EVERY_LINE)
+                    note = self._describe(tally)
+                    bar.update(tally.done, note=note)
+                    if not bar.on_terminal:
+                        bar.print(f"{title}: {tally.done:,}{of} posts · {note}")
 
-    The first Ctrl-C begins nothing more and waits for what is under way, the second gives it up.
-    """
-    hint = "the same command goes on from here"
-    store = scheduler.store
-    try:
-        with _stop_on_signals(scheduler):
-            async with _show_run(scheduler, ledger, total, gate):
-                await scheduler.run(posts)
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt(f"given up with calls under way; {hint}") from None
-    if store.full:
-        raise DistilError(f"{store.path}: the disk is full; free some space, {hint}")
-    if scheduler.stopping:
-        raise KeyboardInterrupt(f"{scheduler.stopping}; {hint}")
-    return scheduler.tally
+        task = asyncio.create_task(show())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def _describe(self, tally: RunTally) -> str:
+        parts = [f"{count:,} {status}" for status, count in sorted(tally.posts.items())]
+        ledger = self.ledger
+        if ledger.prices or ledger.budget is not None:
+            cap = f"/{ledger.budget:,.2f}" if ledger.budget is not None else ""
+            parts.append(f"${ledger.spent:,.4f}{cap}")
+        if tally.prompt:
+            parts.append(f"{tally.cached / tally.prompt:.0%} cached")
+        if isinstance(self.sender, TeacherClient):
+            gate = self.sender.gate
+            parts.append(f"{gate.under_way} of {gate.limit:.0f} under way")
+        return " · ".join(parts)
 
 
 @contextmanager
@@ -269,44 +279,6 @@ def _stop_on_signals(scheduler: Scheduler) -> Iterator[None]:
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
-
-
-@asynccontextmanager
-async def _show_run(
-    scheduler: Scheduler, ledger: BudgetLedger, total: int | None, gate: RequestGate | None
-) -> AsyncIterator[None]:
-    """Show how a run goes on stderr: a bar on a terminal, a line a minute elsewhere."""
-
-    title, tally = scheduler.runner.plan.job, scheduler.tally
-
-    async def show() -> None:
-        with ProgressBar(title, total) as bar:
-            while True:
-                await asyncio.sleep(_EVERY if bar.on_terminal else _EVERY_LINE)
-                note = _describe_run(tally, ledger, gate)
-                bar.update(tally.done, note=note)
-                if not bar.on_terminal:
-                    of = f" of {total:,}" if total else ""
-                    bar.print(f"{title}: {tally.done:,}{of} posts · {note}")
-
-    task = asyncio.create_task(show())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-def _describe_run(tally: RunTally, ledger: BudgetLedger, gate: RequestGate | None) -> str:
-    parts = [f"{count:,} {status}" for status, count in sorted(tally.posts.items())]
-    if ledger.prices or ledger.budget is not None:
-        cap = f"/{ledger.budget:,.2f}" if ledger.budget is not None else ""
-        parts.append(f"${ledger.spent:,.4f}{cap}")
-    if tally.prompt:
-        parts.append(f"{tally.cached / tally.prompt:.0%} cached")
-    if gate is not None:
-        parts.append(f"{gate.under_way} of {gate.limit:.0f} under way")
-    return " · ".join(parts)
 
 
 def read_plan_posts(

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from miko_clf.data.post import Post
 from miko_clf.distil.budget import BudgetError, BudgetLedger
@@ -14,7 +14,7 @@ from miko_clf.distil.client import Sender, TeacherClient
 from miko_clf.distil.jobs import PostRunner
 from miko_clf.distil.kb.store import CallRow, KnowledgeBase, PostRow
 from miko_clf.distil.request import Request
-from miko_clf.distil.response import Response, TokenUsage
+from miko_clf.distil.response import Response
 from miko_clf.distil.schemas import make_wire_schema
 from miko_clf.errors import MikoError
 
@@ -245,44 +245,21 @@ class PaidSender:
             await self.store.close_flight(key)
 
 
-class CostEstimate(NamedTuple):
-    """What so many posts are expected to take, were none of it known. `usd` is None where a model
-    has no price."""
-
-    posts: int | None
-    calls: float
-    prompt: float
-    completion: float
-    usd: float | None
-
-    def line(self) -> str:
-        """Return the estimate in a line."""
-        posts = "a post takes" if self.posts is None else f"{self.posts:,} posts take"
-        cost = "cost unknown (no price given)" if self.usd is None else f"${self.usd:,.2f}"
-        return (
-            f"about: {posts} {self.calls:,.0f} calls, {self.prompt:,.0f} prompt and "
-            f"{self.completion:,.0f} completion tokens, {cost}"
-        )
-
-
 async def estimate_cost(
-    posts: Sequence[Post],
-    runner: PostRunner,
-    ledger: BudgetLedger,
-    models: Sequence[str],
-    total: int | None,
-) -> CostEstimate:
-    """Return what `total` posts like these (one post, if None) are expected to take."""
+    posts: Sequence[Post], runner: PostRunner, ledger: BudgetLedger, total: int | None
+) -> str:
+    """Return in a line what `total` posts like these (one, if None) take, were nothing known."""
+    posts = posts[:ESTIMATE_POSTS]
     asker = _PretendAsker(ledger)
-    for post in posts[:ESTIMATE_POSTS]:
+    for post in posts:
         await runner.run(post, asker)
-    scale = (total or 1) / max(1, len(posts[:ESTIMATE_POSTS]))
-    return CostEstimate(
-        total,
-        asker.calls * scale,
-        asker.prompt * scale,
-        asker.completion * scale,
-        asker.usd * scale if all(model in ledger.prices for model in models) else None,
+    scale = (total or 1) / max(1, len(posts))
+    subject = "a post takes" if total is None else f"{total:,} posts take"
+    has_prices = all(model in ledger.prices for model in runner.plan.models)
+    cost = f"${asker.usd * scale:,.2f}" if has_prices else "cost unknown (no price given)"
+    return (
+        f"about: {subject} {asker.calls * scale:,.0f} calls, {asker.prompt * scale:,.0f} prompt "
+        f"and {asker.completion * scale:,.0f} completion tokens, {cost}"
     )
 
 
@@ -296,11 +273,11 @@ class _PretendAsker:
 
     async def ask(self, request: Request) -> CallRow:
         raw = json.dumps(_make_filler(make_wire_schema(request.answer), ""))
-        prompt, completion = self.ledger.expect(request).prompt, len(raw) // 4
+        usage = self.ledger.expect(request)._replace(completion=len(raw) // 4)
         self.calls += 1
-        self.prompt += prompt
-        self.completion += completion
-        self.usd += self.ledger.price(request.model, TokenUsage(prompt, 0, completion))
+        self.prompt += usage.prompt
+        self.completion += usage.completion
+        self.usd += self.ledger.price(request.model, usage)
         return CallRow(request.key, None, "", raw, "stop", request.model)
 
 

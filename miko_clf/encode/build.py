@@ -2,16 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import TypeVar
 
 from miko_clf.data.tokenizer import TextTokenizer
 from miko_clf.encode import hf_towers, open_clip_towers, t5_tower, timm_towers, tiny_towers
-from miko_clf.encode.finetune import add_lora, freeze_tower, unfreeze_blocks
+from miko_clf.encode.finetune import let_learn
 from miko_clf.encode.tower import ImageTower, TextTower, TowerPlan, load_encoder
 from miko_clf.errors import EncoderError
 from miko_clf.recipe import sections
 
-_AnyTower = TypeVar("_AnyTower", ImageTower, TextTower)
 _IMAGE_LOADERS = {
     "transformers": hf_towers.load_hf_image_tower,
     "open_clip": open_clip_towers.load_open_clip_image_tower,
@@ -41,7 +39,7 @@ def build_image_tower(section: sections.ImageTowerSection) -> ImageTower:
     tower = load_encoder(section.name, lambda name: load(name, section.output), section.source)
     if section.normalise == "half":
         tower.normalise_by((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    return _let_learn(tower, section)
+    return let_learn(tower, section)
 
 
 def build_text_tower(
@@ -57,9 +55,8 @@ def build_text_tower(
             raise EncoderError(
                 f"text.source {section.source} has no encoder-decoders; use transformers"
             )
-        return _let_learn(
-            load_encoder(section.name, t5_tower.load_t5_tower, section.source), section
-        )
+        tower = load_encoder(section.name, t5_tower.load_t5_tower, section.source)
+        return let_learn(tower, section)
     tower = _build_trained_text(section, texts)
     if section.long == "chunk":
         tower.chunk()
@@ -106,19 +103,4 @@ def _build_trained_text(section: sections.TextTowerSection, texts: list[str]) ->
         raise EncoderError("timm has no text towers; use transformers, open_clip or tiny")
     load = _TEXT_LOADERS[section.source]
     tower = load_encoder(section.name, lambda name: load(name, section.output), section.source)
-    return _let_learn(tower, section)
-
-
-def _let_learn(tower: _AnyTower, section: sections.TowerSection) -> _AnyTower:
-    """Return the tower with what the recipe lets learn."""
-    if not section.frozen:
-        return tower
-    if section.lora is not None:
-        return add_lora(
-            tower,
-            rank=section.lora.rank,
-            alpha=float(section.lora.alpha),
-            dropout=section.lora.dropout,
-            targets=section.lora.targets,
-        )
-    return unfreeze_blocks(tower, section.unfreeze) if section.unfreeze else freeze_tower(tower)
+    return let_learn(tower, section)

@@ -23,6 +23,7 @@ from miko_clf.errors import EncoderError
 from miko_clf.progress import show_progress
 
 _Half = NDArray[np.float16]
+_Ids = Sequence[int]
 _CHUNK = 32  # items encoded, written and indexed at a time
 
 
@@ -54,6 +55,30 @@ class FeatureStore:
         start, length = self.places[key]
         return self.features[start : start + length]
 
+    def fill(
+        self,
+        items: Mapping[str, Any],
+        num_tokens: Callable[[Any], int],
+        encode: Callable[[Sequence[Any]], list[_Half]],
+        what: str,
+        by: Callable[[Any], int] | None = None,
+    ) -> None:
+        """Encode the items whose keys are missing; say first how much disk they take.
+
+        `num_tokens` is what an item will take up; items of like `by` are encoded together.
+        """
+        with self.hold():
+            missing = [key for key in items if key not in self]
+            if not missing:
+                return
+            missing.sort(key=lambda key: (by or num_tokens)(items[key]))
+            size = sum(num_tokens(items[key]) for key in missing) * self.width * 2
+            _announce_size(self.folder, what, len(missing), size)
+            chunks = [missing[start : start + _CHUNK] for start in range(0, len(missing), _CHUNK)]
+            for keys in show_progress(chunks, f"encoding {what}"):
+                rows = encode([items[key] for key in keys])
+                self.append(dict(zip(keys, rows, strict=True)))
+
     def append(self, rows: Mapping[str, _Half]) -> None:
         """Write features and index them, durably."""
         start = self.num_tokens
@@ -69,7 +94,7 @@ class FeatureStore:
         self.num_tokens = start
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
+    def hold(self) -> Iterator[None]:
         """Hold the store alone, trimmed to what is indexed; map it anew at the end."""
         with (self.folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -104,31 +129,6 @@ class FeatureStore:
         lines = content.splitlines(keepends=True)[: len(self.places)]
         if len(whole := b"".join(lines)) != len(content):
             os.truncate(index, len(whole))
-
-
-def fill_store(
-    store: FeatureStore,
-    items: Mapping[str, Any],
-    num_tokens: Callable[[Any], int],
-    encode: Callable[[Sequence[Any]], list[_Half]],
-    what: str,
-    by: Callable[[Any], int] | None = None,
-) -> None:
-    """Encode the items whose keys the store lacks; say first how much disk they take.
-
-    `num_tokens` is what an item will take up; items of like `by` are encoded together.
-    """
-    with store.writing():
-        missing = [key for key in items if key not in store]
-        if not missing:
-            return
-        missing.sort(key=lambda key: (by or num_tokens)(items[key]))
-        size = sum(num_tokens(items[key]) for key in missing) * store.width * 2
-        _announce_size(store.folder, what, len(missing), size)
-        chunks = [missing[start : start + _CHUNK] for start in range(0, len(missing), _CHUNK)]
-        for keys in show_progress(chunks, f"encoding {what}"):
-            rows = encode([items[key] for key in keys])
-            store.append(dict(zip(keys, rows, strict=True)))
 
 
 def fingerprint_tower(tower: ImageTower | TextTower) -> str:
@@ -173,9 +173,6 @@ def _flush(file: Any) -> None:
     os.fsync(file.fileno())
 
 
-_Ids = Sequence[int]
-
-
 class ImageFeatures:
     """What `below` says of images, by the digest of their bytes: tokens of an undivided tower."""
 
@@ -192,7 +189,7 @@ class ImageFeatures:
             keys.append(key)
             if key is not None:
                 sources[key] = post.image
-        fill_store(self.store, sources, lambda _: self.num_tokens, self._encode, "images")
+        self.store.fill(sources, lambda _: self.num_tokens, self._encode, "images")
         return keys
 
     def states(self, keys: Sequence[str | None]) -> NDArray[np.float16]:
@@ -219,24 +216,24 @@ class TextFeatures:
 
     def fill(self, rows: Iterable[_Ids], what: str) -> None:
         """Encode the tokens of the texts that are missing."""
-        fill_store(self.tokens, _index_texts(rows), len, self._encode, what)
+        self.tokens.fill(_index_texts(rows), len, self._encode, what)
 
     def fill_means(self, rows: Iterable[_Ids], what: str) -> None:
         """Encode the mean tokens of the texts that are missing; the tower is undivided."""
         assert self.tower.split is None
-        fill_store(self.means, _index_texts(rows), lambda _: 1, self._encode_means, what, by=len)
+        self.means.fill(_index_texts(rows), lambda _: 1, self._encode_means, what, by=len)
 
     def states(self, rows: Sequence[_Ids], length: int) -> NDArray[np.float16]:
         """Return (text, length, width), zeros where a text ends."""
         states = np.zeros((len(rows), length, self.tokens.width), dtype=np.float16)
         for place, row in enumerate(rows):
             if row:
-                states[place, : len(row)] = self.tokens.get(hash_token_ids(row))
+                states[place, : len(row)] = self.tokens.get(_hash_token_ids(row))
         return states
 
     def mean(self, row: _Ids) -> _Half:
         """Return the mean token of a text, (width,)."""
-        return self.means.get(hash_token_ids(row))[0]
+        return self.means.get(_hash_token_ids(row))[0]
 
     @torch.inference_mode()
     def _encode(self, rows: Sequence[_Ids]) -> list[_Half]:
@@ -256,10 +253,10 @@ class TextFeatures:
         return states, mask.to(device)
 
 
-def hash_token_ids(row: _Ids) -> str:
+def _hash_token_ids(row: _Ids) -> str:
     """Return the digest of a text's ids."""
     return sha256(np.asarray(row, dtype=np.int32).tobytes()).hexdigest()[:32]
 
 
 def _index_texts(rows: Iterable[_Ids]) -> dict[str, _Ids]:
-    return {hash_token_ids(row): row for row in rows if row}
+    return {_hash_token_ids(row): row for row in rows if row}

@@ -34,6 +34,9 @@ _SPLIT_TEXT = ("bert", "roberta", "xlm-roberta", "camembert", "clip_text_model")
 # Fused attention of these comes out of no exporter with lengths that vary (torch 2.15).
 _UNEXPORTABLE = ("t5", "mt5", "umt5")
 _PADDED = ("siglip_text_model", "siglip2_text_model")  # trained on texts padded to the full length
+_RESAMPLE = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers, as processors have them
+_NO_LIMIT = 10**6  # words of a text that an encoder without positions may read
+logging.disable_progress_bar()
 
 
 class HfVisionTrunk(nn.Module):
@@ -64,11 +67,11 @@ class HfVisionTrunk(nn.Module):
     def _pools(self) -> bool:
         return self.output == "embedding"
 
-    def ladder(self) -> list[list[nn.Module]]:
+    def list_blocks(self) -> list[list[nn.Module]]:
         """Return the blocks, bottom to top."""
         return _list_blocks(self.model)
 
-    def crown(self) -> list[nn.Module]:
+    def list_top(self) -> list[nn.Module]:
         """Return the norm on the blocks; CLIP's is on the embedding alone."""
         bare = self.kind == "clip_vision_model" and not self._pools
         return [] if bare else _list_norms(self.model)
@@ -81,7 +84,7 @@ class HfVisionTrunk(nn.Module):
             return self.finish(self.climb(self.start(pixels), 0, None))
         output = self.model(pixel_values=pixels)
         if self._pools:
-            return self._projected(_read_pooled(output, self.kind))
+            return self._project(_read_pooled(output, self.kind))
         states: Tensor = output.last_hidden_state
         return states.flatten(2).transpose(1, 2) if states.ndim == 4 else states
 
@@ -92,7 +95,7 @@ class HfVisionTrunk(nn.Module):
 
     def climb(self, states: Tensor, first: int, last: int | None) -> Tensor:
         """Return the states after some of the blocks."""
-        for (block,) in self.ladder()[first:last]:
+        for (block,) in self.list_blocks()[first:last]:
             states = block(states, None)
         return states
 
@@ -101,15 +104,15 @@ class HfVisionTrunk(nn.Module):
         if self.kind == "clip_vision_model":
             if not self._pools:
                 return states
-            return self._projected(self.model.post_layernorm(states[:, 0]))
+            return self._project(self.model.post_layernorm(states[:, 0]))
         (norm,) = _list_norms(self.model)
         tokens: Tensor = norm(states)
         if not self._pools:
             return tokens
         pool = getattr(self.model, "head", None) or getattr(self.model, "pooler", None)
-        return self._projected(pool(tokens) if pool is not None else tokens[:, 0])
+        return self._project(pool(tokens) if pool is not None else tokens[:, 0])
 
-    def _projected(self, embedding: Tensor) -> Tensor:
+    def _project(self, embedding: Tensor) -> Tensor:
         whole = embedding.flatten(1)
         return (self.projection(whole) if self.projection is not None else whole)[:, None]
 
@@ -139,11 +142,11 @@ class HfTextTrunk(nn.Module):
             if not used and getattr(self.model, name, None) is not None:
                 setattr(self.model, name, None)  # tokens are read, the pooled state is not
 
-    def ladder(self) -> list[list[nn.Module]]:
+    def list_blocks(self) -> list[list[nn.Module]]:
         """Return the blocks, bottom to top."""
         return _list_blocks(self.model)
 
-    def crown(self) -> list[nn.Module]:
+    def list_top(self) -> list[nn.Module]:
         """Return the norm on the blocks."""
         return _list_norms(self.model)
 
@@ -152,11 +155,11 @@ class HfTextTrunk(nn.Module):
     ) -> Float[Tensor, "text word channel"]:
         """Return the state of each word."""
         if self.is_padded:
-            return self._padded(ids, present)
+            return self._read_padded(ids, present)
         if self.splits:
             return self.finish(self.climb(self.start(ids), present, 0, None))
         output = self.model(input_ids=ids, attention_mask=present.long())
-        return self._projected(output.last_hidden_state)
+        return self._project(output.last_hidden_state)
 
     def start(self, ids: Tensor) -> Tensor:
         """Return what the first block reads."""
@@ -167,11 +170,11 @@ class HfTextTrunk(nn.Module):
         """Return the states after some of the blocks."""
         is_causal = self.kind == "clip_text_model"
         make = create_causal_mask if is_causal else create_bidirectional_mask
-        given: dict[str, Any] = {"config": self.model.config, "attention_mask": present.long()}
-        given |= {"past_key_values": None} if is_causal else {}
-        mask = make(inputs_embeds=states, **given)
+        known: dict[str, Any] = {"config": self.model.config, "attention_mask": present.long()}
+        known |= {"past_key_values": None} if is_causal else {}
+        mask = make(inputs_embeds=states, **known)
         extra = {"is_causal": True} if is_causal else {}
-        for (block,) in self.ladder()[first:last]:
+        for (block,) in self.list_blocks()[first:last]:
             states = block(states, mask, **extra)
         return states
 
@@ -179,12 +182,12 @@ class HfTextTrunk(nn.Module):
         """Return the states, normed and projected where the encoder does."""
         for norm in _list_norms(self.model):
             states = norm(states)
-        return self._projected(states)
+        return self._project(states)
 
-    def _projected(self, states: Tensor) -> Tensor:
+    def _project(self, states: Tensor) -> Tensor:
         return states if self.projection is None else self.projection(states)
 
-    def _padded(self, ids: Tensor, present: Tensor) -> Tensor:
+    def _read_padded(self, ids: Tensor, present: Tensor) -> Tensor:
         length = ids.shape[1]
         size: int = self.model.config.max_position_embeddings
         shown = ids.where(present, self.pad_id)
@@ -199,17 +202,17 @@ class HfTextTrunk(nn.Module):
 
 def _list_blocks(model: nn.Module) -> list[list[nn.Module]]:
     for path in _BLOCKS:
-        found: Any = model
+        module: Any = model
         for part in path.split("."):
-            found = getattr(found, part, None)
-        if isinstance(found, nn.ModuleList):
-            return [[block] for block in found]
+            module = getattr(module, part, None)
+        if isinstance(module, nn.ModuleList):
+            return [[block] for block in module]
     return []
 
 
 def _list_norms(model: nn.Module) -> list[nn.Module]:
-    found = [getattr(model, name, None) for name in _NORMS]
-    return [norm for norm in found if norm is not None][:1]
+    norms = (getattr(model, name, None) for name in _NORMS)
+    return [norm for norm in norms if norm is not None][:1]
 
 
 def _read_pooled(output: Any, kind: str) -> Tensor:
@@ -217,15 +220,6 @@ def _read_pooled(output: Any, kind: str) -> Tensor:
     if pooled is None:
         raise EncoderError(f"{kind} has no pooled embedding; set output: tokens")
     return pooled
-
-
-_RESAMPLE = {
-    1: "lanczos",
-    2: "bilinear",
-    3: "bicubic",
-}  # Pillow's numbers, as processors store them
-_NO_LIMIT = 10**6  # words of a text that an encoder without positions may read
-logging.disable_progress_bar()
 
 
 def load_hf_image_tower(name: str, output: str = "tokens") -> ImageTower:
@@ -247,7 +241,12 @@ def load_hf_image_tower(name: str, output: str = "tokens") -> ImageTower:
     }
     trunk = HfVisionTrunk(model, output, has_pooler)
     _check_whole(name, model, trunk, absent)
-    check_preprocessing(preprocess, lambda image: _process(processor, image), name)
+
+    def see(image: Image.Image) -> NDArray[np.float32]:
+        pixels = processor(image, return_tensors="pt")["pixel_values"][0]
+        return np.asarray(pixels, dtype=np.float32)
+
+    check_preprocessing(preprocess, see, name)
     return ImageTower(trunk, preprocess, plan)
 
 
@@ -257,10 +256,7 @@ def load_hf_text_tower(name: str, output: str = "tokens") -> TextTower:
     Raises `EncoderError` where the checkpoint lacks weights, or a tokenizer.json.
     """
     model, absent = _load(name)
-    tokenizer = AutoTokenizer.from_pretrained(name)
-    if not hasattr(tokenizer, "backend_tokenizer"):
-        raise EncoderError(f"{name}: its tokenizer has no tokenizer.json form")
-    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    tokenizer, backend = load_hf_tokenizer(name)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     trunk = HfTextTrunk(model, output, pad_id)
     _check_whole(name, model, trunk, absent)
@@ -276,23 +272,35 @@ def load_hf_text_tower(name: str, output: str = "tokens") -> TextTower:
     return TextTower(trunk, TextTokenizer(backend, pad_id), limit, plan, pool)
 
 
+def load_hf_tokenizer(name: str) -> tuple[Any, Tokenizer]:
+    """Return a checkpoint's tokenizer, and what tokenizer.json holds of it.
+
+    Raises `EncoderError` where it has no such form.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    if not hasattr(tokenizer, "backend_tokenizer"):
+        raise EncoderError(f"{name}: its tokenizer has no tokenizer.json form")
+    return tokenizer, Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+
+
 def rebuild_hf_image_tower(plan: TowerPlan) -> ImageTower:
     """Return the tower that a plan describes, with untrained weights."""
-    model = AutoModel.from_config(_rebuild_config(plan))
+    model = AutoModel.from_config(rebuild_hf_config(plan))
     trunk = HfVisionTrunk(model, plan["output"], plan["pooler"])
     return ImageTower(trunk, Preprocessing(**plan["preprocess"]), plan)
 
 
 def rebuild_hf_text_tower(plan: TowerPlan, words: TextTokenizer) -> TextTower:
     """Return the tower that a plan describes, with untrained weights."""
-    model = AutoModel.from_config(_rebuild_config(plan))
+    model = AutoModel.from_config(rebuild_hf_config(plan))
     trunk = HfTextTrunk(model, plan["output"], words.pad_id)
     return TextTower(trunk, words, plan["limit"], plan, plan["pool"])
 
 
-def _process(processor: Any, image: Image.Image) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = processor(image, return_tensors="pt")["pixel_values"][0].numpy()
-    return found
+def rebuild_hf_config(plan: TowerPlan) -> Any:
+    """Return the configuration that a plan holds; weights are of full precision."""
+    values = {key: value for key, value in plan["config"].items() if key != "dtype"}
+    return AutoConfig.for_model(**values)
 
 
 def _load(name: str) -> tuple[Any, set[str]]:
@@ -300,9 +308,8 @@ def _load(name: str) -> tuple[Any, set[str]]:
     before = logging.get_verbosity()
     logging.set_verbosity_error()  # what its report says of weights is judged here
     try:
-        model, facts = AutoModel.from_pretrained(
-            name, dtype=torch.float32, output_loading_info=True
-        )
+        options: Any = {"dtype": torch.float32, "output_loading_info": True}
+        model, facts = AutoModel.from_pretrained(name, **options)
     finally:
         logging.set_verbosity(before)
     return model, set(facts["missing_keys"])
@@ -350,11 +357,6 @@ def _choose_pool(name: str, config: Any, tokenizer: Any, trunk: HfTextTrunk) -> 
         made = (getattr(config, "architectures", None) or [""])[0]
         is_masked = made.endswith(("ForMaskedLM", "ForPreTraining"))
         return "first" if is_masked and tokenizer.cls_token_id is not None else "mean"
-
-
-def _rebuild_config(plan: TowerPlan) -> Any:
-    values = {key: value for key, value in plan["config"].items() if key != "dtype"}
-    return AutoConfig.for_model(**values)
 
 
 def _read_preprocess(processor: Any, name: str) -> Preprocessing:

@@ -24,6 +24,9 @@ from miko_clf.encode.preprocess_parity import check_preprocessing
 from miko_clf.encode.tower import ImageTower, TextTower, TowerPlan, find_encoder_folder
 from miko_clf.errors import EncoderError
 
+_CONFIG = "open_clip_config.json"
+_RESIZE = {"shortest": "crop", "squash": "squash", "longest": "pad"}
+
 
 class OpenClipVisionTrunk(nn.Module):
     """The vision half: its tokens, or its pooled and projected embedding."""
@@ -38,16 +41,19 @@ class OpenClipVisionTrunk(nn.Module):
             raise EncoderError(
                 f"open_clip's {type(self.visual).__name__} gives no tokens; set output: embedding"
             )
-        self.splits = bool(self.ladder()) if self.is_timm else is_vit and _is_plain(self.visual)
+        if self.is_timm:
+            self.splits = bool(self.list_blocks())
+        else:
+            self.splits = is_vit and bool(self.visual.transformer.batch_first)
 
-    def ladder(self) -> list[list[nn.Module]]:
+    def list_blocks(self) -> list[list[nn.Module]]:
         """Return the blocks, bottom to top; none for an architecture that is not known here."""
         if self.is_timm:
             return timm_towers.list_timm_blocks(self.visual.trunk)
         blocks = getattr(getattr(self.visual, "transformer", None), "resblocks", ())
         return [[block] for block in blocks]
 
-    def crown(self) -> list[nn.Module]:
+    def list_top(self) -> list[nn.Module]:
         """Return the norm on the blocks."""
         if self.is_timm:
             return timm_towers.list_timm_top(self.visual.trunk)
@@ -59,12 +65,12 @@ class OpenClipVisionTrunk(nn.Module):
     ) -> Float[Tensor, "image token channel"]:
         """Return the tokens, or the embedding as one token."""
         if self.is_timm:
-            return self._of_timm(self.visual.trunk.forward_features(pixels))
+            return self._finish_timm(self.visual.trunk.forward_features(pixels))
         if self.splits:
             return self.finish(self.climb(self.start(pixels), 0, None))
         self.visual.output_tokens = not self.pools
-        found = self.visual(pixels)
-        tokens: Tensor = found[:, None] if self.pools else found[1]
+        output = self.visual(pixels)
+        tokens: Tensor = output[:, None] if self.pools else output[1]
         return tokens
 
     def start(self, pixels: Tensor) -> Tensor:
@@ -76,22 +82,22 @@ class OpenClipVisionTrunk(nn.Module):
 
     def climb(self, states: Tensor, first: int, last: int | None) -> Tensor:
         """Return the states after some of the blocks."""
-        for rung in self.ladder()[first:last]:
-            for module in rung:
+        for block in self.list_blocks()[first:last]:
+            for module in block:
                 states = module(states)
         return states
 
     def finish(self, states: Tensor) -> Tensor:
         """Return the tokens, or the embedding as one token."""
         if self.is_timm:
-            return self._of_timm(timm_towers.run_timm_top(self.visual.trunk, states))
+            return self._finish_timm(timm_towers.run_timm_top(self.visual.trunk, states))
         pooled, tokens = self.visual._pool(states)
         if not self.pools:
             return tokens
         projected = pooled if self.visual.proj is None else pooled @ self.visual.proj
         return projected[:, None]
 
-    def _of_timm(self, states: Tensor) -> Tensor:
+    def _finish_timm(self, states: Tensor) -> Tensor:
         if not self.pools:
             last = getattr(self.visual.trunk, "output_fmt", "NCHW") == "NHWC"
             return timm_towers.flatten_feature_map(states, last)
@@ -119,11 +125,11 @@ class OpenClipTextTrunk(nn.Module):
         self.splits = self.is_causal and bool(self.text.transformer.batch_first)
         self.text.output_tokens = True
 
-    def ladder(self) -> list[list[nn.Module]]:
+    def list_blocks(self) -> list[list[nn.Module]]:
         """Return the blocks, bottom to top."""
         return [[block] for block in self.text.transformer.resblocks]
 
-    def crown(self) -> list[nn.Module]:
+    def list_top(self) -> list[nn.Module]:
         """Return the norm on the blocks."""
         return [self.text.ln_final]
 
@@ -140,7 +146,7 @@ class OpenClipTextTrunk(nn.Module):
         if not self.pools:
             return tokens[:, :length]
         if self.is_causal:
-            return self._projected(tokens[:, :length])
+            return self._project(tokens[:, :length])
         embedding: Tensor = pooled[:, None].expand(-1, length, -1)
         return embedding
 
@@ -153,28 +159,20 @@ class OpenClipTextTrunk(nn.Module):
         """Return the states after some of the blocks."""
         length = states.shape[1]
         mask = self.text.attn_mask[:length, :length]
-        for (block,) in self.ladder()[first:last]:
+        for (block,) in self.list_blocks()[first:last]:
             states = block(states, attn_mask=mask)
         return states
 
     def finish(self, states: Tensor) -> Tensor:
         """Return the states, normed, and projected for output `embedding`."""
         tokens: Tensor = self.text.ln_final(states)
-        return self._projected(tokens) if self.pools else tokens
+        return self._project(tokens) if self.pools else tokens
 
-    def _projected(self, tokens: Tensor) -> Tensor:
+    def _project(self, tokens: Tensor) -> Tensor:
         projection = self.text.text_projection
         if projection is None:
             return tokens
         return projection(tokens) if isinstance(projection, nn.Linear) else tokens @ projection
-
-
-def _is_plain(visual: Any) -> bool:
-    return bool(visual.transformer.batch_first)
-
-
-_CONFIG = "open_clip_config.json"
-_RESIZE = {"shortest": "crop", "squash": "squash", "longest": "pad"}
 
 
 def load_open_clip_image_tower(name: str, output: str = "tokens") -> ImageTower:
@@ -297,11 +295,8 @@ def _read_clip_tokenizer() -> str:
     """Return CLIP's own tokenizer, the same for every model, as JSON."""
     own = open_clip.SimpleTokenizer()
     merges = [pair for pair, _ in sorted(own.bpe_ranks.items(), key=lambda item: item[1])]
-    fast = CLIPTokenizer(vocab=own.encoder, merges=merges, **_map_specials(own))
+    start, end = own.decoder[own.sot_token_id], own.decoder[own.eot_token_id]
+    specials = {"bos_token": start, "eos_token": end, "unk_token": end, "pad_token": end}
+    fast = CLIPTokenizer(vocab=own.encoder, merges=merges, **specials)
     json_form: str = fast.backend_tokenizer.to_str()
     return json_form
-
-
-def _map_specials(own: Any) -> dict[str, str]:
-    start, end = own.decoder[own.sot_token_id], own.decoder[own.eot_token_id]
-    return {"bos_token": start, "eos_token": end, "unk_token": end, "pad_token": end}

@@ -16,24 +16,25 @@ _See = Callable[[Image.Image], NDArray[np.float32]]
 
 
 def check_preprocessing(preprocess: Preprocessing, see: _See, name: str) -> float:
-    """Return the largest mean difference, in grey levels, between `see` and `data.pixels`.
+    """Return the largest mean difference, in grey levels, between `see` and `preprocess_image`.
 
     `see` is the library's own way from a picture to normalised (3, height, width). Raises
     `EncoderError` above 1, because training and serving would then see other pictures.
     """
-    found = {
-        which: _measure_difference(source, preprocess, see)
-        for which, source in _draw_pictures().items()
+    differences = {
+        kind: _measure_difference(source, preprocess, see)
+        for kind, source in _draw_pictures().items()
     }
-    worst = max(found, key=lambda which: found[which])
-    if not found[worst] <= _MAX_GREY_LEVELS:
+    worst = max(differences, key=lambda kind: differences[kind])
+    difference = differences[worst]
+    if not difference <= _MAX_GREY_LEVELS:
         raise EncoderError(
-            f"{name}: its own preprocessing differs from what is served by {found[worst]:.1f} grey "
+            f"{name}: its own preprocessing differs from what is served by {difference:.1f} grey "
             f"levels on average on a {worst} picture, more than {_MAX_GREY_LEVELS:.0f}; served is "
             f"{preprocess.resize} to {preprocess.width} x {preprocess.height}, "
             f"{preprocess.resample}, mean {preprocess.mean}, std {preprocess.std}"
         )
-    return found[worst]
+    return difference
 
 
 def _measure_difference(source: bytes, preprocess: Preprocessing, see: _See) -> float:

@@ -5,13 +5,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSeq2SeqLM
 from transformers.modeling_outputs import BaseModelOutput
-from transformers.utils import logging
 
 from miko_clf.data.tokenizer import TextTokenizer
+from miko_clf.encode.hf_towers import load_hf_tokenizer, rebuild_hf_config
 from miko_clf.encode.tower import TextTower, TowerPlan
 from miko_clf.errors import EncoderError
 
@@ -19,7 +18,6 @@ T5_MAX_TOKENS = 512  # tokens; positions are relative, and no longer text was se
 _HEAD = "lm_head.weight"
 _FAMILY = "t5"  # what transformers calls T5, T5 1.1 and Flan-T5
 _BlockHook = Callable[[int, Tensor], Tensor]
-logging.disable_progress_bar()
 
 
 class T5Trunk(nn.Module):
@@ -39,13 +37,12 @@ class T5Trunk(nn.Module):
         self.register_state_dict_post_hook(_drop_tied)
         self.register_load_state_dict_pre_hook(_restore_tied)
 
-    def ladder(self) -> list[list[nn.Module]]:
+    def list_blocks(self) -> list[list[nn.Module]]:
         """Return the blocks, bottom to top: those of the encoder, then those of the decoder."""
-        return [
-            [block] for half in (self.model.encoder, self.model.decoder) for block in half.block
-        ]
+        halves = (self.model.encoder, self.model.decoder)
+        return [[block] for half in halves for block in half.block]
 
-    def crown(self) -> list[nn.Module]:
+    def list_top(self) -> list[nn.Module]:
         """Return what stands on the decoder's blocks: their norm, and a head of its own."""
         norm, head = self.model.decoder.final_layer_norm, self.model.lm_head
         return [norm] if _HEAD in self.tied else [norm, head]
@@ -134,35 +131,25 @@ class T5Trunk(nn.Module):
 def load_t5_tower(name: str) -> TextTower:
     """Return the encoder-decoder of a checkpoint by folder or hub name, with its tokenizer."""
     config = AutoConfig.from_pretrained(name)
-    _check_family(config, name)
-    model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(name)
-    if not hasattr(tokenizer, "backend_tokenizer"):
-        raise EncoderError(f"{name}: its tokenizer has no tokenizer.json form")
-    words = TextTokenizer(
-        Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()), config.pad_token_id
-    )
-    limit = min(tokenizer.model_max_length, T5_MAX_TOKENS)
-    trunk = T5Trunk(model)
-    plan = {"source": "seq2seq", "config": config.to_dict(), "limit": limit, "tied": trunk.tied}
-    return TextTower(trunk, words, limit, plan)
-
-
-def rebuild_t5_tower(plan: TowerPlan, words: TextTokenizer) -> TextTower:
-    """Return the tower that a plan describes, with untrained weights."""
-    values = {key: value for key, value in plan["config"].items() if key != "dtype"}
-    model = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(**values))
-    if _HEAD not in plan["tied"]:  # transformers ties it whatever the checkpoint did
-        model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
-    return TextTower(T5Trunk(model), words, plan["limit"], plan)
-
-
-def _check_family(config: Any, name: str) -> None:
     if config.model_type != _FAMILY:
         raise EncoderError(
             f"{name}: a generator needs an encoder-decoder of the T5 family, such as "
             f"google/flan-t5-base; this is a {config.model_type}"
         )
+    model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32)
+    tokenizer, backend = load_hf_tokenizer(name)
+    limit = min(tokenizer.model_max_length, T5_MAX_TOKENS)
+    trunk = T5Trunk(model)
+    plan = {"source": "seq2seq", "config": config.to_dict(), "limit": limit, "tied": trunk.tied}
+    return TextTower(trunk, TextTokenizer(backend, config.pad_token_id), limit, plan)
+
+
+def rebuild_t5_tower(plan: TowerPlan, words: TextTokenizer) -> TextTower:
+    """Return the tower that a plan describes, with untrained weights."""
+    model = AutoModelForSeq2SeqLM.from_config(rebuild_hf_config(plan))
+    if _HEAD not in plan["tied"]:  # transformers ties it whatever the checkpoint did
+        model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
+    return TextTower(T5Trunk(model), words, plan["limit"], plan)
 
 
 def _drop_tied(trunk: T5Trunk, state: dict[str, Any], prefix: str, _: Mapping[str, Any]) -> None:

@@ -30,13 +30,13 @@ class TimmTrunk(nn.Module):
         self.model = model
         self.output = output
         self.channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
-        self.splits = bool(self.ladder())
+        self.splits = bool(self.list_blocks())
 
-    def ladder(self) -> _Blocks:
+    def list_blocks(self) -> _Blocks:
         """Return the blocks, bottom to top; none for an architecture that is not known here."""
         return list_timm_blocks(self.model)
 
-    def crown(self) -> list[nn.Module]:
+    def list_top(self) -> list[nn.Module]:
         """Return what stands on the blocks."""
         return list_timm_top(self.model)
 
@@ -44,7 +44,7 @@ class TimmTrunk(nn.Module):
         self, pixels: Float[Tensor, "image 3 height width"]
     ) -> Float[Tensor, "image token channel"]:
         """Return what `forward_features` gives, as tokens, or the embedding as one token."""
-        return self._out(self.model.forward_features(pixels))
+        return self._finish(self.model.forward_features(pixels))
 
     def start(self, pixels: Tensor) -> Tensor:
         """Return what the first block reads."""
@@ -56,9 +56,9 @@ class TimmTrunk(nn.Module):
 
     def finish(self, states: Tensor) -> Tensor:
         """Return the tokens, or the embedding as one token."""
-        return self._out(run_timm_top(self.model, states))
+        return self._finish(run_timm_top(self.model, states))
 
-    def _out(self, states: Tensor) -> Tensor:
+    def _finish(self, states: Tensor) -> Tensor:
         if self.output == "embedding":
             embedding: Tensor = self.model.forward_head(states, pre_logits=True)
             return embedding[:, None]
@@ -81,7 +81,7 @@ def list_timm_blocks(model: Any) -> _Blocks:
         stages = (model.layer1, model.layer2, model.layer3, model.layer4)
         return [[block] for stage in stages for block in stage]
     if kind is ConvNeXt:
-        return [rung for stage in model.stages for rung in _list_stage_blocks(stage)]
+        return [block for stage in model.stages for block in _list_stage_blocks(stage)]
     if kind is VisionTransformer:
         return [[block] for block in model.blocks]
     return []
@@ -101,8 +101,8 @@ def embed_timm_pixels(model: Any, pixels: Tensor) -> Tensor:
 
 def run_timm_blocks(model: Any, states: Tensor, first: int, last: int | None) -> Tensor:
     """Return the states after some blocks of a timm model."""
-    for rung in list_timm_blocks(model)[first:last]:
-        for module in rung:
+    for block in list_timm_blocks(model)[first:last]:
+        for module in block:
             states = module(states)
     return states
 

@@ -45,11 +45,11 @@ class ConvTrunk(nn.Module):
         grid: Tensor = self.blocks(pixels)
         return grid.flatten(2).transpose(1, 2)
 
-    def ladder(self) -> list[list[nn.Module]]:
+    def list_blocks(self) -> list[list[nn.Module]]:
         """Return the blocks, bottom to top."""
         return [[block] for block in self.blocks]
 
-    def crown(self) -> list[nn.Module]:
+    def list_top(self) -> list[nn.Module]:
         """Return what stands on the blocks."""
         return []
 
@@ -94,11 +94,11 @@ class TransformerTrunk(nn.Module):
             states = block(states, present)
         return states
 
-    def ladder(self) -> list[list[nn.Module]]:
+    def list_blocks(self) -> list[list[nn.Module]]:
         """Return the blocks, bottom to top."""
         return [[block] for block in self.blocks]
 
-    def crown(self) -> list[nn.Module]:
+    def list_top(self) -> list[nn.Module]:
         """Return what stands on the blocks."""
         return []
 

@@ -16,8 +16,11 @@ from miko_clf.data.tokenizer import TextTokenizer
 from miko_clf.errors import EncoderError
 
 TowerPlan = Mapping[str, Any]
-_Triple = tuple[float, float, float]
 Pool = Literal["mean", "first", "last"]
+AnyTower = TypeVar("AnyTower", "ImageTower", "TextTower")
+_Built = TypeVar("_Built")
+_Triple = tuple[float, float, float]
+_FOLDERS_VARIABLE = "MIKO_ENCODERS"
 
 
 class ImageTower(nn.Module):
@@ -211,8 +214,8 @@ class TextTower(nn.Module):
         rest = -length % self.limit
         values = functional.pad(values, (0, 0) * (values.ndim - 2) + (0, rest))
         windows = functional.pad(present, (0, rest)).reshape(-1, self.limit)
-        found = run(values.reshape(-1, self.limit, *values.shape[2:]), _readable(windows))
-        return found.reshape(values.shape[0], -1, found.shape[-1])[:, :length]
+        states = run(values.reshape(-1, self.limit, *values.shape[2:]), _readable(windows))
+        return states.reshape(values.shape[0], -1, states.shape[-1])[:, :length]
 
     def _probe(self) -> tuple[Tensor, Tensor]:
         parameter = next(self.parameters())
@@ -228,7 +231,7 @@ def pool_states(
         return mean_pool(states, present)
     places = torch.arange(present.shape[1], device=present.device)
     if pool == "first":
-        chosen = (places * present).where(present, present.shape[1]).amin(1)
+        chosen = places.where(present, present.shape[1]).amin(1)
     else:
         chosen = (places * present).amax(1)
     here = (places == chosen[:, None]) & present
@@ -266,10 +269,6 @@ def _settle(trunk: nn.Module, awake: list[nn.Module] | None, mode: bool) -> None
             module.training = mode and not isinstance(module, _BatchNorm)
 
 
-_FOLDERS_VARIABLE = "MIKO_ENCODERS"
-_Built = TypeVar("_Built")
-
-
 def find_encoder_folder(name: str) -> Path | None:
     """Return the folder that `name` leads to on this machine, or none."""
     return next((path for path in list_encoder_folders(name) if path.is_dir()), None)
@@ -280,12 +279,9 @@ def list_encoder_folders(name: str) -> list[Path]:
 
     `name` itself, then in each folder on MIKO_ENCODERS the whole name and its last part.
     """
-    listed = [
-        Path(folder) for folder in os.environ.get(_FOLDERS_VARIABLE, "").split(os.pathsep) if folder
-    ]
-    last = name.rstrip("/").rsplit("/", 1)[-1]
-    inside = [folder / part for folder in listed for part in dict.fromkeys((name, last))]
-    return [Path(name), *inside]
+    folders = filter(None, os.environ.get(_FOLDERS_VARIABLE, "").split(os.pathsep))
+    names = dict.fromkeys((name, name.rstrip("/").rsplit("/", 1)[-1]))
+    return [Path(name), *(Path(folder) / part for folder in folders for part in names)]
 
 
 def load_encoder(name: str, make: Callable[[str], _Built], library: str) -> _Built:
@@ -300,12 +296,9 @@ def load_encoder(name: str, make: Callable[[str], _Built], library: str) -> _Bui
         if folder:
             reason = str(error).strip().split("\n")[0][:200]
             raise EncoderError(f"{folder}: {library} cannot load this encoder: {reason}") from error
-        looked = ", ".join(str(place) for place in list_encoder_folders(name))
-        advice = (
-            ""
-            if os.environ.get(_FOLDERS_VARIABLE)
-            else f"; {_FOLDERS_VARIABLE} may list folders of encoders"
-        )
+        looked = ", ".join(map(str, list_encoder_folders(name)))
+        advice = f"; {_FOLDERS_VARIABLE} may list folders of encoders"
+        advice = "" if os.environ.get(_FOLDERS_VARIABLE) else advice
         raise EncoderError(
             f"no encoder called {name!r}: looked at {looked} and, through {library}, on the hub, "
             f"which is offline or does not have it{advice}"

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from miko_clf.bundle import TOWERS_FILE, WEIGHTS_FILE
 from miko_clf.data.collate import Preparation
@@ -37,10 +36,10 @@ def build_model(recipe: Recipe, labels: Sequence[str], texts: Sequence[str]) -> 
     """
     torch.manual_seed(recipe.seed)
     image = encoders.build_image_tower(recipe.image) if recipe.image else None
-    writes = isinstance(recipe.fusion, sections.GeneratorSection)
-    text = (
-        encoders.build_text_tower(recipe.text, list(texts), writes=writes) if recipe.text else None
-    )
+    text = None
+    if recipe.text:
+        writes = isinstance(recipe.fusion, sections.GeneratorSection)
+        text = encoders.build_text_tower(recipe.text, list(texts), writes=writes)
     torch.manual_seed(recipe.seed)
     return _build_classifier(recipe, image, text, labels, _build_decoder(recipe, text, texts))
 
@@ -54,7 +53,14 @@ def rebuild_model(
     try:
         state = load_file(folder / WEIGHTS_FILE)
         if isinstance(model, MikoClassifier):
-            model.vote = _create_blank_vote(recipe, state, len(labels))
+            retrieval = recipe.task.retrieval
+            if retrieval is not None:
+                model.vote = NeighbourVote.blank(
+                    *state["vote.keys"].shape,
+                    num_labels=len(labels),
+                    neighbours=retrieval.neighbours,
+                    share=retrieval.vote,
+                )
         model.load_state_dict(state)
     except (RuntimeError, OSError, KeyError) as error:
         reason = str(error).split("\n")[0][:200]
@@ -148,17 +154,3 @@ def _list_known_tokens(words: TextTokenizer, texts: Sequence[str]) -> list[int]:
     fresh = TextTokenizer(words.tokenizer, words.pad_id)  # counts no text as cut
     longest = max([len(text) for text in texts], default=1) + fresh.num_special + 1
     return sorted({word for row in fresh.encode(list(texts), longest) for word in row})
-
-
-def _create_blank_vote(
-    recipe: Recipe, state: dict[str, Tensor], num_labels: int
-) -> NeighbourVote | None:
-    found = recipe.task.retrieval
-    if found is None:
-        return None
-    return NeighbourVote.blank(
-        *state["vote.keys"].shape,
-        num_labels=num_labels,
-        neighbours=found.neighbours,
-        share=found.vote,
-    )

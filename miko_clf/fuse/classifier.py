@@ -94,7 +94,7 @@ class NeighbourVote(nn.Module):
 class MikoClassifier(nn.Module):
     """Two towers and the fusion behind them.
 
-    `fusion` maps the states of the towers to what is `Fused`. `decoder` writes the rationale
+    `fusion` maps the states of the towers to a `ModelOutput`. `decoder` writes the rationale
     while the fusion learns. `vote` is what training posts say of a new one, once they are known.
     """
 

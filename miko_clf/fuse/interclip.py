@@ -3,21 +3,16 @@
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
 from miko_clf.encode.layers import FeatureDropout
-from miko_clf.encode.tower import ImageTower, TextTower
+from miko_clf.encode.tower import ImageTower, TextTower, pool_states
 from miko_clf.errors import EncoderError, RecipeError
 from miko_clf.fuse.outputs import Batch, ModelOutput, compute_text_states, set_frozen_to_eval
 
-_CLIP_PARTS = (
-    "embeddings",
-    "pre_layrnorm",
-    "encoder",
-    "post_layernorm",
-)  # as transformers spells them
+_CLIP_PARTS = ("embeddings", "pre_layrnorm", "encoder", "post_layernorm")  # of transformers
 
 
 class TextConditioning(nn.Module):
@@ -52,18 +47,9 @@ class TextConditioning(nn.Module):
         memory = torch.cat([own, self.words(words)], dim=1)
         here = torch.cat([present.new_ones(own.shape[:2]), present], dim=1)
         heads = (attention.num_heads, -1)
-        query, key, value = (
-            projected.unflatten(-1, heads).transpose(1, 2)
-            for projected in (
-                attention.q_proj(own),
-                attention.k_proj(memory),
-                attention.v_proj(memory),
-            )
-        )
+        maps = (attention.q_proj(own), attention.k_proj(memory), attention.v_proj(memory))
         read = functional.scaled_dot_product_attention(
-            query,
-            key,
-            value,
+            *(projected.unflatten(-1, heads).transpose(1, 2) for projected in maps),
             attn_mask=here[:, None, None, :].expand(-1, 1, own.shape[1], -1),
             dropout_p=attention.dropout if attention.training else 0.0,
         )
@@ -131,19 +117,16 @@ class InterClip(nn.Module):
         tokens = self.look(batch["pixels"], words.detach(), present)
         image = self.vision.post_layernorm(tokens[:, 0])
         image = torch.where(batch["image_present"][:, None], image, self.no_image)
-        text = torch.where(
-            present.any(1, keepdim=True), _take_last_word(words, present), self.no_text
-        )
+        end = pool_states(words, present, "last")  # CLIP's end of text
+        text = torch.where(present.any(1, keepdim=True), end, self.no_text)
         pooled = self.input_dropout(torch.cat([image, text], dim=-1))
         embedding = self.hidden(pooled).relu()
         return ModelOutput(logits=self.head(embedding), tokens=tokens, embedding=embedding)
 
     def encode(self, batch: Batch) -> Batch:
         """Return the batch with the states of the text; those of the image depend on them."""
-        return {
-            **batch,
-            f"{self.text}_states": compute_text_states(self.text_tower, batch, self.text),
-        }
+        states = compute_text_states(self.text_tower, batch, self.text)
+        return {**batch, f"{self.text}_states": states}
 
     def look(
         self,
@@ -173,12 +156,3 @@ def _check_vision(vision: Any, layers: int) -> None:
     own = len(vision.encoder.layers)
     if layers > own:
         raise RecipeError(f"fusion.layers {layers} is more than the {own} of the image tower")
-
-
-def _take_last_word(
-    words: Float[Tensor, "post word width"], present: Bool[Tensor, "post word"]
-) -> Float[Tensor, "post width"]:
-    """Return the state of the last word that is present, which is CLIP's end of text."""
-    places = torch.arange(words.shape[1], device=words.device)
-    last: Int[Tensor, " post"] = (places * present).amax(1)
-    return words.gather(1, last[:, None, None].expand(-1, 1, words.shape[-1]))[:, 0]

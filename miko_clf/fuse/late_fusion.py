@@ -13,6 +13,8 @@ from miko_clf.encode.tower import Pool, mean_pool, pool_states
 from miko_clf.errors import RecipeError
 from miko_clf.fuse.outputs import Batch, ModelOutput
 
+MAX_PRODUCT_WEIGHTS = 100_000_000  # weights of the layer behind an outer product; as float32 400 MB
+
 
 class ConcatFusion(nn.Module):
     """The baselines: a linear classifier, or one with a hidden layer, over pooled towers.
@@ -42,7 +44,6 @@ class ConcatFusion(nn.Module):
         self.text_pool = text_pool
         self.reads_images = image_width is not None
         self.reads_intentions = reads_intentions
-        self.slots = None
         widths = {} if image_width is None else {"image": image_width}
         if text_width is not None:
             read = (*content_texts, "intention") if reads_intentions else content_texts
@@ -57,33 +58,27 @@ class ConcatFusion(nn.Module):
 
     def forward(self, states: Batch, guess_only: bool = False) -> ModelOutput:
         """Return the logits of each label; the embedding is what the last layer but one gives."""
-        parts = []
-        if self.reads_images:
-            vector = states["image_states"].mean(1)
-            parts.append(self.vectors["image"](vector, states["image_present"]))
-        for name in self.content_texts:
-            mask = states[f"{name}_mask"]
-            vector = pool_states(states[f"{name}_states"], mask, self.text_pool)
-            parts.append(self.vectors[name](vector, mask.any(1)))
+        pooled = _pool_inputs(self, states)
         if self.reads_intentions:
-            vector, present = self._intended(states["intention_states"], states["intention_mask"])
-            parts.append(self.vectors["intention"](vector, present))
+            words, mask = states["intention_states"], states["intention_mask"]
+            pooled["intention"] = self._pool_intentions(words, mask)
+        parts = [self.vectors[name](vector, present) for name, (vector, present) in pooled.items()]
         embedding = torch.cat(parts, dim=1)
         if self.hidden is None:
             return ModelOutput(self.head(self.dropout(embedding)), embedding=embedding)
         embedding = self.hidden(self.dropout(embedding))
-        activated = nn.functional.gelu(embedding)
+        activated = functional.gelu(embedding)
         return ModelOutput(self.head(self.dropout(activated)), embedding=embedding)
 
-    def _intended(
+    def _pool_intentions(
         self,
         states: Float[Tensor, "post intention word channel"],
         mask: Bool[Tensor, "post intention word"],
     ) -> tuple[Float[Tensor, "post channel"], Bool[Tensor, " post"]]:
         """Return the mean over the intentions that are there, and which posts have any."""
-        each = pool_states(states.flatten(0, 1), mask.flatten(0, 1), self.text_pool)
+        vectors = pool_states(states.flatten(0, 1), mask.flatten(0, 1), self.text_pool)
         here = mask.any(2)
-        return mean_pool(each.unflatten(0, here.shape), here), here.any(1)
+        return mean_pool(vectors.unflatten(0, here.shape), here), here.any(1)
 
 
 class NormalisedInput(nn.Module):
@@ -100,9 +95,6 @@ class NormalisedInput(nn.Module):
     ) -> Float[Tensor, "post channel"]:
         """Return the vector of each post."""
         return torch.where(present[:, None], self.dropout(self.norm(vector)), self.null)
-
-
-MAX_PRODUCT_WEIGHTS = 100_000_000  # weights of the layer behind an outer product; as float32 400 MB
 
 
 class ProductFusion(nn.Module):
@@ -137,7 +129,6 @@ class ProductFusion(nn.Module):
         self.text_pool = text_pool
         self.reads_images = True
         self.reads_intentions = False
-        self.slots = None
         self.mix = mix
         rates = (input_dropout, projection_dropout)
         self.image = UnitProjection(image_width, width, *rates)
@@ -156,14 +147,10 @@ class ProductFusion(nn.Module):
         The embedding is the last hidden layer before its activation, as RGCL compares it (Mei et
         al., ACL 2024), or the product itself where there is no hidden layer.
         """
-        image = self.image(states["image_states"].mean(1), states["image_present"])
-        masks = [states[f"{name}_mask"] for name in self.content_texts]
-        texts = [
-            pool_states(states[f"{name}_states"], mask, self.text_pool)
-            for name, mask in zip(self.content_texts, masks, strict=True)
-        ]
-        here = torch.stack([mask.any(1) for mask in masks]).any(0)
-        text = self.text(torch.cat(texts, dim=1), here)
+        pooled = _pool_inputs(self, states)
+        image = self.image(*pooled.pop("image"))
+        texts, present = zip(*pooled.values(), strict=True)
+        text = self.text(torch.cat(texts, dim=1), torch.stack(present).any(0))
         embedding = image * text if self.mix == "align" else multiply_channels(image, text)
         activated = self.product_dropout(embedding)
         for layer in self.layers:
@@ -200,11 +187,25 @@ def multiply_channels(
     return (image[:, :, None] * text[:, None, :]).flatten(1)
 
 
+def _pool_inputs(
+    fusion: ConcatFusion | ProductFusion, states: Batch
+) -> dict[str, tuple[Float[Tensor, "post channel"], Bool[Tensor, " post"]]]:
+    """Return one vector of the image and of each text, and which posts have that input."""
+    pooled = {}
+    if fusion.reads_images:
+        pooled["image"] = (states["image_states"].mean(1), states["image_present"])
+    for name in fusion.content_texts:
+        mask = states[f"{name}_mask"]
+        vector = pool_states(states[f"{name}_states"], mask, fusion.text_pool)
+        pooled[name] = (vector, mask.any(1))
+    return pooled
+
+
 def _check_size(first: int, width: int, layers: int) -> None:
     if layers and first * width > MAX_PRODUCT_WEIGHTS:
         most = next(side for side in range(width, 0, -1) if side**3 <= MAX_PRODUCT_WEIGHTS)
         raise RecipeError(
             f"fusion.mix cross with fusion.width {width} puts a layer of {first * width:,} weights "
-            f"behind the product, more than {MAX_PRODUCT_WEIGHTS:,}; set fusion.layers: 0, or a width of at "
-            f"most {most}"
+            f"behind the product, more than {MAX_PRODUCT_WEIGHTS:,}; set fusion.layers: 0, "
+            f"or a width of at most {most}"
         )

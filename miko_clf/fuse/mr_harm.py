@@ -12,9 +12,12 @@ from miko_clf.encode.layers import FeatureDropout
 from miko_clf.encode.t5_tower import T5_MAX_TOKENS, T5Trunk
 from miko_clf.encode.tower import ImageTower, TextTower
 from miko_clf.errors import EncoderError, RecipeError
-from miko_clf.fuse.layers import NullToken
+from miko_clf.fuse.cross_attention import NullToken
 from miko_clf.fuse.outputs import Batch, ModelOutput, compute_image_states, set_frozen_to_eval
 
+# How written texts begin, so that one decoder can be asked for either (Mr.Harm's code).
+_RATIONALE_PREFIX = "Output:"
+_LABEL_PROMPT = "The answer is: {}"
 _Memory = tuple[Tensor, Tensor]
 
 
@@ -111,11 +114,6 @@ class VisualCrossAttentionStack(nn.Module):
         return moved
 
 
-# How written texts begin, so that one decoder can be asked for either (Mr.Harm's code).
-_RATIONALE_PREFIX = "Output:"
-_LABEL_PROMPT = "The answer is: {}"
-
-
 class MrHarm(nn.Module):
     """A T5 whose encoder looks at the image after every block and at its end (Mr.Harm, 2023).
 
@@ -162,7 +160,7 @@ class MrHarm(nn.Module):
                 input_dropout=input_dropout,
             )
         self.split: tuple[str, ...] = () if image_tower is None else ("image",)
-        self._learn_strings(text_tower.words, labels)
+        self._tokenise_strings(text_tower.words, labels)
 
     @property
     def trunk(self) -> T5Trunk:
@@ -185,10 +183,11 @@ class MrHarm(nn.Module):
         states, present = self.read(batch)
         writing = None
         if "written_ids" in batch:
-            writing = self._writing(batch["written_ids"], batch["written_mask"], states, present)
+            ids, mask = batch["written_ids"], batch["written_mask"]
+            writing = self._compute_writing_loss(ids, mask, states, present)
         logits = states.new_zeros(states.shape[0], 0)
         if not guess_only:
-            logits = self._scores(states, present)
+            logits = self._score_labels(states, present)
         return ModelOutput(logits=logits, tokens=states, present=present, writing=writing)
 
     def encode(self, batch: Batch) -> Batch:
@@ -216,9 +215,8 @@ class MrHarm(nn.Module):
     def write(self, batch: Batch, max_length: int, beams: int = 1) -> Int[Tensor, "post written"]:
         """Return the ids of each post's rationale, at most `max_length`, padding behind its end."""
         states, present = self.read(batch)
-        begun = torch.cat(
-            [self._start(states.shape[0]), self.prefix.expand(states.shape[0], -1)], dim=1
-        )
+        prefix = self.prefix.expand(states.shape[0], -1)
+        begun = torch.cat([self._make_start(states.shape[0]), prefix], dim=1)
         return self.trunk.write(begun, states, present, max_length, beams)
 
     def next_word(
@@ -240,7 +238,7 @@ class MrHarm(nn.Module):
         spelt = logits.gather(1, label[:, None])
         return -spelt.sum() / self.label_mask.sum(1)[label].sum()
 
-    def _learn_strings(self, words: TextTokenizer, labels: Sequence[str]) -> None:
+    def _tokenise_strings(self, words: TextTokenizer, labels: Sequence[str]) -> None:
         fresh = TextTokenizer(words.tokenizer, words.pad_id)  # counts no text of the data as cut
         rows = fresh.encode([_LABEL_PROMPT.format(label) for label in labels], T5_MAX_TOKENS)
         rows = [row if row[-1] == self.trunk.end_id else [*row, self.trunk.end_id] for row in rows]
@@ -252,7 +250,7 @@ class MrHarm(nn.Module):
         for name, values in constants.items():
             self.register_buffer(name, torch.as_tensor(values), persistent=False)
 
-    def _scores(self, states: Tensor, present: Tensor) -> Float[Tensor, "post label"]:
+    def _score_labels(self, states: Tensor, present: Tensor) -> Float[Tensor, "post label"]:
         num_posts, num_labels = states.shape[0], len(self.label_ids)
         spelt = self._spell(
             self.label_ids.repeat(num_posts, 1),
@@ -261,13 +259,13 @@ class MrHarm(nn.Module):
         )
         return (spelt.unflatten(0, (-1, num_labels)) * self.label_mask).sum(-1)
 
-    def _writing(
+    def _compute_writing_loss(
         self, ids: Tensor, mask: Tensor, states: Tensor, present: Tensor
     ) -> Float[Tensor, ""]:
         """Return the mean cross-entropy of the rationales' tokens, zero where none is given."""
-        given = mask.any(1, keepdim=True)
+        has_rationale = mask.any(1, keepdim=True)
         target = torch.cat([self.prefix.expand(ids.shape[0], -1), ids], dim=1)
-        counts = torch.cat([given.expand(-1, len(self.prefix)), mask], dim=1)
+        counts = torch.cat([has_rationale.expand(-1, len(self.prefix)), mask], dim=1)
         spelt = self._spell(target, states, present)
         return -(spelt * counts).sum() / counts.sum().clamp(min=1)
 
@@ -275,9 +273,9 @@ class MrHarm(nn.Module):
         self, target: Tensor, states: Tensor, present: Tensor
     ) -> Float[Tensor, "row written"]:
         """Return the log-probability of each target token after the ones before it."""
-        begun = torch.cat([self._start(target.shape[0]), target[:, :-1]], dim=1)
+        begun = torch.cat([self._make_start(target.shape[0]), target[:, :-1]], dim=1)
         logits = self.trunk.predict(begun, states, present)
         return logits.log_softmax(-1).gather(-1, target[..., None])[..., 0]
 
-    def _start(self, num_rows: int) -> Int[Tensor, "row 1"]:
+    def _make_start(self, num_rows: int) -> Int[Tensor, "row 1"]:
         return self.prefix.new_full((num_rows, 1), self.trunk.start_id)

@@ -71,17 +71,17 @@ def compute_intention_states(
     if "intention_states" in batch:
         return batch["intention_states"]
     below = "intention_below" in batch
-    given = batch["intention_below" if below else "intention_ids"].flatten(0, 1)
+    words = batch["intention_below" if below else "intention_ids"].flatten(0, 1)
     mask = batch["intention_mask"].flatten(0, 1)
     shape = (*batch["intention_mask"].shape, -1)
     run = tower.above if below else tower
     if torch.compiler.is_exporting():
-        return run(given, mask).reshape(shape)
+        return run(words, mask).reshape(shape)
     here = mask.any(1)  # an absent intention costs nothing
     states = tower.blank(*mask.shape)
     if here.any():
-        found = run(given[here], mask[here])
-        states = states.to(found.dtype).index_put((here,), found)
+        present = run(words[here], mask[here])
+        states = states.to(present.dtype).index_put((here,), present)
     return states.reshape(shape)
 
 

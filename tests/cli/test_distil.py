@@ -1,6 +1,7 @@
 """The knowledge half from the command line: ask, look, judge, export, on into training."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from miko_clf.data.dataset import open_folder
 from miko_clf.pipeline import fit
 from miko_clf.recipe.schema import Recipe
 from tests.support import checkpoints
-from tests.support.command_line import assert_one_line_error, run_command
+from tests.support.command_line import assert_fits_80_columns, assert_one_line_error, run_command
 from tests.support.llm_server import Server, serve_pretended_llm
 
 
@@ -70,6 +71,11 @@ def test_what_was_said_goes_on_into_training(kb: Path, world: Path, small: Recip
             "task": small.task.model_copy(update={"epochs": 1}),
         }
     )
+    leaks = run_command("kb", "leak", out)
+    assert_fits_80_columns(leaks)
+    for leak in json.loads(run_command("kb", "leak", out, "--json").out):
+        assert f"{leak['name']}" in leaks.out
+        assert f"{leak['text_f1']:.3f}" in leaks.out
     made = fit(recipe, open_folder(out), tmp_path / "bundle")
     assert "intention" in [leak["name"] for leak in json.loads(_text(made))["leaks"]]
 
@@ -80,7 +86,13 @@ def test_the_knowledge_base_is_shown_and_counted(kb: Path, world: Path):
     assert post["text"] in " ".join(shown.split())
     assert "The author posts this because" in " ".join(shown.split())
     counted = json.loads(run_command("kb", "stats", kb, "--json").out)
-    assert "xNeed" in json.dumps(counted)
+    assert counted["posts"] == 240
+    tables = run_command("kb", "stats", kb)
+    assert_fits_80_columns(tables)
+    for row in counted["relations"]:
+        assert re.search(
+            rf"^{row['relation']} +{row['asked']:,} +{row['kept']:,} ", tables.out, re.M
+        )
     assert_one_line_error(run_command("kb", "show", kb, "nobody"), "nobody")
     assert_one_line_error(
         run_command("kb", "stats", kb.with_name("none.sqlite")), "no such knowledge base"
@@ -94,17 +106,28 @@ def test_judge_people_and_critic_mark_intentions(kb: Path, server: Server, tmp_p
     assert judged.code == 0, judged.err
     assert "again:llm:other" in judged.out
     tasks = tmp_path / "tasks.json"
-    assert "60 tasks" in run_command("kb", "annotate", kb, tasks, "--count", 60).out
+    assert "60 tasks" in run_command("kb", "export-annotation", kb, tasks, "--count", 60).out
     assert tasks.with_suffix(".xml").is_file()
     export = tmp_path / "export.json"
     export.write_text(json.dumps(_annotated(json.loads(tasks.read_text()))))
-    assert "600 answers kept" in run_command("kb", "annotated", kb, export).out
+    assert "600 answers kept" in run_command("kb", "import-annotation", kb, export).out
     checkpoints.bert(tmp_path / "tower")
     critic = tmp_path / "critic"
-    ended = run_command("kb", "critic", kb, "--text", tmp_path / "tower", "--out", critic)
+    ended = run_command("kb", "train-critic", kb, "--text", tmp_path / "tower", "--out", critic)
     assert "600 intentions that people judged" in ended.out, ended.err
-    assert "2,400 intentions weighed" in run_command("kb", "weigh", kb, "--critic", critic).out
-    assert "critic:critic and human:1" in run_command("kb", "agree", kb).out
+    assert (
+        "2,400 intentions weighed" in run_command("kb", "apply-critic", kb, "--critic", critic).out
+    )
+    table = run_command("kb", "agreement", kb)
+    assert_fits_80_columns(table)
+    matches = json.loads(run_command("kb", "agreement", kb, "--json").out)
+    assert ("critic:critic", "human:1") in [(match["one"], match["other"]) for match in matches]
+    for match in matches:
+        lead = f"{match['one']} and {match['other']}"
+        figures = match["plausibility"]
+        assert re.search(
+            f"^{lead} +plausibility +{figures['units']:,} +{figures['raw']:.3f} ", table.out, re.M
+        )
     few = run_command("kb", "export", kb, tmp_path / "few.jsonl", "--min-plausibility", 0.6).out
     assert "not plausible enough" in few
 

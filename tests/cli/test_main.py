@@ -15,11 +15,13 @@ from miko_clf.recipe import schema
 from miko_clf.train.loop import StoppedError
 from tests.support.command_line import (
     Ended,
+    assert_fits_80_columns,
     assert_one_line_error,
     run_command,
     run_python,
     write_posts_file,
 )
+from tests.support.repository import ROOT
 
 POST = {"id": "a", "text": "what a lovely queue", "label": "sarcastic"}
 
@@ -146,7 +148,7 @@ def test_a_missing_library_is_one_line_that_names_the_extra():
     ended = run_python(
         "-c",
         "import sys; sys.modules['torch'] = None; sys.argv = ['miko-clf', 'export', 'x'];"
-        "from miko_clf.cli import main; main()",
+        "from miko_clf.cli.main import main; main()",
     )
     assert_one_line_error(ended, "torch is not installed", "pip install 'miko-clf[train,cpu]'")
 
@@ -171,6 +173,27 @@ def test_no_command_is_wrong_usage():
 
 def test_a_mistyped_command_is_answered_with_the_nearest():
     is_wrong_usage(run_command("exprot"), "did you mean 'export'?")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("kb annotate", "kb export-annotation"),
+        ("kb annotated", "kb import-annotation"),
+        ("kb critic", "kb train-critic"),
+        ("kb weigh", "kb apply-critic"),
+        ("kb agree", "kb agreement"),
+        ("distil student", "distil train-lm"),
+        ("kb bench", "benchmarks/generators.py"),
+    ],
+)
+def test_a_command_that_was_renamed_says_so_in_one_line(old: str, new: str):
+    ended = run_command(*old.split(), "kb.sqlite", "--text", "x")
+    assert ended.code == 2
+    assert ended.err.startswith(f"miko-clf: {old} is now called: ")
+    assert ended.err.endswith(f"{new}\n")
+    assert ended.err.count("\n") == 1
+    assert new in COMMANDS or (ROOT / new).is_file()
 
 
 def test_a_mistyped_option_is_answered_with_the_nearest():
@@ -211,7 +234,7 @@ def test_help_costs_less_than_a_second_and_no_torch(name: str):
     """A second of a machine at rest: one that is busy takes longer for any import too."""
     code = (
         f"import sys; sys.argv = ['miko-clf', {name!r}, '--help']\n"
-        "from miko_clf.cli import main\n"
+        "from miko_clf.cli.main import main\n"
         "try:\n    main()\nfinally:\n    assert 'torch' not in sys.modules\n"
     )
     spent, limit = 2.0, 1.0
@@ -224,11 +247,14 @@ def test_help_costs_less_than_a_second_and_no_torch(name: str):
     assert ended.code == 0, ended.err
     assert ended.out.startswith(f"usage: miko-clf {name} {COMMANDS[name].usage}\n")
     assert f"example:\n  miko-clf {name}" in ended.out
+    assert " ".join(COMMANDS[name].about.split()) in " ".join(ended.out.split())
     assert spent < limit
 
 
 def test_help_lists_every_command_and_version_is_the_packages():
-    shown = run_command("--help").out
+    ended = run_command("--help")
+    assert_fits_80_columns(ended)
+    shown = " ".join(ended.out.split())
     assert [name for name, command in COMMANDS.items() if command.line not in shown] == []
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert run_command("--version").out == f"miko-clf {version}\n"

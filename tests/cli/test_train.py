@@ -13,11 +13,13 @@ from miko_clf.recipe import schema as recipes
 from miko_clf.recipe import sections
 from miko_clf.recipe.schema import Recipe
 from tests.support.command_line import (
+    assert_fits_80_columns,
     assert_one_line_error,
     run_command,
     run_python,
     write_posts_file,
 )
+from tests.support.repository import ROOT
 
 POST = {"id": "a", "text": "what a lovely queue", "label": "sarcastic"}
 
@@ -80,11 +82,22 @@ def test_a_name_that_looks_like_a_number_stays_a_name():
 
 
 def test_recipes_lists_every_shipped_one_and_prints_one():
-    listed = run_command("recipes").out
-    assert [
-        line for line in listed.splitlines() if not line.startswith(" ")
-    ] == recipes.list_recipes()
-    assert run_command("recipes", "tiny").out == recipes.dump_recipe(recipes.load_recipe("tiny"))
+    listed = run_command("recipes")
+    assert_fits_80_columns(listed)
+    names = [line for line in listed.out.splitlines() if not line.startswith(" ")]
+    assert names == recipes.list_recipes()
+    tiny = recipes.load_recipe("tiny")
+    assert run_command("recipes", "tiny").out == recipes.dump_recipe(tiny)
+    assert json.loads(run_command("recipes", "tiny", "--json").out) == tiny.model_dump(mode="json")
+    assert [row["name"] for row in json.loads(run_command("recipes", "--json").out)] == names
+
+
+def test_a_folder_of_a_recipes_name_does_not_stand_in_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "tiny").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert run_command("recipes", "tiny").code == 0
 
 
 def test_the_front_doors_are_fit_and_compare():
@@ -136,21 +149,18 @@ def test_a_tracker_that_is_not_installed_is_one_line(tmp_path: Path):
     assert_one_line_error(ended, "pip install dvclive")
 
 
-def test_world_writes_posts_and_says_what_is_next(tmp_path: Path):
-    ended = run_command("world", tmp_path / "world", "--posts", 40)
-    assert ended.code == 0
-    assert f"fit tiny --data {tmp_path / 'world' / 'sarcasm'}" in ended.out
-    assert_one_line_error(run_command("world", tmp_path / "other", "--posts", 41), "41")
-
-
-def test_compare_prints_its_table_and_writes_the_report(bundle: Path, world: Path, tmp_path: Path):
+def test_evaluate_prints_its_table_and_writes_the_report(bundle: Path, world: Path, tmp_path: Path):
     words = [bundle, "--data", world / "sarcasm", "--out", tmp_path / "report", "--no-cache"]
-    ended = run_command("evaluate", *words, "--resamples", 20)
+    ended = run_command("evaluate", *words, "--resamples", 20, "--quick")
     assert ended.code == 0
     assert "Rows: split test" in ended.out
+    assert_fits_80_columns(ended._replace(out=ended.out.partition("\nreport: ")[0]))
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert report["num_resamples"] == 20
     assert report["command"].startswith(f"miko-clf evaluate {bundle} --data ")
+    again = run_command("evaluate", *words, "--resamples", 20, "--quick", "--json")
+    assert json.loads(again.out)["rows"] == report["rows"]
+    assert "report.html" in again.err
 
 
 def test_score_writes_a_line_for_every_post(bundle: Path, world: Path, tmp_path: Path):

@@ -161,14 +161,14 @@ def test_texts_are_encoded_once_however_often_they_occur(folder: Path, tmp_path:
 
 def test_the_store_goes_on_after_a_torn_write(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path, 4)
-    with store.writing():
+    with store.hold():
         store.append({"one": np.ones((2, 4), dtype=np.float16)})
     with (tmp_path / "features.f16").open("ab") as file:
         file.write(b"torn off halfway")
     with (tmp_path / "index.jsonl").open("a") as file:
         file.write('["two", 2')
     again = FeatureStore(tmp_path, 4)
-    with again.writing():
+    with again.hold():
         again.append({"two": np.full((1, 4), 2, dtype=np.float16)})
     last = FeatureStore(tmp_path, 4)
     assert last.get("one").tolist() == [[1] * 4] * 2
@@ -179,9 +179,9 @@ def test_a_killed_writer_leaves_only_whole_features(tmp_path: Path) -> None:
     code = (
         "import sys, numpy as np\n"
         "from pathlib import Path\n"
-        "from miko_clf.encode.features import FeatureStore\n"
+        "from miko_clf.encode.feature_cache import FeatureStore\n"
         "store = FeatureStore(Path(sys.argv[1]), 8)\n"
-        "with store.writing():\n"
+        "with store.hold():\n"
         "    for i in range(100000):\n"
         "        store.append({str(i): np.full((i % 5 + 1, 8), i % 1000, dtype=np.float16)})\n"
         "        print(i, flush=True)\n"

@@ -43,8 +43,8 @@ def test_weights_saved_once_rebuild_the_tower(folder: Path) -> None:
 def test_blocks_of_encoder_and_decoder_are_one_ladder(folder: Path) -> None:
     trunk = t5_tower.load_t5_tower(str(folder)).trunk
     t5 = trunk.model
-    assert [rung[0] for rung in trunk.ladder()] == [*t5.encoder.block, *t5.decoder.block]
-    assert trunk.crown() == [t5.decoder.final_layer_norm, t5.lm_head]
+    assert [rung[0] for rung in trunk.list_blocks()] == [*t5.encoder.block, *t5.decoder.block]
+    assert trunk.list_top() == [t5.decoder.final_layer_norm, t5.lm_head]
 
 
 def test_adapters_on_t5_leave_the_same_scores_once_merged(folder: Path) -> None:

@@ -276,6 +276,15 @@ def command(folder: Path, *more: object):
     return miko("sweep", SMALL_RECIPE, *words, *keys, *more)
 
 
+def test_the_trials_are_given_as_json(swept: tuple[Path, Path]) -> None:
+    ended = command(swept[1].parent, "--json")
+    assert ended.code == 0, ended.err
+    facts = json.loads(ended.out)
+    trials = read_sweep_trials(swept[1])
+    assert [row["value"] for row in facts["trials"]] == [trial.value for trial in trials]
+    assert facts["trials"][facts["best"]]["value"] == max(trial.value for trial in trials)
+
+
 def test_a_sweep_trains_reads_no_test_post_and_keeps_the_best(swept: tuple[Path, Path]) -> None:
     world, out = swept
     with pytest.raises(PostError):

@@ -183,8 +183,8 @@ def test_kept_image_states_stand_in_for_pixels(folder: Path) -> None:
 def test_a_generator_without_an_image_is_t5_alone(folder: Path) -> None:
     whole, batch = build_generator(folder), make_batch()
     alone = MrHarm(
-        None, whole.text_tower, content_texts=("text",), labels=GENERATOR_LABELS, heads=1, share=1.0,
-        gated=True, dropout=0.0,
+        None, whole.text_tower, content_texts=("text",), labels=GENERATOR_LABELS, heads=1,
+        share=1.0, gated=True, dropout=0.0,
     ).eval()  # fmt: skip
     texts = {name: batch[name] for name in ("text_ids", "text_mask")}
     assert torch.allclose(alone(texts).logits, whole(batch).logits, atol=1e-5)

@@ -26,6 +26,7 @@ def run_command(*words: object) -> Ended:
     out, err, code = StringIO(), StringIO(), 0
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["miko-clf", *map(str, words)])
+        patch.delenv("COLUMNS", raising=False)
         try:
             main.main()
         except SystemExit as stop:
@@ -48,6 +49,11 @@ def assert_one_line_error(ended: Ended, *parts: str) -> None:
     assert ended.err.count("\n") == 1
     for part in parts:
         assert part in ended.err
+
+
+def assert_fits_80_columns(ended: Ended) -> None:
+    """Assert that a command that printed into a pipe broke no line of a screen."""
+    assert max(map(len, ended.out.splitlines())) <= 80, ended.out
 
 
 def write_posts_file(path: Path, *rows: dict) -> Path:

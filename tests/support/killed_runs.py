@@ -117,10 +117,10 @@ def find_largest_reservation(kb: Path) -> float:
 
 
 def read_books(server: Server, kb: Path) -> dict[str, Any]:
-    """Return both sides' books: what was billed, to whom it was of use, and what is on the store.
+    """Return both sides' books: what was billed, to whom it was of use, and what we hold.
 
     `kept_from_us` are answers that the provider billed and did not deliver; `cut_off` what else was
-    billed beyond the answers on the store: no more than the calls in flight at kills.
+    billed beyond the answers kept: no more than the calls in flight at kills.
     """
     billed = server.billed()
     heard = Counter(row.request for row in billed if row.what not in UNHEARD)

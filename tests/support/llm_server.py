@@ -1,6 +1,6 @@
 """An OpenAI-compatible server that misbehaves on purpose and writes down what it bills.
 
-    python tests/llm_server.py --port 8000 --fault error=0.05 --fault limited=0.1 --log bills.tsv
+    python -m tests.support.llm_server --port 8000 --fault error=0.05 --fault limited=0.1 --log bills.tsv
 
 Which fault a request meets follows from its body and from how often it came. What the faults are
 called is told by `llm_provider.FAULTS`; a model has the quirks (`llm_answers.Quirks`) that it is
@@ -23,6 +23,7 @@ import uvicorn
 
 from tests.support.llm_answers import Bill
 from tests.support.llm_provider import Dropping, Provider
+from tests.support.repository import ROOT
 
 
 class Billed(NamedTuple):
@@ -63,15 +64,15 @@ class Server(NamedTuple):
 @contextmanager
 def serve_pretended_llm(log: Path | None = None, **given: Any) -> Iterator[Server]:
     """Run the server in a process of its own: `rpm=60` is `--rpm 60`, a dict is many flags."""
-    flags: list[str] = ["--log", str(log)] if log else []
+    flags: list[str] = ["--log", str(log.absolute())] if log else []
     for name, value in given.items():
         flag = f"--{name.replace('_', '-')}"
         if isinstance(value, Mapping):
             flags += [part for key, each in value.items() for part in (flag, f"{key}={each}")]
         else:
             flags += [flag] if value is True else [flag, str(value)]
-    command = [sys.executable, __file__, *flags]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-m", "tests.support.llm_server", *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout
         try:
             port = process.stdout.readline().strip()

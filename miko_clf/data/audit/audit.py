@@ -6,17 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy.stats import chi2_contingency
 
-from miko_clf.data.audit.findings import (
-    MIN_LOOKUP_GAIN,
-    MIN_MARK_AUROC,
-    Audit,
-    ClassShift,
-    Cue,
-    Lookup,
-    Overlap,
-    SplitSummary,
-    UnreadPost,
-)
+from miko_clf.data.audit import findings
 from miko_clf.data.audit.label_leakage import count_class_mentions
 from miko_clf.data.audit.near_duplicates import MAX_GREY_DISTANCE, MAX_HASH_BITS, MIN_JACCARD
 from miko_clf.data.audit.overlaps import (
@@ -39,15 +29,15 @@ _LIMITS = {
     "hash_bits": MAX_HASH_BITS,
     "grey_levels": MAX_GREY_DISTANCE,
     "letters_of_a_post": MIN_POST_LETTERS,
-    "lookup_gain": MIN_LOOKUP_GAIN,
-    "auroc_of_a_mark": MIN_MARK_AUROC,
+    "lookup_gain": findings.MIN_LOOKUP_GAIN,
+    "auroc_of_a_mark": findings.MIN_MARK_AUROC,
     "auroc_of_a_length": MIN_LENGTH_AUROC,
     "auroc_of_what_no_model_sees": MIN_UNSEEN_AUROC,
     "shift": _MIN_SHIFT,
 }
 
 
-def audit_posts(data: ComparedPosts) -> Audit:
+def audit_posts(data: ComparedPosts) -> findings.Audit:
     """Return every finding on the posts, leaks and warnings in a line each.
 
     A leak is a whole post on two sides of a split, a part whose label in train beats the
@@ -56,7 +46,7 @@ def audit_posts(data: ComparedPosts) -> Audit:
     """
     overlaps, lookups, cues = find_overlaps(data), measure_lookup_gains(data), measure_cues(data)
     splits, shifts = _summarise_splits(data), _measure_class_shifts(data)
-    return Audit(
+    return findings.Audit(
         data=data.path.resolve().name,
         kind=data.kind,
         splits=splits,
@@ -67,7 +57,8 @@ def audit_posts(data: ComparedPosts) -> Audit:
         cues=cues,
         class_mentions=count_class_mentions(data.posts, list_class_names(data.posts)),
         refused=tuple(
-            UnreadPost(split=split, where=where, why=why) for split, where, why in data.refused
+            findings.UnreadPost(split=split, where=where, why=why)
+            for split, where, why in data.refused
         ),
         leaks=tuple(_list_leaks(overlaps, lookups, cues)),
         warnings=tuple(_list_warnings(overlaps, cues, splits, shifts)),
@@ -75,7 +66,7 @@ def audit_posts(data: ComparedPosts) -> Audit:
     )
 
 
-def _summarise_splits(data: ComparedPosts) -> tuple[SplitSummary, ...]:
+def _summarise_splits(data: ComparedPosts) -> tuple[findings.SplitSummary, ...]:
     """Return what each split holds and lacks."""
     classes = list_class_names(data.posts)
     summaries = []
@@ -83,7 +74,7 @@ def _summarise_splits(data: ComparedPosts) -> tuple[SplitSummary, ...]:
         posts = _select_split(data, name)
         counts = _count_classes(posts)
         summaries.append(
-            SplitSummary(
+            findings.SplitSummary(
                 name=name,
                 posts=len(posts),
                 labels={label: counts[label] for label in classes},
@@ -96,7 +87,7 @@ def _summarise_splits(data: ComparedPosts) -> tuple[SplitSummary, ...]:
     return tuple(summaries)
 
 
-def _measure_class_shifts(data: ComparedPosts) -> tuple[ClassShift, ...]:
+def _measure_class_shifts(data: ComparedPosts) -> tuple[findings.ClassShift, ...]:
     """Return how far the share of every class is from its share in train, split by split."""
     train = [post for post in _select_split(data, "train") if post.label is not None]
     shifts = []
@@ -111,7 +102,7 @@ def _measure_class_shifts(data: ComparedPosts) -> tuple[ClassShift, ...]:
             train_share, share = (counts / sizes).tolist()
             p = _test_shares(np.stack([counts, sizes - counts], axis=1))
             shifts.append(
-                ClassShift(
+                findings.ClassShift(
                     split=split,
                     label=label,
                     train_share=round(train_share, 4),
@@ -139,7 +130,9 @@ def _count_classes(posts: Sequence[Post]) -> Counter[str]:
 
 
 def _list_leaks(
-    overlaps: Sequence[Overlap], lookups: Sequence[Lookup], cues: Sequence[Cue]
+    overlaps: Sequence[findings.Overlap],
+    lookups: Sequence[findings.Lookup],
+    cues: Sequence[findings.Cue],
 ) -> Iterator[str]:
     across = {overlap.key: overlap.num_across for overlap in overlaps}
     if across["near post"]:
@@ -154,10 +147,10 @@ def _list_leaks(
 
 
 def _list_warnings(
-    overlaps: Sequence[Overlap],
-    cues: Sequence[Cue],
-    splits: Sequence[SplitSummary],
-    shifts: Sequence[ClassShift],
+    overlaps: Sequence[findings.Overlap],
+    cues: Sequence[findings.Cue],
+    splits: Sequence[findings.SplitSummary],
+    shifts: Sequence[findings.ClassShift],
 ) -> Iterator[str]:
     by_key = {overlap.key: overlap for overlap in overlaps}
     if ids := by_key["id"].num_across:

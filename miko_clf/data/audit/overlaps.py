@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from miko_clf.data.audit import near_duplicates
 from miko_clf.data.audit.findings import (
     ContrastSets,
     Lookup,
@@ -13,13 +14,6 @@ from miko_clf.data.audit.findings import (
     OverlapGroup,
     OverlapMember,
     score_lookup,
-)
-from miko_clf.data.audit.near_duplicates import (
-    ImageFingerprint,
-    digest_pixels,
-    fingerprint_images,
-    group_near_images,
-    group_near_texts,
 )
 from miko_clf.data.dataset import open_folder
 from miko_clf.data.labels import name_label
@@ -57,7 +51,7 @@ class ComparedPosts(NamedTuple):
     order: tuple[str, ...]
     posts: tuple[Post, ...]
     splits: tuple[str, ...]
-    fingerprints: tuple[ImageFingerprint | None, ...]
+    fingerprints: tuple[near_duplicates.ImageFingerprint | None, ...]
     keys: _KeysByKind
     refused: tuple[tuple[str, str, str], ...]
 
@@ -95,15 +89,17 @@ def read_compared_posts(
 
 def compute_post_keys(
     posts: Sequence[Post],
-) -> tuple[tuple[ImageFingerprint | None, ...], _KeysByKind]:
+) -> tuple[tuple[near_duplicates.ImageFingerprint | None, ...], _KeysByKind]:
     """Return each post's image's fingerprint and, for each kind of key, the key of each post."""
     wordings = [normalise_text(post.text) for post in posts]
-    text_groups = group_near_texts(wordings).tolist()
+    text_groups = near_duplicates.group_near_texts(wordings).tolist()
     sources = {row: post.image for row, post in enumerate(posts) if post.image is not None}
     images = list(sources.values())
-    prints = fingerprint_images(images)
-    image_groups = group_near_images(prints)
-    pixels = dict(zip(sources, digest_pixels(images, prints, image_groups), strict=True))
+    prints = near_duplicates.fingerprint_images(images)
+    image_groups = near_duplicates.group_near_images(prints)
+    pixels = dict(
+        zip(sources, near_duplicates.digest_pixels(images, prints, image_groups), strict=True)
+    )
     near_images = dict(zip(sources, image_groups.tolist(), strict=True))
     by_row = dict(zip(sources, prints, strict=True))
     fingerprints = tuple(by_row.get(row) for row in range(len(posts)))

@@ -9,15 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from miko_clf.data.audit.findings import (
-    MIN_MARK_AUROC,
-    Cue,
-    CueVerdict,
-    flip_auroc,
-    fold_auroc,
-    measure_auroc,
-    measure_neighbour_auroc,
-)
+from miko_clf.data.audit import findings
 from miko_clf.data.audit.label_leakage import MENTION_SOURCES, flag_class_mentions
 from miko_clf.data.audit.near_duplicates import ImageFingerprint
 from miko_clf.data.audit.overlaps import ComparedPosts
@@ -41,7 +33,7 @@ class _CueKind(NamedTuple):
     limit: float
 
 
-_MARK = _CueKind(True, MIN_MARK_AUROC)
+_MARK = _CueKind(True, findings.MIN_MARK_AUROC)
 _LENGTH = _CueKind(True, MIN_LENGTH_AUROC)
 _UNSEEN = _CueKind(False, MIN_UNSEEN_AUROC)
 
@@ -83,7 +75,7 @@ _CUES: tuple[tuple[_CueKind, str, _CueMeasure], ...] = (
 )
 
 
-def measure_cues(data: ComparedPosts) -> tuple[Cue, ...]:
+def measure_cues(data: ComparedPosts) -> tuple[findings.Cue, ...]:
     """Return what each cue tells of the label on train (or the first split), and elsewhere.
 
     A cue that is the same for every post is left out.
@@ -107,10 +99,10 @@ def measure_cues(data: ComparedPosts) -> tuple[Cue, ...]:
 
 def _pick_best_told_class(
     data: ComparedPosts, name: str, kind: _CueKind, numbers: Mapping[str, NDArray[np.float64]]
-) -> Cue:
+) -> findings.Cue:
     """Return the finding for the class that is told best, one against the rest."""
 
-    def rank(cue: Cue) -> tuple[float, bool, str]:
+    def rank(cue: findings.Cue) -> tuple[float, bool, str]:
         return max(cue.low or 0, cue.nearby_low or 0), bool(cue.higher), cue.label or ""
 
     cues = (_measure_cue(data, name, kind, label, values) for label, values in numbers.items())
@@ -119,25 +111,26 @@ def _pick_best_told_class(
 
 def _measure_cue(
     data: ComparedPosts, name: str, kind: _CueKind, label: str, numbers: NDArray[np.float64]
-) -> Cue:
+) -> findings.Cue:
     main = "train" if "train" in data.order else data.order[0]
     labelled = _mark_answered(data.posts, label)
     inside = np.array([label in flatten_label(post.label) for post in data.posts])
     rows = {split: labelled & (np.array(data.splits) == split) for split in data.order}
     by_split = {
-        split: measure_auroc(numbers[rows[split]], inside[rows[split]]) for split in data.order
+        split: findings.measure_auroc(numbers[rows[split]], inside[rows[split]])
+        for split in data.order
     }
     ids = [post.id for post, known in zip(data.posts, labelled, strict=True) if known]
-    nearby = measure_neighbour_auroc(numbers[labelled], inside[labelled], ids)
+    nearby = findings.measure_neighbour_auroc(numbers[labelled], inside[labelled], ids)
     plain = by_split.pop(main)
     higher = None if plain is None else plain.value >= 0.5
-    auroc = plain and fold_auroc(plain)
+    auroc = plain and findings.fold_auroc(plain)
     held = {
-        split: round((other if higher else flip_auroc(other)).value, 4)
+        split: round((other if higher else findings.flip_auroc(other)).value, 4)
         for split, other in by_split.items()
         if other and higher is not None
     }
-    return Cue(
+    return findings.Cue(
         name=name,
         reaches=kind.reaches,
         split=main,
@@ -156,7 +149,7 @@ def _measure_cue(
     )
 
 
-def _judge_cue(kind: _CueKind, *aurocs: Interval | None) -> CueVerdict:
+def _judge_cue(kind: _CueKind, *aurocs: Interval | None) -> findings.CueVerdict:
     lows = [auroc.low for auroc in aurocs if auroc]
     if not lows:
         return "too few rows"

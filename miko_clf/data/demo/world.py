@@ -17,16 +17,8 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from miko_clf.data.demo import captions
+from miko_clf.data.demo import captions, render
 from miko_clf.data.demo.captions import TEXT_FAMILIES, DemoText
-from miko_clf.data.demo.render import (
-    CLUBS,
-    NUM_VARIANTS,
-    SCENE_STATES,
-    Club,
-    DemoPicture,
-    draw_picture,
-)
 from miko_clf.data.demo.scenes import SCENES
 from miko_clf.data.post import KeyInformation, Post, Rationale
 from miko_clf.data.splits import SPLITS
@@ -34,7 +26,7 @@ from miko_clf.errors import PostError
 
 DemoTask = Literal["sarcasm", "harm"]
 _Cell = tuple[int, str, int]  # template family, subject, variant of the scene
-_Progress = Callable[[Sequence[DemoPicture]], Iterable[DemoPicture]]
+_Progress = Callable[[Sequence[render.DemoPicture]], Iterable[render.DemoPicture]]
 
 _WORLD_VERSION = 1
 _STAMP = "world.json"
@@ -45,7 +37,7 @@ DEMO_CLASSES: Mapping[DemoTask, tuple[str, str]] = {
 }
 _POSTS_A_GROUP = 4
 _FEWEST_POSTS = 40
-_MOST_POSTS = _POSTS_A_GROUP * len(TEXT_FAMILIES) * len(SCENES) * NUM_VARIANTS
+_MOST_POSTS = _POSTS_A_GROUP * len(TEXT_FAMILIES) * len(SCENES) * render.NUM_VARIANTS
 
 
 @dataclass(frozen=True)
@@ -53,7 +45,7 @@ class Draft:
     """A post before it is drawn and written down, with the facts that decide its labels."""
 
     id: str
-    picture: DemoPicture
+    picture: render.DemoPicture
     words: DemoText
     group: str
     split: str
@@ -86,7 +78,7 @@ def draft_world(seed: int = 0, num_posts: int = 3000) -> list[Draft]:
     rng = Random(f"miko-world/{_WORLD_VERSION}/{seed}")
     num_groups = num_posts // _POSTS_A_GROUP
     cells = rng.sample(
-        list(product(range(len(TEXT_FAMILIES)), SCENES, range(NUM_VARIANTS))), num_groups
+        list(product(range(len(TEXT_FAMILIES)), SCENES, range(render.NUM_VARIANTS))), num_groups
     )
     names = [f"{number:012x}" for number in rng.sample(range(16**12), num_groups * 6)]
     written: set[str] = set()
@@ -185,12 +177,14 @@ def _draft_group(
     """Return two pictures crossed with two texts, none of which was written before."""
     family, subject, variant = cell
     pictures = [
-        DemoPicture(name, subject, state, club, variant, rng.getrandbits(32))
-        for name, state, club in zip(names[:2], SCENE_STATES, rng.sample(CLUBS, 2), strict=True)
+        render.DemoPicture(name, subject, state, club, variant, rng.getrandbits(32))
+        for name, state, club in zip(
+            names[:2], render.SCENE_STATES, rng.sample(render.CLUBS, 2), strict=True
+        )
     ]
     texts = [
         _write_new_text(cell, written, rng, praise=praise, club=club)
-        for praise, club in zip((True, False), rng.sample(CLUBS, 2), strict=True)
+        for praise, club in zip((True, False), rng.sample(render.CLUBS, 2), strict=True)
     ]
     group = f"{family:02d}-{subject}-{variant}"
     pairs = product(pictures, texts)
@@ -201,7 +195,7 @@ def _draft_group(
 
 
 def _write_new_text(
-    cell: _Cell, written: set[str], rng: Random, *, praise: bool, club: Club
+    cell: _Cell, written: set[str], rng: Random, *, praise: bool, club: render.Club
 ) -> DemoText:
     """Return words for the cell that no other post of the world has."""
     while True:
@@ -223,7 +217,7 @@ def _write_images(folder: Path, drafts: Iterable[Draft], progress: _Progress) ->
     """Draw every picture once."""
     folder.mkdir(parents=True)
     for picture in progress(list(dict.fromkeys(draft.picture for draft in drafts))):
-        draw_picture(picture).save(folder / f"{picture.name}.png")
+        render.draw_picture(picture).save(folder / f"{picture.name}.png")
 
 
 def _write_both(folder: Path, drafts: Sequence[Draft]) -> None:

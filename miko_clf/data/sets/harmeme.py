@@ -11,18 +11,7 @@ from typing import Any, NamedTuple
 
 from miko_clf.data.post import Post, Rationale
 from miko_clf.data.readers import PostEntry, SkipReport, TableRow, build_entries, read_rows
-from miko_clf.data.sets.base import (
-    FolderOptions,
-    PublishedCount,
-    PublishedFolder,
-    PublishedSet,
-    build_post,
-    choose_task,
-    find_split_files,
-    get_cell,
-    leave_out_rows,
-    read_json_document,
-)
+from miko_clf.data.sets import base
 from miko_clf.data.splits import SPLITS, FolderLayout, SplitSource
 from miko_clf.errors import PostError
 
@@ -36,30 +25,30 @@ _UNLABELLED = "has no label, as one train row of Harm-P was published"
 _UNAIMED = "is not harmful, so it has no target"
 
 
-def _make_count(very: int, somewhat: int, none: int) -> PublishedCount:
+def _make_count(very: int, somewhat: int, none: int) -> base.PublishedCount:
     classes = {"harmful": very + somewhat, "harmless": none}
-    return PublishedCount(very + somewhat + none, (classes,))
+    return base.PublishedCount(very + somewhat + none, (classes,))
 
 
 _HARM_C = {
     "train": _make_count(182, 882, 1949),
-    "val": PublishedCount(177, ({"harmful": 61, "harmless": 116},)),
+    "val": base.PublishedCount(177, ({"harmful": 61, "harmless": 116},)),
     "test": _make_count(21, 103, 230),
 }
 _HARM_P = {
     # 2,938 are printed, with 1,488 and 1,450, and one of them has no label.
-    "train": PublishedCount(
+    "train": base.PublishedCount(
         2937, ({"harmful": 1487, "harmless": 1450}, {"harmful": 1488, "harmless": 1449})
     ),
     "val": _make_count(8, 81, 88),
     "test": _make_count(12, 159, 184),
 }
 HARMEME = (
-    PublishedSet(
+    base.PublishedSet(
         "Harm-C", "memes on COVID-19, harmful or not, and at whom (HarMeme version 1)", _TASKS,
         _HARM_C, "annotations/{train,val,test}.jsonl beside images/", "the real files",
     ),
-    PublishedSet(
+    base.PublishedSet(
         "Harm-P", "memes on US politics, harmful or not, and at whom (HarMeme version 1)", _TASKS,
         _HARM_P, "{train,val,test}_v1.jsonl, in annotations/ or not, beside images/",
     ),
@@ -76,15 +65,15 @@ class _Beside(NamedTuple):
     task: str
 
 
-def recognise_harmeme(path: Path, options: FolderOptions) -> FolderLayout | None:
+def recognise_harmeme(path: Path, options: base.FolderOptions) -> FolderLayout | None:
     """Return the layout if annotations of Harm-C or Harm-P stand beside `images/`.
 
     Labels are harmful (very or somewhat) and harmless, where a level that the label map names
     is kept; or, of harmful memes alone, the target.
     """
     inside, names = path / "annotations", {split: f"{split}_v1.jsonl" for split in SPLITS}
-    harm_c = find_split_files(inside, {split: f"{split}.jsonl" for split in SPLITS})
-    harm_p = find_split_files(inside, names) or find_split_files(path, names)
+    harm_c = base.find_split_files(inside, {split: f"{split}.jsonl" for split in SPLITS})
+    harm_p = base.find_split_files(inside, names) or base.find_split_files(path, names)
     if not (harm_c or harm_p) or not (path / "images").is_dir():
         return None
     if harm_c and harm_p:
@@ -92,10 +81,10 @@ def recognise_harmeme(path: Path, options: FolderOptions) -> FolderLayout | None
     name, files, counts = HARMEME[0].name, harm_c, _HARM_C
     if harm_p:
         name, files, counts = HARMEME[1].name, harm_p, _HARM_P
-    task = choose_task(path, name, options.task, _TASKS)
+    task = base.choose_task(path, name, options.task, _TASKS)
     if task != "harm" or options.label_map.keys() & _HARM.keys():
         counts = {}
-    published = PublishedFolder(name, SkipReport(), counts)
+    published = base.PublishedFolder(name, SkipReport(), counts)
     kept = frozenset(options.label_map)
     source = partial(_read_split, path, files, kept, task, published.left)
     sources: dict[str, SplitSource] = {split: partial(source, split) for split in files}
@@ -120,7 +109,7 @@ def _read_split(
     beside = _Beside(path / "images", captions, rationales, kept, task)
     reason = partial(_explain_outside, task, file.stem.endswith("_v1"))
     return build_entries(
-        leave_out_rows(table, reason, left, report), partial(_parse_meme, beside), report
+        base.leave_out_rows(table, reason, left, report), partial(_parse_meme, beside), report
     )
 
 
@@ -164,7 +153,7 @@ def _refuse_overlap(file: Path, table: list[TableRow], train: Path) -> None:
 def _read_texts(file: Path) -> dict[str, str]:
     if not file.is_file():
         return {}
-    texts = read_json_document(file)
+    texts = base.read_json_document(file)
     if not isinstance(texts, dict):
         kind = "a list" if isinstance(texts, list) else f"{texts!r:.60}"
         raise PostError(f"{file}: a JSON object is expected, not {kind}")
@@ -177,7 +166,7 @@ def _read_texts(file: Path) -> dict[str, str]:
 def _parse_meme(beside: _Beside, cells: Mapping[str, Any]) -> Post:
     name, text, image = (_get_string(cells, key) for key in ("id", "text", "image"))
     reason, source = beside.rationales.get(name), {"source": "rationales.json"}
-    return build_post(
+    return base.build_post(
         _find_image(beside.images, image, name),
         id=name,
         text=text.strip(),
@@ -188,7 +177,7 @@ def _parse_meme(beside: _Beside, cells: Mapping[str, Any]) -> Post:
 
 
 def _get_string(cells: Mapping[str, Any], key: str) -> str:
-    value: str = get_cell(cells, key)
+    value: str = base.get_cell(cells, key)
     if not value and key != "text":
         raise PostError(f"{key} must be a string, not {value!r:.60}")
     return value

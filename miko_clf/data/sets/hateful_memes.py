@@ -7,18 +7,7 @@ from typing import Any
 
 from miko_clf.data.post import Post
 from miko_clf.data.readers import SkipReport, read_rows
-from miko_clf.data.sets.base import (
-    FolderOptions,
-    PublishedCount,
-    PublishedFolder,
-    PublishedSet,
-    build_post,
-    choose_task,
-    decode_class,
-    find_pictures,
-    find_split_files,
-    get_cell,
-)
+from miko_clf.data.sets import base
 from miko_clf.data.splits import FolderLayout, make_split_sources
 
 _TASKS = ("hate",)
@@ -26,13 +15,13 @@ _FIRST_RELEASE = {"train": "train.jsonl", "dev_seen": "dev.jsonl", "test_seen": 
 _CODES = {"0": "not_hateful", "1": "hateful"}
 # The labels of dev_seen were revised; both counts are in circulation.
 _COUNTS = {
-    "train": PublishedCount(8500, ({"hateful": 3050, "not_hateful": 5450},)),
-    "dev_seen": PublishedCount(
+    "train": base.PublishedCount(8500, ({"hateful": 3050, "not_hateful": 5450},)),
+    "dev_seen": base.PublishedCount(
         500, ({"hateful": 250, "not_hateful": 250}, {"hateful": 247, "not_hateful": 253})
     ),
-    "dev_unseen": PublishedCount(540),
-    "test_seen": PublishedCount(1000),
-    "test_unseen": PublishedCount(2000),
+    "dev_unseen": base.PublishedCount(540),
+    "test_seen": base.PublishedCount(1000),
+    "test_unseen": base.PublishedCount(2000),
 }
 _WHICH_TEST = (
     "papers report test_seen (1,000 posts), test_unseen (2,000) or dev_seen (500), which do not "
@@ -43,7 +32,7 @@ _NOTE = (
     "that test on dev_seen cannot be compared with a model that was chosen by it"
 )
 HATEFUL_MEMES = (
-    PublishedSet(
+    base.PublishedSet(
         "Hateful Memes", "memes, hateful or not, with benign confounders; val is dev_seen", _TASKS,
         _COUNTS,
         "train.jsonl beside any of {dev,test}_{seen,unseen}.jsonl, or dev.jsonl and img/ of the "
@@ -52,7 +41,7 @@ HATEFUL_MEMES = (
 )  # fmt: skip
 
 
-def recognise_hateful_memes(path: Path, options: FolderOptions) -> FolderLayout | None:
+def recognise_hateful_memes(path: Path, options: base.FolderOptions) -> FolderLayout | None:
     """Return the layout if files named by seen and unseen stand here, or those of 2020.
 
     `dev.jsonl` and `test.jsonl` of the first release are dev_seen and test_seen.
@@ -60,10 +49,10 @@ def recognise_hateful_memes(path: Path, options: FolderOptions) -> FolderLayout 
     files = _find_files(path) or _find_files(path / "annotations")
     if not files:
         return None
-    choose_task(path, HATEFUL_MEMES[0].name, options.task, _TASKS)
+    base.choose_task(path, HATEFUL_MEMES[0].name, options.task, _TASKS)
     root = path if (path / "img").is_dir() else path / "images"
-    images, notes = find_pictures(root / "img")
-    published = PublishedFolder(
+    images, notes = base.find_pictures(root / "img")
+    published = base.PublishedFolder(
         HATEFUL_MEMES[0].name,
         SkipReport(),
         _COUNTS,
@@ -78,10 +67,10 @@ def recognise_hateful_memes(path: Path, options: FolderOptions) -> FolderLayout 
 
 
 def _find_files(folder: Path) -> dict[str, Path]:
-    files = find_split_files(folder, {split: f"{split}.jsonl" for split in _COUNTS})
+    files = base.find_split_files(folder, {split: f"{split}.jsonl" for split in _COUNTS})
     if files.keys() - {"train"}:
         return files
-    files = find_split_files(folder, _FIRST_RELEASE)
+    files = base.find_split_files(folder, _FIRST_RELEASE)
     whole = "dev_seen" in files and (folder / "img").is_dir()
     return files if whole and _is_meme(files["dev_seen"]) else {}
 
@@ -92,10 +81,10 @@ def _is_meme(file: Path) -> bool:
 
 
 def _parse_meme(root: Path | None, cells: Mapping[str, Any]) -> Post:
-    image = get_cell(cells, "img")
-    return build_post(
+    image = base.get_cell(cells, "img")
+    return base.build_post(
         root and root / image,
         id=Path(image).stem,
-        text=get_cell(cells, "text").strip(),
-        label=None if cells.get("label") is None else decode_class(cells, "label", _CODES),
+        text=base.get_cell(cells, "text").strip(),
+        label=None if cells.get("label") is None else base.decode_class(cells, "label", _CODES),
     )

@@ -7,19 +7,7 @@ from typing import Any
 
 from miko_clf.data.post import Post
 from miko_clf.data.readers import SkipReport, TableRow
-from miko_clf.data.sets.base import (
-    FolderOptions,
-    PublishedCount,
-    PublishedFolder,
-    PublishedSet,
-    build_post,
-    choose_task,
-    decode_class,
-    find_pictures,
-    get_cell,
-    read_delimited,
-    read_delimited_lines,
-)
+from miko_clf.data.sets import base
 from miko_clf.data.splits import FolderLayout, make_split_sources
 from miko_clf.errors import PostError
 
@@ -28,11 +16,11 @@ _KINDS = ("shaming", "stereotype", "objectification", "violence")
 _MARKS = ("misogynous", *_KINDS)
 _TEXT = "Text Transcription"
 _CODES = {"0": "not_misogynous", "1": "misogynous"}
-_COUNTS = {"train": PublishedCount(10000), "test": PublishedCount(1000)}
+_COUNTS = {"train": base.PublishedCount(10000), "test": base.PublishedCount(1000)}
 _TRAIN = ("training", "TRAINING", "")
 _TEST = ("test", "TEST", "")
 MAMI = (
-    PublishedSet(
+    base.PublishedSet(
         "MAMI", "memes, misogynous or not (misogyny), or which of four kinds, none to all (kinds)",
         _TASKS, _COUNTS,
         "training.csv by tabs, in TRAINING/ or not, with its pictures; Test.csv likewise, and "
@@ -41,7 +29,7 @@ MAMI = (
 )  # fmt: skip
 
 
-def recognise_mami(path: Path, options: FolderOptions) -> FolderLayout | None:
+def recognise_mami(path: Path, options: base.FolderOptions) -> FolderLayout | None:
     """Return the layout if `training.csv` (or .tsv) with the columns of MAMI stands here.
 
     Pictures lie beside the file that names them. There is no val: none was published.
@@ -50,17 +38,17 @@ def recognise_mami(path: Path, options: FolderOptions) -> FolderLayout | None:
     test = _find_first(path, _TEST, ("Test.csv", "test.csv", "Test.tsv", "test.tsv"))
     if train is None or not _is_mami(train):
         return None
-    task = choose_task(path, MAMI[0].name, options.task, _TASKS)
-    images, notes = find_pictures(train.parent)
-    table = partial(read_delimited, train, "\t", ("file_name", *_MARKS, _TEXT))
+    task = base.choose_task(path, MAMI[0].name, options.task, _TASKS)
+    images, notes = base.find_pictures(train.parent)
+    table = partial(base.read_delimited, train, "\t", ("file_name", *_MARKS, _TEXT))
     sources = make_split_sources({"train": table}, partial(_parse_meme, images, task))
     labels = _find_first(path, _TEST, ("test_labels.txt",))
     if test:
-        images, missing = find_pictures(test.parent)
+        images, missing = base.find_pictures(test.parent)
         table = partial(_join_labels, test, labels)
         sources |= make_split_sources({"test": table}, partial(_parse_meme, images, task))
         notes = tuple(dict.fromkeys((*notes, *missing)))
-    published = PublishedFolder(MAMI[0].name, SkipReport(), _COUNTS, notes=notes)
+    published = base.PublishedFolder(MAMI[0].name, SkipReport(), _COUNTS, notes=notes)
     return FolderLayout("mami", sources, published)
 
 
@@ -70,18 +58,18 @@ def _find_first(path: Path, folders: Iterable[str], names: Iterable[str]) -> Pat
 
 
 def _is_mami(file: Path) -> bool:
-    _, header = next(read_delimited_lines(file, "\t"), ("", []))
+    _, header = next(base.read_delimited_lines(file, "\t"), ("", []))
     return {"file_name", "misogynous"} <= set(header)
 
 
 def _join_labels(test: Path, labels: Path | None) -> Iterator[TableRow]:
     """Yield the rows of the test file, with the marks that a file of their own gives each."""
     marks: dict[str, dict[str, str]] = {}
-    for where, cells in read_delimited_lines(labels, "\t") if labels else ():
+    for where, cells in base.read_delimited_lines(labels, "\t") if labels else ():
         if len(cells) != 1 + len(_MARKS):
             raise PostError(f"{where}: a file name and {len(_MARKS)} marks are expected")
         marks[cells[0]] = dict(zip(_MARKS, cells[1:], strict=True))
-    for row in read_delimited(test, "\t", ("file_name", _TEXT)):
+    for row in base.read_delimited(test, "\t", ("file_name", _TEXT)):
         name = row.cells.get("file_name", "")
         if labels and not row.fault and name not in marks:
             yield TableRow(row.where, {}, f"{name!r} has no marks in {labels.name}")
@@ -90,16 +78,16 @@ def _join_labels(test: Path, labels: Path | None) -> Iterator[TableRow]:
 
 
 def _parse_meme(images: Path | None, task: str, cells: Mapping[str, Any]) -> Post:
-    name = get_cell(cells, "file_name")
-    return build_post(
+    name = base.get_cell(cells, "file_name")
+    return base.build_post(
         images and images / name,
         id=Path(name).stem,
-        text=get_cell(cells, _TEXT),
+        text=base.get_cell(cells, _TEXT),
         label=_choose_label(task, cells) if _MARKS[0] in cells else None,
     )
 
 
 def _choose_label(task: str, cells: Mapping[str, Any]) -> str | tuple[str, ...]:
     if task == "misogyny":
-        return decode_class(cells, _MARKS[0], _CODES)
-    return tuple(kind for kind in _KINDS if decode_class(cells, kind, {"0": "", "1": kind}))
+        return base.decode_class(cells, _MARKS[0], _CODES)
+    return tuple(kind for kind in _KINDS if base.decode_class(cells, kind, {"0": "", "1": kind}))

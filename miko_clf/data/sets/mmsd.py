@@ -11,27 +11,7 @@ from typing import Any, NamedTuple
 
 from miko_clf.data.post import Post
 from miko_clf.data.readers import PostEntry, SkipReport, TableRow, build_entries
-from miko_clf.data.sets.base import (
-    FolderOptions,
-    PublishedCount,
-    PublishedFolder,
-    PublishedSet,
-    build_post,
-    choose_task,
-    decode_class,
-    find_pictures,
-    find_split_files,
-    get_cell,
-    leave_out_rows,
-    read_json_list,
-    read_numbered_lines,
-)
-from miko_clf.data.sets.miko import (
-    MikoRelease,
-    describe_miko_files,
-    find_miko_files,
-    read_miko_files,
-)
+from miko_clf.data.sets import base, miko
 from miko_clf.data.splits import FolderLayout
 from miko_clf.errors import PostError
 
@@ -53,12 +33,14 @@ _GIVEAWAYS = frozenset((
 _LEFT = "holds a word that tells the label, and the authors' loader leaves such posts out"
 
 
-def _make_count(sarcastic: int, others: int) -> PublishedCount:
-    return PublishedCount(sarcastic + others, ({"sarcastic": sarcastic, "not_sarcastic": others},))
+def _make_count(sarcastic: int, others: int) -> base.PublishedCount:
+    return base.PublishedCount(
+        sarcastic + others, ({"sarcastic": sarcastic, "not_sarcastic": others},)
+    )
 
 
 _COUNTS_1 = {
-    "train": PublishedCount(19816),
+    "train": base.PublishedCount(19816),
     "val": _make_count(959, 1451),
     "test": _make_count(959, 1450),
 }
@@ -68,14 +50,14 @@ _COUNTS_2 = {
     "test": _make_count(1037, 1372),
 }
 MMSD = (
-    PublishedSet(
+    base.PublishedSet(
         "MMSD2.0", "tweets with a picture, sarcastic or not, cues removed and labels revised",
         ("sarcasm",), _COUNTS_2,
         "text_json_final/{train,valid,test}.json; dataset_image/, extract_all and MIKO's files "
         "where present",
         "the real files (texts of train and valid, no pictures)",
     ),
-    PublishedSet(
+    base.PublishedSet(
         "MMSD 1.0", "tweets with a picture, sarcastic or not, hashtags kept",
         ("sarcasm", "hashtag"), _COUNTS_1,
         "text/{train,valid2,test2}.txt; dataset_image/, extract/extract_all and MIKO's files "
@@ -88,7 +70,7 @@ class _Edition(NamedTuple):
     """What makes one of the two sets differ from the other; one file of `telling` must be there."""
 
     kind: str
-    known: PublishedSet
+    known: base.PublishedSet
     files: Mapping[str, str]
     telling: frozenset[str]
     read: Callable[[Path], Iterator[TableRow]]
@@ -100,38 +82,38 @@ class _Beside(NamedTuple):
 
     images: Path | None
     captions: Mapping[str, str]
-    released: Mapping[str, MikoRelease]
+    released: Mapping[str, miko.MikoRelease]
     task: str
 
 
-def recognise_mmsd(path: Path, options: FolderOptions) -> FolderLayout | None:
+def recognise_mmsd(path: Path, options: base.FolderOptions) -> FolderLayout | None:
     """Return the layout if the texts of either set stand in the folder."""
     for edition in _EDITIONS:
-        files = find_split_files(path, edition.files)
+        files = base.find_split_files(path, edition.files)
         if files.keys() & edition.telling:
             return _read_edition(path, options, edition, files)
     return None
 
 
 def _read_edition(
-    path: Path, options: FolderOptions, edition: _Edition, files: Mapping[str, Path]
+    path: Path, options: base.FolderOptions, edition: _Edition, files: Mapping[str, Path]
 ) -> FolderLayout:
     known = edition.known
-    task = choose_task(path, known.name, options.task, known.tasks)
-    images, notes = find_pictures(path / "dataset_image")
-    miko_files = find_miko_files(path)
+    task = base.choose_task(path, known.name, options.task, known.tasks)
+    images, notes = base.find_pictures(path / "dataset_image")
+    miko_files = miko.find_miko_files(path)
     if miko_files:
-        notes = (*notes, describe_miko_files(miko_files))
+        notes = (*notes, miko.describe_miko_files(miko_files))
     counts = {split: count for split, count in known.splits.items() if count and task == "sarcasm"}
-    published = PublishedFolder(known.name, SkipReport(), counts, notes=notes)
+    published = base.PublishedFolder(known.name, SkipReport(), counts, notes=notes)
 
     @cache
     def read_beside() -> _Beside:
-        released = read_miko_files(miko_files)
+        released = miko.read_miko_files(miko_files)
         return _Beside(images, _read_captions(path, released), released, task)
 
     def read_tweets(file: Path, report: SkipReport | None) -> Iterator[PostEntry]:
-        rows = leave_out_rows(edition.read(file), edition.outside, published.left, report)
+        rows = base.leave_out_rows(edition.read(file), edition.outside, published.left, report)
         return build_entries(rows, partial(_parse_tweet, read_beside()), report)
 
     sources = {split: partial(read_tweets, file) for split, file in files.items()}
@@ -140,7 +122,7 @@ def _read_edition(
 
 def _read_lists(file: Path) -> Iterator[TableRow]:
     """Yield the rows of MMSD 1.0, a Python list a line: id, text, and one label or two."""
-    for where, line in read_numbered_lines(file):
+    for where, line in base.read_numbered_lines(file):
         name, text, *labels = _parse_literal(line) or [None, None]
         if labels:
             # The last is a person's; of two, the first is whether the hashtag stood there.
@@ -163,7 +145,7 @@ def _find_giveaway(cells: Mapping[str, Any]) -> str:
     return _LEFT if _GIVEAWAYS & set(str(cells.get("text")).split()) else ""
 
 
-def _read_captions(path: Path, released: Mapping[str, MikoRelease]) -> dict[str, str]:
+def _read_captions(path: Path, released: Mapping[str, miko.MikoRelease]) -> dict[str, str]:
     """Return the caption of each image id, none where other descriptions were released.
 
     Two sources in one folder would teach a model which of them a post is from.
@@ -173,7 +155,7 @@ def _read_captions(path: Path, released: Mapping[str, MikoRelease]) -> dict[str,
     if file is None or any(post.description for post in released.values()):
         return {}
     captions: dict[str, str] = {}
-    for where, line in read_numbered_lines(file):
+    for where, line in base.read_numbered_lines(file):
         values = _parse_literal(line)
         if values is None:
             raise PostError(f"{where}: a list of id and words is expected")
@@ -184,12 +166,12 @@ def _read_captions(path: Path, released: Mapping[str, MikoRelease]) -> dict[str,
 
 def _parse_tweet(beside: _Beside, cells: Mapping[str, Any]) -> Post:
     name = str(cells.get("image_id") or "")
-    released = beside.released.get(name, MikoRelease())
-    return build_post(
+    released = beside.released.get(name, miko.MikoRelease())
+    return base.build_post(
         beside.images and beside.images / f"{name}.jpg",
         id=name,
-        text=get_cell(cells, "text").strip(),
-        label=decode_class(cells, "hashtag" if beside.task == "hashtag" else "label", _CODES),
+        text=base.get_cell(cells, "text").strip(),
+        label=base.decode_class(cells, "hashtag" if beside.task == "hashtag" else "label", _CODES),
         description=released.description or beside.captions.get(name),
         key_information=released.key_information,
         intentions=released.intentions,
@@ -197,6 +179,6 @@ def _parse_tweet(beside: _Beside, cells: Mapping[str, Any]) -> Post:
 
 
 _EDITIONS = (
-    _Edition("mmsd2", MMSD[0], _SECOND, frozenset(_SECOND), read_json_list, lambda cells: ""),
+    _Edition("mmsd2", MMSD[0], _SECOND, frozenset(_SECOND), base.read_json_list, lambda cells: ""),
     _Edition("mmsd", MMSD[1], _FIRST, frozenset({"val", "test"}), _read_lists, _find_giveaway),
 )

@@ -7,18 +7,7 @@ from typing import Any
 
 from miko_clf.data.post import Post
 from miko_clf.data.readers import SkipReport
-from miko_clf.data.sets.base import (
-    FolderOptions,
-    PublishedCount,
-    PublishedFolder,
-    PublishedSet,
-    build_post,
-    choose_task,
-    find_pictures,
-    find_split_files,
-    get_cell,
-    read_delimited,
-)
+from miko_clf.data.sets import base
 from miko_clf.data.splits import FolderLayout, make_split_sources
 from miko_clf.errors import PostError
 
@@ -28,7 +17,11 @@ _FILES = {
     "val": "Validation_meme_dataset.csv",
     "test": "Testing_meme_dataset.csv",
 }
-_COUNTS = {"train": PublishedCount(445), "val": PublishedCount(149), "test": PublishedCount(149)}
+_COUNTS = {
+    "train": base.PublishedCount(445),
+    "val": base.PublishedCount(149),
+    "test": base.PublishedCount(149),
+}
 # The authors leave the last letter of the second away.
 _LABELS = {
     "offensive": "offensive",
@@ -36,7 +29,7 @@ _LABELS = {
     "non-offensive": "not_offensive",
 }
 MULTIOFF = (
-    PublishedSet(
+    base.PublishedSet(
         "MultiOFF", "memes of the US election of 2016, offensive or not", _TASKS, _COUNTS,
         "{Training,Validation,Testing}_meme_dataset.csv, in 'Split Dataset'/ or not; "
         "'Labelled Images'/",
@@ -44,29 +37,31 @@ MULTIOFF = (
 )  # fmt: skip
 
 
-def recognise_multioff(path: Path, options: FolderOptions) -> FolderLayout | None:
+def recognise_multioff(path: Path, options: base.FolderOptions) -> FolderLayout | None:
     """Return the layout if the three tables, or some of them, stand here."""
-    files = find_split_files(path, _FILES) | find_split_files(path / "Split Dataset", _FILES)
+    files = base.find_split_files(path, _FILES) | base.find_split_files(
+        path / "Split Dataset", _FILES
+    )
     if not files:
         return None
-    choose_task(path, MULTIOFF[0].name, options.task, _TASKS)
-    images, notes = find_pictures(path / "Labelled Images")
+    base.choose_task(path, MULTIOFF[0].name, options.task, _TASKS)
+    images, notes = base.find_pictures(path / "Labelled Images")
     tables = {
-        split: partial(read_delimited, file, ",", ("image_name", "sentence", "label"))
+        split: partial(base.read_delimited, file, ",", ("image_name", "sentence", "label"))
         for split, file in files.items()
     }
     sources = make_split_sources(tables, partial(_parse_meme, images))
-    published = PublishedFolder(MULTIOFF[0].name, SkipReport(), _COUNTS, notes=notes)
+    published = base.PublishedFolder(MULTIOFF[0].name, SkipReport(), _COUNTS, notes=notes)
     return FolderLayout("multioff", sources, published)
 
 
 def _parse_meme(images: Path | None, cells: Mapping[str, Any]) -> Post:
-    name, label = get_cell(cells, "image_name"), get_cell(cells, "label")
+    name, label = base.get_cell(cells, "image_name"), base.get_cell(cells, "label")
     if label.lower() not in _LABELS:
         raise PostError(f"label must be offensive or Non-offensiv, not {label!r:.60}")
-    return build_post(
+    return base.build_post(
         images and images / name,
         id=name,
-        text=get_cell(cells, "sentence"),
+        text=base.get_cell(cells, "sentence"),
         label=_LABELS[label.lower()],
     )

@@ -8,16 +8,7 @@ from typing import Any
 
 from miko_clf.data.post import Post
 from miko_clf.data.readers import SkipReport, TableRow
-from miko_clf.data.sets.base import (
-    FolderOptions,
-    PublishedCount,
-    PublishedFolder,
-    PublishedSet,
-    build_post,
-    choose_task,
-    get_cell,
-    read_json_document,
-)
+from miko_clf.data.sets import base
 from miko_clf.data.splits import DisjointSets, FolderLayout, divide_table, make_split_sources
 from miko_clf.errors import PostError
 
@@ -25,13 +16,13 @@ _TASKS = ("sarcasm", "sarcasm-in-context")
 _FILE = "sarcasm_data.json"
 _HELD_OUT = "FRIENDS"
 _TELLING = 4  # words: a shorter line ("What?") stands in many scenes
-_WHOLE = PublishedCount(690, ({"sarcastic": 345, "not_sarcastic": 345},))
+_WHOLE = base.PublishedCount(690, ({"sarcastic": 345, "not_sarcastic": 345},))
 _NOTE = (
     "the split is the published one by show: test is FRIENDS, train the others, and there is no "
     "val; a split seed makes train, val and test in which no scene crosses"
 )
 MUSTARD = (
-    PublishedSet(
+    base.PublishedSet(
         "MUStARD",
         "690 lines of comedies, 345 sarcastic, without pictures: the line alone (sarcasm) or after "
         "those before it (sarcasm-in-context); the speaker is never read",
@@ -40,7 +31,7 @@ MUSTARD = (
 )  # fmt: skip
 
 
-def recognise_mustard(path: Path, options: FolderOptions) -> FolderLayout | None:
+def recognise_mustard(path: Path, options: base.FolderOptions) -> FolderLayout | None:
     """Return the layout if `sarcasm_data.json` stands here.
 
     Lines are grouped by scene. Without a seed, the split is that by show, where shows are named.
@@ -49,7 +40,7 @@ def recognise_mustard(path: Path, options: FolderOptions) -> FolderLayout | None
     file = next((f for f in (path / _FILE, path / "data" / _FILE) if f.is_file()), None)
     if file is None:
         return None
-    task = choose_task(path, MUSTARD[0].name, options.task, _TASKS)
+    task = base.choose_task(path, MUSTARD[0].name, options.task, _TASKS)
     lines = _read_lines(file)
     build = partial(_parse_line, task)
     by_show = options.split_seed is None and all(
@@ -62,14 +53,14 @@ def recognise_mustard(path: Path, options: FolderOptions) -> FolderLayout | None
         sources = make_split_sources(tables, build)
     else:
         sources = divide_table(str(file), lambda: lines, build, options.split_seed)
-    published = PublishedFolder(
+    published = base.PublishedFolder(
         "MUStARD", SkipReport(), whole=_WHOLE, notes=(_NOTE,) if by_show else ()
     )
     return FolderLayout("mustard", sources, published)
 
 
 def _read_lines(file: Path) -> list[TableRow]:
-    lines = read_json_document(file)
+    lines = base.read_json_document(file)
     if not isinstance(lines, dict):
         raise PostError(f"{file}: a JSON object of lines by id is expected")
     rows = [
@@ -107,11 +98,11 @@ def _select_show(lines: Sequence[TableRow], held_out: bool) -> Iterator[TableRow
 
 
 def _parse_line(task: str, cells: Mapping[str, Any]) -> Post:
-    before = get_cell(cells, "context", list) if task == "sarcasm-in-context" else ()
-    spoken = [*map(str, before), get_cell(cells, "utterance")]
+    before = base.get_cell(cells, "context", list) if task == "sarcasm-in-context" else ()
+    spoken = [*map(str, before), base.get_cell(cells, "utterance")]
     if not isinstance(cells.get("sarcasm"), bool):
         raise PostError(f"sarcasm must be true or false, not {cells.get('sarcasm')!r:.60}")
-    return build_post(
+    return base.build_post(
         None,
         id=cells["id"],
         text="\n".join(spoken),

@@ -7,19 +7,7 @@ from typing import Any
 
 from miko_clf.data.post import Post
 from miko_clf.data.readers import PostEntry, SkipReport, TableRow, build_entries
-from miko_clf.data.sets.base import (
-    FolderOptions,
-    PublishedCount,
-    PublishedFolder,
-    PublishedSet,
-    build_post,
-    choose_task,
-    decode_class,
-    find_pictures,
-    get_cell,
-    leave_out_rows,
-    read_delimited,
-)
+from miko_clf.data.sets import base
 from miko_clf.data.splits import SPLIT_NAMES, SPLITS, FolderLayout, SplitSource
 from miko_clf.errors import PostError
 
@@ -41,14 +29,14 @@ _FILE = "PrideMM.csv"
 _UNAIMED = "is not hateful, so it has no target"
 _NO_TEXT = ("none", "null", "nan", "na", "")
 PRIDEMM = (
-    PublishedSet(
+    base.PublishedSet(
         "PrideMM", "5,063 memes in all: 2,482 hateful, and of those the target; stance; humour",
         _TASKS, dict.fromkeys(SPLITS), "PrideMM.csv; Images/",
     ),
 )  # fmt: skip
 
 
-def recognise_pridemm(path: Path, options: FolderOptions) -> FolderLayout | None:
+def recognise_pridemm(path: Path, options: base.FolderOptions) -> FolderLayout | None:
     """Return the layout if `PrideMM.csv` with its columns stands here; `split` divides it.
 
     The target is that of hateful memes alone, as its authors have it.
@@ -56,20 +44,20 @@ def recognise_pridemm(path: Path, options: FolderOptions) -> FolderLayout | None
     file = path / _FILE
     if not file.is_file():
         return None
-    task = choose_task(path, PRIDEMM[0].name, options.task, _TASKS)
-    images, notes = find_pictures(path / "Images")
+    task = base.choose_task(path, PRIDEMM[0].name, options.task, _TASKS)
+    images, notes = base.find_pictures(path / "Images")
     numbers = dict(zip(_CLASSES[task], _NUMBERS[task], strict=True))
-    published = PublishedFolder(
+    published = base.PublishedFolder(
         PRIDEMM[0].name,
         SkipReport(),
-        whole=PublishedCount(sum(numbers.values()), (numbers,)),
+        whole=base.PublishedCount(sum(numbers.values()), (numbers,)),
         notes=notes,
     )
     build = partial(_parse_meme, images, task)
 
     def source(split: str, report: SkipReport | None) -> Iterator[PostEntry]:
         rows, reason = _read_split_rows(file, split), partial(_explain_outside, task)
-        rows = leave_out_rows(rows, reason, published.left, report)
+        rows = base.leave_out_rows(rows, reason, published.left, report)
         return build_entries(rows, build, report)
 
     present = {_name_split(row.cells) for row in _read_table(file)}
@@ -82,7 +70,7 @@ def recognise_pridemm(path: Path, options: FolderOptions) -> FolderLayout | None
 
 
 def _read_table(file: Path) -> Iterator[TableRow]:
-    return read_delimited(file, ",", ("name", "split", "text", "hate", "target", "stance"))
+    return base.read_delimited(file, ",", ("name", "split", "text", "hate", "target", "stance"))
 
 
 def _name_split(cells: Mapping[str, Any]) -> str | None:
@@ -104,11 +92,13 @@ def _explain_outside(task: str, cells: Mapping[str, Any]) -> str:
 
 
 def _parse_meme(images: Path | None, task: str, cells: Mapping[str, Any]) -> Post:
-    name, text = get_cell(cells, "name"), get_cell(cells, "text")
+    name, text = base.get_cell(cells, "name"), base.get_cell(cells, "text")
     column = next((name for name in _SPELT.get(task, ()) if name in cells), task)
-    return build_post(
+    return base.build_post(
         images and images / name,
         id=Path(name).stem,
         text=None if text.lower() in _NO_TEXT else text,
-        label=decode_class(cells, column, {str(i): name for i, name in enumerate(_CLASSES[task])}),
+        label=base.decode_class(
+            cells, column, {str(i): name for i, name in enumerate(_CLASSES[task])}
+        ),
     )

@@ -5,7 +5,7 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -42,24 +42,16 @@ _GROUP_BYTES = 64 << 20  # bytes after which a row group is written, however few
 
 _TEXT, _NUMBER, _WHOLE = pa.string(), pa.float64(), pa.int32()
 _PROVENANCE = pa.struct(
-    {
-        "model": _TEXT,
-        "answered_by": _TEXT,
-        "host": _TEXT,
-        "prompt": _TEXT,
-        "sha256": _TEXT,
-        "max_tokens": _WHOLE,
-        "temperature": _NUMBER,
-        "top_p": _NUMBER,
-        "seed": pa.int64(),
-        "sample": _WHOLE,
-        "at": _TEXT,
-        "imported": _TEXT,
-        "request": _TEXT,
-        "plausibility_by": _TEXT,
-        "typicality_by": _TEXT,
-        "source": _TEXT,
-    }.items()
+    [
+        *((name, _TEXT) for name in ("model", "answered_by", "host", "prompt", "sha256")),
+        ("max_tokens", _WHOLE),
+        ("temperature", _NUMBER),
+        ("top_p", _NUMBER),
+        ("seed", pa.int64()),
+        ("sample", _WHOLE),
+        *((name, _TEXT) for name in ("at", "imported", "request")),
+        *((name, _TEXT) for name in ("plausibility_by", "typicality_by", "source")),
+    ]
 )
 _SCORES = {"relation": _TEXT, "text": _TEXT, "plausibility": _NUMBER, "typicality": _NUMBER}
 _INTENTION = pa.struct([*_SCORES.items(), ("provenance", _PROVENANCE)])
@@ -125,17 +117,23 @@ def export_knowledge(
     check_choice(db, choice)
     made = ExportReport(out)
     source = SourceTable(posts, out.parent, report) if posts else None
+    joined = _join_knowledge(db, choice, source, made)
     schema = None
+    cells: Iterator[dict[str, Any]]
     if rows == "intentions":
-        schema = _make_intention_schema(_find_label_type(db))
-        cells = _list_intentions(db, choice, source, made)
+        columns = [("id", _TEXT), ("label", _find_label_type(db)), *_SCORES.items(), *_PROVENANCE]
+        schema = pa.schema(columns)
+        cells = (row for _, known in joined if known for row in _make_intention_rows(known))
     elif source:
-        schema = _add_knowledge_columns(source.schema()) if out.suffix == ".parquet" else None
-        cells = _fill_posts(db, choice, source, made)
+        if out.suffix == ".parquet":
+            others = [column for column in source.schema() if column.name not in _KNOWLEDGE]
+            schema = pa.schema([*others, *_KNOWLEDGE.items()])
+        cells = (row | _make_knowledge_cells(known) if known else row for row, known in joined)
     else:
-        schema = _make_post_schema(_find_label_type(db))
-        cells = _list_posts(db, out, choice, made)
-    with _open_output(out, schema) as write:
+        plain = {"id": _TEXT, "text": _TEXT, "image": _TEXT, "label": _find_label_type(db)}
+        schema = pa.schema([*plain.items(), *_KNOWLEDGE.items(), ("group", _TEXT)])
+        cells = (_fill_post(db, known, out.parent) for _, known in joined if known)
+    with _open_jsonl(out) if out.suffix == ".jsonl" else open_parquet(out, schema) as write:
         for row in cells:
             if schema is not None and rows == "posts":
                 _check_provenance(row)
@@ -181,12 +179,9 @@ class SourceTable:
         """Return the types of the columns, as Parquet has them or as all rows together show."""
         if self._rows is None and self._is_parquet:
             return pq.read_schema(self.path)
-        return infer_schema(self._chunk_rows(), str(self.path))
-
-    def _chunk_rows(self) -> Iterator[list[dict[str, Any]]]:
         rows = self.rows()
-        while chunk := list(islice(rows, _SCHEMA_ROWS)):
-            yield chunk
+        chunks = iter(lambda: list(islice(rows, _SCHEMA_ROWS)), [])
+        return _infer_schema(chunks, str(self.path))
 
     def _read_lines(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for row in read_rows(self.path):
@@ -196,14 +191,13 @@ class SourceTable:
                 yield row.where, dict(row.cells)
 
     def _read_parquet(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        number = 0
         try:
             with pq.ParquetFile(self.path) as file:
                 self.total = file.metadata.num_rows
-                for batch in file.iter_batches(_READ_ROWS):
-                    for cells in batch.to_pylist():
-                        number += 1
-                        yield f"{self.path} row {number}", cells
+                batches = file.iter_batches(_READ_ROWS)
+                rows = (cells for batch in batches for cells in batch.to_pylist())
+                for number, cells in enumerate(rows, 1):
+                    yield f"{self.path} row {number}", cells
         except (pa.ArrowException, OSError) as error:
             raise PostError(f"{self.path}: is not a readable Parquet file") from error
 
@@ -227,54 +221,39 @@ def _read_folder(path: Path, folder: Path, report: SkipReport | None) -> Iterato
             yield {**_make_post_cells(post, folder), "split": split}
 
 
-def _list_posts(
-    db: sqlite3.Connection, out: Path, choice: KnowledgeChoice, made: ExportReport
-) -> Iterator[dict[str, Any]]:
-    for known in show_progress(iterate_knowledge(db, choice), "exporting posts", count_posts(db)):
-        if known.post.image == b"":
-            say = "SELECT place FROM posts WHERE id = ?"
-            (place,) = db.execute(say, (known.post.id,)).fetchone()
-            raise DistilError(
-                f"post {known.post.id!r}: its picture stands in the file it came from alone "
-                f"({place}); name that file as the source of the posts"
-            )
-        made.count(known)
-        yield _make_post_cells(known.filled(), out.parent)
-
-
-def _fill_posts(
-    db: sqlite3.Connection, choice: KnowledgeChoice, source: SourceTable, made: ExportReport
-) -> Iterator[dict[str, Any]]:
-    for cells, known in _join_knowledge(db, choice, source, made):
-        yield {**cells, **_make_knowledge_cells(known)} if known else cells
-
-
-def _list_intentions(
-    db: sqlite3.Connection, choice: KnowledgeChoice, source: SourceTable | None, made: ExportReport
-) -> Iterator[dict[str, Any]]:
-    if source:
-        for _, known in _join_knowledge(db, choice, source, made):
-            yield from _make_intention_rows(known) if known else ()
-        return
-    posts = iterate_knowledge(db, choice)
-    for known in show_progress(posts, "exporting intentions", count_posts(db)):
-        made.count(known)
-        yield from _make_intention_rows(known)
-
-
 def _join_knowledge(
-    db: sqlite3.Connection, choice: KnowledgeChoice, source: SourceTable, made: ExportReport
+    db: sqlite3.Connection, choice: KnowledgeChoice, source: SourceTable | None, made: ExportReport
 ) -> Iterator[tuple[dict[str, Any], PostKnowledge | None]]:
-    """Yield the rows of a source with what is known of each; raise where nothing is of any."""
-    for cells in show_progress(source.rows(), "exporting posts", source.total):
-        known = load_knowledge(db, cells["id"], choice)
-        if known:
+    """Yield the rows of a source, if any, with what is known of each post.
+
+    Raises `DistilError` where nothing is known of any row.
+    """
+    if source is None:
+        for known in show_progress(iterate_knowledge(db, choice), "exporting", count_posts(db)):
             made.count(known)
+            yield {}, known
+        return
+    for cells in show_progress(source.rows(), "exporting", source.total):
+        known_post = load_knowledge(db, cells["id"], choice)
+        if known_post:
+            made.count(known_post)
         else:
             made.unknown += 1
-        yield cells, known
+        yield cells, known_post
     if not made.posts:
         raise DistilError(f"{source.path}: the knowledge base knows none of its posts")
+
+
+def _fill_post(db: sqlite3.Connection, known: PostKnowledge, folder: Path) -> dict[str, Any]:
+    """Return the cells of a post that stands alone, as the knowledge base has it."""
+    if known.post.image == b"":
+        say = "SELECT place FROM posts WHERE id = ?"
+        (place,) = db.execute(say, (known.post.id,)).fetchone()
+        raise DistilError(
+            f"post {known.post.id!r}: its picture stands in the file it came from alone "
+            f"({place}); name that file as the source of the posts"
+        )
+    return _make_post_cells(known.filled(), folder)
 
 
 def _make_post_cells(post: Post, folder: Path) -> dict[str, Any]:
@@ -331,25 +310,7 @@ def _check_provenance(cells: Mapping[str, Any]) -> None:
             )
 
 
-def _make_post_schema(labels: pa.DataType) -> pa.Schema:
-    """Return the schema of a table of posts that stands alone; `labels` are names or lists."""
-    plain = {"id": _TEXT, "text": _TEXT, "image": _TEXT, "label": labels}
-    return pa.schema([*plain.items(), *_KNOWLEDGE.items(), ("group", _TEXT)])
-
-
-def _make_intention_schema(labels: pa.DataType) -> pa.Schema:
-    """Return the schema of a table of intentions, every part of the provenance a column."""
-    sources = [(column.name, column.type) for column in _PROVENANCE]
-    return pa.schema([("id", _TEXT), ("label", labels), *_SCORES.items(), *sources])
-
-
-def _add_knowledge_columns(schema: pa.Schema) -> pa.Schema:
-    """Return the schema of a table of posts with the columns of knowledge put in."""
-    others = [column for column in schema if column.name not in _KNOWLEDGE]
-    return pa.schema([*others, *_KNOWLEDGE.items()])
-
-
-def infer_schema(chunks: Iterable[Sequence[Mapping[str, Any]]], where: str) -> pa.Schema:
+def _infer_schema(chunks: Iterable[Sequence[Mapping[str, Any]]], where: str) -> pa.Schema:
     """Return the schema of chunks of rows, less the columns of knowledge.
 
     Raises `DistilError` where a column holds values of two kinds.
@@ -374,10 +335,6 @@ def _find_label_type(db: sqlite3.Connection) -> pa.DataType:
     if "object" in kinds:
         raise DistilError("labels of several tasks have no column of one type; .jsonl holds them")
     return pa.list_(pa.string()) if "array" in kinds else pa.string()
-
-
-def _open_output(out: Path, schema: pa.Schema) -> AbstractContextManager[_WriteRow]:
-    return _open_jsonl(out) if out.suffix == ".jsonl" else open_parquet(out, schema)
 
 
 @contextmanager

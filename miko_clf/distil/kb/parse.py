@@ -17,13 +17,11 @@ from miko_clf.distil.schemas import AnswerSchema, parse_answer
 PUBLISHED_PROMPT = "published"
 """The name of the prompt under which answers stand that were imported, not asked for."""
 
-_SELECT_CALLS = (
-    "SELECT u.task, u.sample, u.stage, c.prompt, c.model, c.answered_by, c.host, c.sampling, "
-    "c.saw_label, c.status, c.reason, c.raw, c.finish, c.prompt_tokens, c.cached_tokens, "
-    "c.completion_tokens, c.usd, c.tries, c.lost, c.request, c.seconds, c.at "
-    "FROM uses u JOIN calls c ON c.key = u.key WHERE u.post = ? "
-    "ORDER BY u.task, u.sample, c.rowid"
-)
+_SELECT_CALLS = """
+SELECT u.task, u.sample, u.stage, c.prompt, c.model, c.answered_by, c.host, c.sampling,
+  c.saw_label, c.status, c.reason, c.raw, c.finish, c.prompt_tokens, c.cached_tokens,
+  c.completion_tokens, c.usd, c.tries, c.lost, c.request, c.seconds, c.at
+FROM uses u JOIN calls c ON c.key = u.key WHERE u.post = ? ORDER BY u.task, u.sample, c.rowid"""
 
 
 class StoredCall(NamedTuple):
@@ -73,7 +71,7 @@ class StoredOutcome(NamedTuple):
 
 
 def load_calls(db: sqlite3.Connection, name: str) -> list[StoredCall]:
-    """Return the calls that answered for a post: by task, by sample, as they came."""
+    """Return the calls that answered for a post: by job, by sample, as they came."""
     return [StoredCall(*row) for row in db.execute(_SELECT_CALLS, (name,))]
 
 

@@ -12,19 +12,8 @@ from typing import Any, Literal, NamedTuple
 from miko_clf.data.labels import flatten_label
 from miko_clf.data.post import RELATIONS, Intention, KeyInformation, Post, Rationale, Relation
 from miko_clf.distil.filters import EMPTY_TEXT, find_faults
-from miko_clf.distil.kb.parse import (
-    ParsedIntentions,
-    StoredCall,
-    StoredOutcome,
-    choose_outcomes,
-    find_prose_fault,
-    load_calls,
-    load_outcomes,
-    make_provenance,
-    parse_description,
-    parse_intentions,
-    parse_rationale,
-)
+from miko_clf.distil.kb import parse
+from miko_clf.distil.kb.parse import ParsedIntentions, StoredCall, StoredOutcome
 from miko_clf.distil.relations import make_sentence
 from miko_clf.errors import DistilError
 
@@ -196,21 +185,21 @@ def _read_knowledge(
 ) -> PostKnowledge:
     name, record, image = row
     post = Post.model_validate({**json.loads(record), "image": _parse_image(image)})
-    ends = choose_outcomes(load_outcomes(db, name), choice.sample)
+    ends = parse.choose_outcomes(parse.load_outcomes(db, name), choice.sample)
     calls = [
         call
-        for call in load_calls(db, name)
+        for call in parse.load_calls(db, name)
         if call.job in _TEXTS and call.job in ends and call.sample == ends[call.job].sample
     ]
     by_job = {job: list(group) for job, group in groupby(calls, key=lambda call: call.job)}
     end = ends.get("intentions")
-    parsed = parse_intentions(by_job.get("intentions", []), end, pictured=image is not None)
+    parsed = parse.parse_intentions(by_job.get("intentions", []), end, pictured=image is not None)
     absent = dict(parsed.absent)
     description = _choose_description(parsed, calls, post, absent)
     rationale = None
     wanted = (choice.rationale,) if choice.rationale else ("rationale", "debate")
     if job := next((job for job in wanted if job in ends), None):
-        rationale, fault = parse_rationale(by_job.get(job, []), post)
+        rationale, fault = parse.parse_rationale(by_job.get(job, []), post)
         absent |= {job: fault} if fault else {}
     marks = load_marks(db, name, end.sample) if end else {}
     return PostKnowledge(
@@ -239,11 +228,11 @@ def _choose_description(
     """Return the description that was asked for, with intentions or for another job."""
     text = parsed.description
     if text is None:
-        texts = (parse_description(call) for call in calls if call.stage == "description")
+        texts = (parse.parse_description(call) for call in calls if call.stage == "description")
         text = next((text for text in texts if text), None)
     if text is None:
         return None
-    if fault := find_prose_fault(text, post.model_copy(update={"description": None})):
+    if fault := parse.find_prose_fault(text, post.model_copy(update={"description": None})):
         absent["description"] = fault
         return None
     return text
@@ -259,7 +248,7 @@ def _choose_intentions(
 ) -> tuple[Intention, ...]:
     """Return the intentions that are sound and wanted; why another is neither goes to `absent`."""
     intentions: list[Intention] = []
-    sources = {id(call): make_provenance(call) for _, call in parsed.completions.values()}
+    sources = {id(call): parse.make_provenance(call) for _, call in parsed.completions.values()}
     for name in (name for name in RELATIONS if name in parsed.completions):
         completion, call = parsed.completions[name]
         text = make_sentence(name, completion)
@@ -341,8 +330,8 @@ def _describe_post(db: sqlite3.Connection, post: Post) -> Iterator[str]:
 
 def _describe_jobs(db: sqlite3.Connection, name: str, raw: bool) -> Iterator[str]:
     """Yield how each job ended, and the calls that answered for it."""
-    calls = load_calls(db, name)
-    for end in load_outcomes(db, name):
+    calls = parse.load_calls(db, name)
+    for end in parse.load_outcomes(db, name):
         why = f": {end.reason}" if end.reason else ""
         yield f"{end.job}, sample {end.sample}: {end.status}{why}"
         for call in calls:

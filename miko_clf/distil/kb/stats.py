@@ -237,8 +237,10 @@ def _compute_median(lengths: Counter[int]) -> float | None:
 
 
 _BILLS = f"""
-SELECT model, SUM(prompt LIKE '{PUBLISHED_PROMPT}.%'), COUNT(*), SUM(status IS 'failed'),
-  SUM(prompt_tokens), SUM(completion_tokens), SUM(cached_tokens), TOTAL(usd), SUM(lost)
+SELECT model, SUM(prompt NOT LIKE '{PUBLISHED_PROMPT}.%'), SUM(prompt LIKE '{PUBLISHED_PROMPT}.%'),
+  SUM(status IS 'failed'), SUM(prompt_tokens), SUM(completion_tokens),
+  ROUND(1.0 * SUM(cached_tokens) / NULLIF(SUM(prompt_tokens), 0), 4), ROUND(TOTAL(usd), 6),
+  SUM(lost)
 FROM calls GROUP BY model ORDER BY model
 """
 _CLASSES = """
@@ -296,7 +298,10 @@ def compute_knowledge_stats(
         judges=dict(census.judges),
         tasks=_count_outcomes(db),
         refusals=_count_refusals(db),
-        bills=tuple(_make_bill(*row) for row in db.execute(_BILLS)),
+        bills=tuple(
+            ModelBill.model_validate(dict(zip(ModelBill.model_fields, row, strict=True)))
+            for row in db.execute(_BILLS)
+        ),
         cut_off=_read_cut_off(db),
     )
 
@@ -353,23 +358,6 @@ def _count_refusals(db: sqlite3.Connection) -> dict[str, dict[str, tuple[int, in
         job: {name: (n["refused"], n["ended"]) for name, n in sorted(by_class.items())}
         for job, by_class in sums.items()
     }
-
-
-def _make_bill(
-    model: str, imported: int, rows: int, failed: int, prompt: int, completion: int, cached: int,
-    usd: float, lost: int,
-) -> ModelBill:  # fmt: skip
-    return ModelBill(
-        model=model,
-        calls=rows - imported,
-        imported=imported,
-        failed=failed,
-        prompt_tokens=prompt,
-        completion_tokens=completion,
-        cached_share=_divide(cached, prompt),
-        usd=round(usd, 6),
-        lost=lost,
-    )
 
 
 def _read_cut_off(db: sqlite3.Connection) -> dict[str, float]:

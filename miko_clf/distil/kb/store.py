@@ -127,8 +127,8 @@ class KnowledgeBase:
                     raise DistilError(f"{path}: another process is writing there")
                 stack.enter_context(lock)
                 stack.callback(lock_path.unlink, missing_ok=True)
-                self.db = stack.enter_context(closing(open_database(path, write=True)))
-                written = stack.enter_context(closing(open_database(path, write=True)))
+                self.db = stack.enter_context(closing(_open_database(path, write=True)))
+                written = stack.enter_context(closing(_open_database(path, write=True)))
                 ballast = path.with_name(f".{path.name}.ballast")
                 self._writer = stack.enter_context(closing(CommitWriter(written, ballast)))
                 self.run = _count_run(written)
@@ -207,7 +207,7 @@ class KnowledgeBase:
 
     async def put_response(self, request: Request, response: Response, usd: float) -> CallRow:
         """Commit what came back, unread; an earlier failure of the same request makes way."""
-        values = make_call_values(request, response, usd)
+        values = _make_call_values(request, response, usd)
         await self._writer.do(lambda db: _put_call(db, values))
         answer = response.status, response.reason, response.raw, response.finish
         return CallRow(request.key, *answer, request.model)
@@ -231,12 +231,12 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     if not path.is_file():
         raise DistilError(f"{path}: there is no such knowledge base")
     try:
-        return open_database(path, write=False)
+        return _open_database(path, write=False)
     except sqlite3.Error as error:
         raise DistilError(f"{path}: not a knowledge base that can be read: {error}") from None
 
 
-def open_database(path: Path, *, write: bool) -> sqlite3.Connection:
+def _open_database(path: Path, *, write: bool) -> sqlite3.Connection:
     """Return a connection; raises `sqlite3.Error` where the file is none of ours."""
     where = f"file:{quote(path.absolute().as_posix())}?mode={'rwc' if write else 'ro'}"
     db = sqlite3.connect(where, uri=True, check_same_thread=False, isolation_level=None)
@@ -248,7 +248,7 @@ def open_database(path: Path, *, write: bool) -> sqlite3.Connection:
     return db
 
 
-def make_call_values(request: Request, response: Response, usd: float) -> tuple[Any, ...]:
+def _make_call_values(request: Request, response: Response, usd: float) -> tuple[Any, ...]:
     """Return the columns of `calls` for what came of a request."""
     prompt = f"{request.prompt.name}.{request.prompt.version} {request.prompt.sha256[:16]}"
     return (

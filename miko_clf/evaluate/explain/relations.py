@@ -14,8 +14,7 @@ from miko_clf.evaluate.analysis.estimates import bootstrap_mean, bootstrap_metri
 from miko_clf.evaluate.calibration import calibrate_logits
 from miko_clf.evaluate.explain.forward_passes import collect_passes
 from miko_clf.evaluate.predictions import SystemPredictions
-from miko_clf.fuse.cross_attention import NUM_SLOTS, CrossAttentionFusion
-from miko_clf.fuse.layers import GatedReader
+from miko_clf.fuse.cross_attention import NUM_SLOTS, CrossAttentionFusion, GatedReader
 from miko_clf.fuse.outputs import Batch
 from miko_clf.intervals import UNDEFINED, Interval
 from miko_clf.train.predict import mask_for_arm

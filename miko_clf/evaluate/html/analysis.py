@@ -3,30 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from miko_clf.evaluate.html import svg
-from miko_clf.evaluate.html.markup import (
-    NO_FIGURE,
-    Child,
-    Html,
-    PageSection,
-    ReportFields,
-    ReportRows,
-    RowCells,
-    RowGroup,
-    TableColumns,
-    get_finding,
-    group_by_field,
-    list_metrics,
-    make_note,
-    make_section,
-    make_table,
-    read_figure,
-    read_figure_of,
-    tag,
-    title_metric,
-    typeset_count,
-    typeset_percent,
-)
+from miko_clf.evaluate.html import markup, svg
+from miko_clf.evaluate.html.markup import Html, PageSection, ReportFields, ReportRows, tag
 
 _FAIRNESS_TITLES = {
     "subgroup_auroc": "AUROC within",
@@ -41,162 +19,180 @@ _FAIRNESS_TITLES = {
 
 def show_slices(report: ReportFields) -> PageSection | None:
     """Return a metric on each slice as dots with intervals, worst first, and the other metrics."""
-    rows = get_finding(report, "slices") or []
-    names = list_metrics(rows)
+    rows = markup.get_finding(report, "slices") or []
+    names = markup.list_metrics(rows)
     if not names:
         return None
     main = "macro_f1" if "macro_f1" in names else names[0]
     names.insert(0, names.pop(names.index(main)))
     every = [row for row in rows if row.get("by") == "all"]
-    says = f"{title_metric(report, main)} on each slice, the worst first."
+    says = f"{markup.title_metric(report, main)} on each slice, the worst first."
     says += " The line is that of all posts together." if every else ""
     small = (report.get("findings") or {}).get("slices_left_out")
-    says += f" Slices left out for too few posts: {typeset_count(small)}." if small else ""
-    mark = read_figure_of(every[0], "metrics", main).value if every else None
+    says += f" Slices left out for too few posts: {markup.typeset_count(small)}." if small else ""
+    mark = markup.read_figure_of(every[0], "metrics", main).value if every else None
     table = tag("div", _make_slice_table(rows, names, mark, report))
-    return make_section("slices", "Slices", make_note(says), table)
+    return PageSection("slices", "Slices", says, table)
 
 
 def _make_slice_table(
     rows: ReportRows, names: Sequence[str], mark: float | None, report: ReportFields
 ) -> Html:
     """Return the slices by their worst in the first of the metrics, each kind by itself."""
-    figures = [read_figure_of(row, "metrics", names[0]) for row in rows]
+    figures = [markup.read_figure_of(row, "metrics", names[0]) for row in rows]
     scale = svg.fit_unit_scale(figures, *([] if mark is None else [mark]))
-    titles = (title_metric(report, name) for name in names)
-    columns: TableColumns = ["slice", "posts", "positive", svg.make_track_column(scale), *titles]
-    body: list[RowCells | RowGroup] = []
-    for kind, held in group_by_field(rows, "by").items():
+    titles = (markup.title_metric(report, name) for name in names)
+    columns: list[Any] = [
+        "slice",
+        "posts",
+        "positive",
+        svg.make_track_column(scale),
+        *titles,
+    ]
+    body: list[Any] = []
+    for kind, held in markup.group_by_field(rows, "by").items():
         ordered = sorted(held, key=lambda row: _rank_last(row, names[0]))
-        lines: list[RowCells] = [
-            (str(row.get("value")), typeset_count(row.get("posts")),
-             typeset_percent(row.get("share_positive"), 0),
+        lines: list[Any] = [
+            (str(row.get("value")), markup.typeset_count(row.get("posts")),
+             markup.typeset_percent(row.get("share_positive"), 0),
              svg.draw_interval_track(
-                 read_figure_of(row, "metrics", names[0]), scale, mark=mark, signed=False),
-             *(svg.make_figure_cell(read_figure_of(row, "metrics", name)) for name in names))
+                 markup.read_figure_of(row, "metrics", names[0]), scale, mark=mark, signed=False),
+             *(svg.make_figure_cell(markup.read_figure_of(row, "metrics", name)) for name in names))
             for row in ordered
         ]  # fmt: skip
-        body += lines if kind == "all" else [RowGroup(kind.replace("_", " "), lines)]
-    return make_table("Slices of the posts", columns, body, "bars")
+        body += lines if kind == "all" else [markup.RowGroup(kind.replace("_", " "), lines)]
+    return markup.make_table("Slices of the posts", columns, body, "bars")
 
 
 def _rank_last(row: ReportFields, name: str) -> float:
     """Return a metric to sort by, from 0 to 1; one that is undefined comes last."""
-    figure = read_figure_of(row, "metrics", name)
+    figure = markup.read_figure_of(row, "metrics", name)
     return figure.value if figure.defined else 2.0
 
 
 def show_groups(report: ReportFields) -> PageSection | None:
     """Return how the system treats posts on each group of people."""
-    rows, few = get_finding(report, "groups") or [], get_finding(report, "groups_left_out") or {}
+    rows, few = (
+        markup.get_finding(report, "groups") or [],
+        markup.get_finding(report, "groups_left_out") or {},
+    )
     if not rows and not few:
         return None
-    left = ", ".join(f"{name} ({typeset_count(posts)})" for name, posts in few.items())
-    short = make_note(f"Too few posts on them, or on all others, to say anything: {left}.")
+    left = ", ".join(f"{name} ({markup.typeset_count(posts)})" for name, posts in few.items())
+    short = markup.make_note(f"Too few posts on them, or on all others, to say anything: {left}.")
     if not rows:
-        return make_section("groups", "Groups", short)
+        return PageSection("groups", "Groups", short)
     says = (
         "BPSN ranks posts on the group that are not of the positive class against those on others "
         "that are: low where mention of the group alone raises the score. BNSP is the other way "
         "round. A gap is the group's rate minus that of all other posts; drawn is that of false "
         "positives."
     )
-    gaps = [read_figure(row.get("false_positive_gap")) for row in rows]
+    gaps = [markup.read_figure(row.get("false_positive_gap")) for row in rows]
     scale = svg.fit_scale(gaps, 0.0)
     names = [name for name in _FAIRNESS_TITLES if any(name in row for row in rows)]
     titles = (_FAIRNESS_TITLES[name] for name in names)
-    columns: TableColumns = ["group", "posts", svg.make_track_column(scale), *titles]
-    body: list[RowCells] = [
-        (str(row.get("group")), typeset_count(row.get("posts")),
+    columns: list[Any] = ["group", "posts", svg.make_track_column(scale), *titles]
+    body: list[Any] = [
+        (str(row.get("group")), markup.typeset_count(row.get("posts")),
          svg.draw_interval_track(gap, scale, mark=0.0),
-         *(svg.make_figure_cell(read_figure(row.get(name)), signed=name.endswith("gap"))
+         *(svg.make_figure_cell(markup.read_figure(row.get(name)), signed=name.endswith("gap"))
            for name in names))
         for row, gap in zip(rows, gaps, strict=True)
     ]  # fmt: skip
-    table = make_table("Groups of people", columns, body, "bars")
-    return make_section("groups", "Groups", make_note(says), table, short if few else None)
+    table = markup.make_table("Groups of people", columns, body, "bars")
+    return PageSection(
+        "groups", "Groups", says, table, short if few else None
+    )
 
 
 def show_confounder_pairs(report: ReportFields) -> PageSection | None:
     """Return on how many pairs that share a part, and differ in label, both posts are right."""
-    rows = get_finding(report, "pairs")
+    rows = markup.get_finding(report, "pairs")
     if not rows:
         return None
     says = (
         "Pairs of posts that share one part, differ in the other, and carry different labels. What "
         "reads only the shared part is right about both of none of them."
     )
-    columns: TableColumns = ["shared", "pairs", svg.make_track_column(svg.UNIT_SCALE), "both right"]
+    columns: list[Any] = [
+        "shared",
+        "pairs",
+        svg.make_track_column(svg.UNIT_SCALE),
+        "both right",
+    ]
     body = []
     for row in rows:
-        share = read_figure(row.get("both_right"))
+        share = markup.read_figure(row.get("both_right"))
         track = svg.draw_bar_track(share, svg.UNIT_SCALE)
-        count = typeset_count(row.get("pairs"))
+        count = markup.typeset_count(row.get("pairs"))
         body.append((str(row.get("kind")), count, track, svg.make_figure_cell(share)))
-    table = make_table("Confounder pairs", columns, body, "bars")
-    return make_section("pairs", "Pairs", make_note(says), table)
+    table = markup.make_table("Confounder pairs", columns, body, "bars")
+    return PageSection("pairs", "Pairs", says, table)
 
 
 def show_robustness(report: ReportFields) -> PageSection | None:
     """Return how the metrics move under each change of the posts."""
-    rows = get_finding(report, "robustness")
+    rows = markup.get_finding(report, "robustness")
     if not rows:
         return None
-    names = list_metrics(rows)
+    names = markup.list_metrics(rows)
     scale = svg.fit_scale(
-        [read_figure_of(row, "difference", name) for row in rows for name in names], 0
+        [markup.read_figure_of(row, "difference", name) for row in rows for name in names], 0
     )
     counted = any("changed" in row for row in rows)
     columns: list[Any] = ["change", "posts", *(["changed"] if counted else [])]
     for name in names:
-        columns += [title_metric(report, name), svg.make_track_column(scale), "difference"]
+        columns += [markup.title_metric(report, name), svg.make_track_column(scale), "difference"]
     groups = []
-    for change, held in group_by_field(rows, "change").items():
+    for change, held in markup.group_by_field(rows, "change").items():
         body = []
         for row in held:
             level = row.get("level")
-            cells: list[Child] = [NO_FIGURE if level in (None, "") else str(level)]
-            cells += [typeset_count(row.get(key)) for key in ("posts", "changed")[: 1 + counted]]
+            cells: list[Any] = [markup.NO_FIGURE if level in (None, "") else str(level)]
+            cells += [
+                markup.typeset_count(row.get(key)) for key in ("posts", "changed")[: 1 + counted]
+            ]
             for name in names:
-                moved = read_figure_of(row, "difference", name)
+                moved = markup.read_figure_of(row, "difference", name)
                 cells += [
-                    svg.make_figure_cell(read_figure_of(row, "metrics", name)),
+                    svg.make_figure_cell(markup.read_figure_of(row, "metrics", name)),
                     svg.draw_interval_track(moved, scale, mark=0.0),
                     svg.make_figure_cell(moved, signed=True),
                 ]
             body.append(cells)
         title = "the posts as they are" if change == "none" else change.replace("_", " ")
-        groups.append(RowGroup(title, body))
+        groups.append(markup.RowGroup(title, body))
     says = "The difference is the metric on changed posts minus that on the posts as they are."
-    table = make_table("Changed posts", columns, groups, "bars")
-    return make_section("robustness", "Robustness", make_note(says), table)
+    table = markup.make_table("Changed posts", columns, groups, "bars")
+    return PageSection("robustness", "Robustness", says, table)
 
 
 def show_transfer(report: ReportFields) -> PageSection | None:
     """Return what a system that learned from one set scores on another."""
-    matrix = get_finding(report, "matrix")
+    matrix = markup.get_finding(report, "matrix")
     if not matrix or not matrix.get("cells"):
         return None
     cells = {(str(cell["train"]), str(cell["test"])): cell for cell in matrix["cells"]}
-    figures = [read_figure(cell.get("value")) for cell in cells.values()]
+    figures = [markup.read_figure(cell.get("value")) for cell in cells.values()]
     values = [figure.value for figure in figures if figure.defined] or [0.0, 1.0]
     tests = list(dict.fromkeys(test for _, test in cells))
     body = [
         (train, *(_make_transfer_cell(cells.get((train, test)), values) for test in tests))
         for train in dict.fromkeys(train for train, _ in cells)
     ]
-    title = title_metric(report, str(matrix.get("metric")))
+    title = markup.title_metric(report, str(matrix.get("metric")))
     says = f"{title}: a row learned from one set, a column is the set it was measured on."
     columns = ["learned from", *(f"on {test}" for test in tests)]
-    table = make_table(f"{title} across data sets", columns, body, "heat")
-    return make_section("matrix", "Across data sets", make_note(says), table)
+    table = markup.make_table(f"{title} across data sets", columns, body, "heat")
+    return PageSection("matrix", "Across data sets", says, table)
 
 
-def _make_transfer_cell(cell: ReportFields | None, values: Sequence[float]) -> Child:
+def _make_transfer_cell(cell: ReportFields | None, values: Sequence[float]) -> markup.Child:
     """Return a figure, shaded by where it lies among the values of all cells."""
     if cell is None:
-        return NO_FIGURE
-    figure, low, high = read_figure(cell.get("value")), min(values), max(values)
+        return markup.NO_FIGURE
+    figure, low, high = markup.read_figure(cell.get("value")), min(values), max(values)
     part = (figure.value - low) / (high - low) if figure.defined and high > low else 0.0
-    posts = tag("small", f"{typeset_count(cell.get('posts'))} posts")
+    posts = tag("small", f"{markup.typeset_count(cell.get('posts'))} posts")
     return svg.shade_cell(tag("span", svg.make_figure_cell(figure), posts), part)

@@ -4,30 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from miko_clf.evaluate.html import svg
-from miko_clf.evaluate.html.markup import (
-    Child,
-    Html,
-    PageSection,
-    ReportFields,
-    ReportRows,
-    get_finding,
-    join,
-    make_details,
-    make_facts,
-    make_note,
-    make_section,
-    make_table,
-    place_side_by_side,
-    read_figure,
-    read_figure_of,
-    read_real,
-    tag,
-    typeset_count,
-    typeset_number,
-    typeset_percent,
-    typeset_share,
-)
+from miko_clf.evaluate.html import markup, svg
+from miko_clf.evaluate.html.markup import Html, PageSection, ReportFields, ReportRows, tag
 from miko_clf.intervals import compute_wilson_bounds
 
 _HISTOGRAM_HEIGHT = 52
@@ -35,50 +13,50 @@ _HISTOGRAM_HEIGHT = 52
 
 def show_calibration(report: ReportFields) -> PageSection | None:
     """Return the reliability of stated probabilities, and what decides."""
-    calibration = get_finding(report, "calibration")
+    calibration = markup.get_finding(report, "calibration")
     if not calibration:
         return None
     reliability = calibration.get("reliability") or {}
     bins = {name: rows for name, rows in reliability.items() if rows}
-    parts: list[Html] = [make_facts(_list_calibration_facts(calibration))]
+    parts: list[Html] = [markup.make_facts(_list_calibration_facts(calibration))]
     if bins:
         says = (
             "On the dashed line a probability means what it says. Whiskers are 95 % Wilson "
             "intervals of the share; below stands how many posts each bin holds."
         )
-        most = max(read_real(row.get("rows")) for rows in bins.values() for row in rows)
+        most = max(markup.read_real(row.get("rows")) for rows in bins.values() for row in rows)
         charts = (
             (_title_diagram(name, calibration), _draw_diagram(name, rows, most))
             for name, rows in bins.items()
         )
         tables = (_make_bin_table(name, rows) for name, rows in bins.items())
-        numbers = make_details("The bins as numbers", *tables)
-        parts += [make_note(says), place_side_by_side(*charts), numbers]
+        numbers = markup.make_details("The bins as numbers", *tables)
+        parts += [markup.make_note(says), markup.place_side_by_side(*charts), numbers]
     parts += _show_reached(calibration)
-    return make_section("calibration", "Calibration and decisions", *parts)
+    return PageSection("calibration", "Calibration and decisions", *parts)
 
 
-def _list_calibration_facts(calibration: ReportFields) -> list[tuple[str, Child]]:
-    facts: list[tuple[str, Child]] = []
+def _list_calibration_facts(calibration: ReportFields) -> list[tuple[str, markup.Child]]:
+    facts: list[tuple[str, markup.Child]] = []
     for key in ("method", "aim", "threshold"):
         if calibration.get(key) not in (None, ""):
             title = "aim of the threshold" if key == "aim" else key
             facts.append((title, _write_setting(calibration[key])))
     for name, ece in (calibration.get("ece") or {}).items():
-        facts.append((f"ECE {name}", svg.make_figure_cell(read_figure(ece))))
+        facts.append((f"ECE {name}", svg.make_figure_cell(markup.read_figure(ece))))
     if calibration.get("prior") is not None:
-        facts.append(("prior of the positive class", typeset_percent(calibration["prior"])))
+        facts.append(("prior of the positive class", markup.typeset_percent(calibration["prior"])))
     band = calibration.get("conformal")
     if band:
-        title = f"coverage, {typeset_percent(band.get('level'), 0)} asked for"
-        facts.append((title, svg.make_figure_cell(read_figure(band.get("coverage")))))
-        facts.append(("abstained", svg.make_figure_cell(read_figure(band.get("abstained")))))
+        title = f"coverage, {markup.typeset_percent(band.get('level'), 0)} asked for"
+        facts.append((title, svg.make_figure_cell(markup.read_figure(band.get("coverage")))))
+        facts.append(("abstained", svg.make_figure_cell(markup.read_figure(band.get("abstained")))))
     return facts
 
 
 def _title_diagram(name: str, calibration: ReportFields) -> str:
-    ece = read_figure_of(calibration, "ece", name)
-    return name.capitalize() + (f", ECE {typeset_number(ece.value)}" if ece.defined else "")
+    ece = markup.read_figure_of(calibration, "ece", name)
+    return name.capitalize() + (f", ECE {markup.typeset_number(ece.value)}" if ece.defined else "")
 
 
 def _draw_diagram(name: str, rows: ReportRows, most: float) -> Html:
@@ -101,7 +79,7 @@ def _draw_diagram(name: str, rows: ReportRows, most: float) -> Html:
 
 
 def _read_bin(row: ReportFields) -> svg.ChartPoint:
-    stated, true, count = (read_real(row.get(key)) for key in ("stated", "true", "rows"))
+    stated, true, count = (markup.read_real(row.get(key)) for key in ("stated", "true", "rows"))
     if math.isnan(true) or not count > 0:
         return svg.ChartPoint(stated, true)
     return svg.ChartPoint(stated, true, *compute_wilson_bounds(min(1.0, max(0.0, true)), count))
@@ -111,7 +89,7 @@ def _draw_histogram(frame: svg.ChartFrame, rows: ReportRows, most: float) -> Htm
     base, width = frame.height - 24, 12.0
     bars = []
     for row in rows:
-        bar = svg.ChartPoint(read_real(row.get("stated")), read_real(row.get("rows")))
+        bar = svg.ChartPoint(markup.read_real(row.get("stated")), markup.read_real(row.get("rows")))
         if bar.defined:
             tall, left = (_HISTOGRAM_HEIGHT - 16) * bar.y / most, frame.across(bar.x) - width / 2
             bars.append(tag("rect", class_="held", x=left, y=base - tall, width=width, height=tall))
@@ -120,11 +98,14 @@ def _draw_histogram(frame: svg.ChartFrame, rows: ReportRows, most: float) -> Htm
 
 def _make_bin_table(name: str, rows: ReportRows) -> Html:
     body = [
-        (*(typeset_number(row.get(key)) for key in ("stated", "true")), typeset_count(row["rows"]))
+        (
+            *(markup.typeset_number(row.get(key)) for key in ("stated", "true")),
+            markup.typeset_count(row["rows"]),
+        )
         for row in rows
     ]
     caption = f"Reliability {name} calibration as numbers"
-    return make_table(caption, [f"stated, {name}", "true", "posts"], body, "narrow")
+    return markup.make_table(caption, [f"stated, {name}", "true", "posts"], body, "narrow")
 
 
 def _show_reached(calibration: ReportFields) -> list[Html]:
@@ -142,7 +123,7 @@ def _show_reached(calibration: ReportFields) -> list[Html]:
         for name, settings in known.items()
     ]
     columns = ["on", *(key.replace("_", " ") for key in keys)]
-    table = make_table("What the threshold gives", columns, body)
+    table = markup.make_table("What the threshold gives", columns, body)
     return [tag("h3", "What the threshold gives"), table]
 
 
@@ -151,33 +132,39 @@ def _write_setting(setting: Any) -> str:
     if isinstance(setting, Mapping):
         if "name" in setting:
             value = setting.get("value")
-            rest = "" if value is None else f", {typeset_number(value)}"
+            rest = "" if value is None else f", {markup.typeset_number(value)}"
             return _write_setting(setting["name"]) + rest
         known = {key: value for key, value in setting.items() if value is not None}
         return ", ".join(f"{key} {_write_setting(value)}" for key, value in known.items())
     if isinstance(setting, bool):
         return "yes" if setting else "no"
     if setting is None or isinstance(setting, float):
-        return typeset_number(setting)
+        return markup.typeset_number(setting)
     return str(setting).replace("_", " ")
 
 
 def show_confusion(report: ReportFields) -> PageSection | None:
     """Return how labels and decisions meet."""
-    curves = get_finding(report, "curves") or {}
+    curves = markup.get_finding(report, "curves") or {}
     counts, labels = curves.get("confusion"), curves.get("labels")
     if not counts or not labels:
         return None
     columns = ["labelled", *(f"decided {label}" for label in labels), "posts"]
     body = [
-        (label, *(_make_confusion_cell(count, sum(row)) for count in row), typeset_count(sum(row)))
+        (
+            label,
+            *(_make_confusion_cell(count, sum(row)) for count in row),
+            markup.typeset_count(sum(row)),
+        )
         for label, row in zip(labels, counts, strict=True)
     ]
     says = "A row holds the posts of one label; shares and shades are of that row."
-    table = make_table("Labels against decisions", columns, body, "heat")
-    return make_section("confusion", "Confusion", make_note(says), table)
+    table = markup.make_table("Labels against decisions", columns, body, "heat")
+    return PageSection("confusion", "Confusion", says, table)
 
 
 def _make_confusion_cell(count: int, total: int) -> Html:
-    share = tag("small", typeset_share(count, total))
-    return svg.shade_cell(join((typeset_count(count), " ", share)), count / total if total else 0.0)
+    share = tag("small", markup.typeset_share(count, total))
+    return svg.shade_cell(
+        markup.join((markup.typeset_count(count), " ", share)), count / total if total else 0.0
+    )

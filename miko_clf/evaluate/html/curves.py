@@ -3,30 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 
-from miko_clf.evaluate.html import svg
-from miko_clf.evaluate.html.markup import (
-    Figure,
-    Html,
-    PageSection,
-    ReportFields,
-    ReportRows,
-    get_finding,
-    group_by_field,
-    join,
-    list_metrics,
-    make_details,
-    make_note,
-    make_section,
-    make_table,
-    name_system_and_arm,
-    place_side_by_side,
-    read_figure,
-    read_real,
-    tag,
-    title_metric,
-    typeset_figure,
-    typeset_number,
-)
+from miko_clf.evaluate.html import markup, svg
+from miko_clf.evaluate.html.markup import Html, PageSection, ReportFields, ReportRows, tag
 
 _CURVE_NAMES = {
     "roc": ("ROC", "false-positive rate", "true-positive rate"),
@@ -39,13 +17,13 @@ _MAX_BANDS = 2  # more bands in one drawing hide each other
 
 def show_ranking(report: ReportFields) -> PageSection | None:
     """Return the two curves with their bands."""
-    curves = get_finding(report, "curves") or {}
+    curves = markup.get_finding(report, "curves") or {}
     keys = [key for key in _CURVE_NAMES if curves.get(key)]
     if not keys:
         return None
     rings = _find_operating_points(curves)
     says = (
-        f"{name_system_and_arm(report)}The band is where the curve of 95 of 100 resamples of the "
+        f"{markup.name_system_and_arm(report)}The band is where the curve of 95 of 100 resamples of the "
         "posts lies, at each place by itself. The dashed line is what chance gives"
         + ("; the ring is where the threshold decides." if rings else ".")
     )
@@ -53,7 +31,7 @@ def show_ranking(report: ReportFields) -> PageSection | None:
     for key in keys:
         title, across, up = _CURVE_NAMES[key]
         points = _read_curve(curves[key])
-        start = f"{up} {typeset_number(points[0].y)} at {across} {typeset_number(points[0].x)}"
+        start = f"{up} {markup.typeset_number(points[0].y)} at {across} {markup.typeset_number(points[0].x)}"
         chart = _draw_curves(
             f"chart-{key}",
             title,
@@ -65,18 +43,18 @@ def show_ranking(report: ReportFields) -> PageSection | None:
         )
         charts.append((title + _write_area(curves, key), chart))
         tables.append(_make_curve_table(f"{title} as numbers", key, {up: curves[key]}, "narrow"))
-    return make_section(
+    return PageSection(
         "curves",
         "Ranking",
-        make_note(says),
-        place_side_by_side(*charts),
-        make_details("The curves as numbers", *tables),
+        says,
+        markup.place_side_by_side(*charts),
+        markup.make_details("The curves as numbers", *tables),
     )
 
 
 def show_seed_ranking(report: ReportFields) -> PageSection | None:
     """Return both curves of every system and arm, at most eight in a drawing."""
-    ranked = get_finding(report, "ranked") or []
+    ranked = markup.get_finding(report, "ranked") or []
     rows = [row for row in ranked if any(row.get(key) for key in _CURVE_NAMES)]
     if not rows:
         return None
@@ -103,7 +81,7 @@ def show_seed_ranking(report: ReportFields) -> PageSection | None:
             )
             for key, (title, _, _) in _CURVE_NAMES.items()
         ]
-        parts += [_make_legend(names[drawn]), place_side_by_side(*charts)]
+        parts += [_make_legend(names[drawn]), markup.place_side_by_side(*charts)]
     tables = [
         _make_curve_table(
             f"{title} over seeds as numbers",
@@ -112,13 +90,15 @@ def show_seed_ranking(report: ReportFields) -> PageSection | None:
         )
         for key, (title, _, up) in _CURVE_NAMES.items()
     ]
-    numbers = make_details("The curves as numbers", *tables)
-    return make_section("ranked", "Ranking over seeds", make_note(says), *parts, numbers)
+    numbers = markup.make_details("The curves as numbers", *tables)
+    return PageSection(
+        "ranked", "Ranking over seeds", says, *parts, numbers
+    )
 
 
 def _read_curve(rows: ReportRows) -> list[svg.ChartPoint]:
     names = ("x", "y", "low", "high")
-    return [svg.ChartPoint(*(read_real(row.get(name)) for name in names)) for row in rows]
+    return [svg.ChartPoint(*(markup.read_real(row.get(name)) for name in names)) for row in rows]
 
 
 def _draw_curves(
@@ -186,7 +166,7 @@ def _find_chance_line(key: str, curves: ReportFields) -> Sequence[svg.ChartPoint
 
 def _write_area(curves: ReportFields, key: str) -> str:
     area = (curves.get("area") or {}).get(key)
-    return f", area {' '.join(typeset_figure(read_figure(area)))}" if area else ""
+    return f", area {' '.join(markup.typeset_figure(markup.read_figure(area)))}" if area else ""
 
 
 def _make_curve_table(
@@ -196,12 +176,12 @@ def _make_curve_table(
     places = next(filter(None, curves.values()), [])
     step = max(1, (len(places) - 1) // _NUM_TABLE_STEPS)
     body = [
-        (typeset_number(places[at].get("x"), 2),
-         *(svg.make_figure_cell(read_figure({**points[at], "value": points[at].get("y")}))
+        (markup.typeset_number(places[at].get("x"), 2),
+         *(svg.make_figure_cell(markup.read_figure({**points[at], "value": points[at].get("y")}))
            if points else "" for points in curves.values()))
         for at in range(0, len(places), step)
     ]  # fmt: skip
-    return make_table(caption, [_CURVE_NAMES[key][1], *curves], body, kind)
+    return markup.make_table(caption, [_CURVE_NAMES[key][1], *curves], body, kind)
 
 
 def _name_arms(arms: Sequence[tuple[str, str]]) -> list[str]:
@@ -226,18 +206,18 @@ _SEED_METRICS = ("loss", "macro_f1", "auroc")  # of a stage's validation
 
 def show_training(report: ReportFields) -> PageSection | None:
     """Return the curves of training, a pair of drawings a stage."""
-    lines = (get_finding(report, "curves") or {}).get("learning")
+    lines = (markup.get_finding(report, "curves") or {}).get("learning")
     if not lines:
         return None
     charts = []
-    for stage, of_stage in group_by_field(lines, "stage").items():
+    for stage, of_stage in markup.group_by_field(lines, "stage").items():
         losses = {
             "training": _read_steps(of_stage, "loss", validation=False),
             "validation": _read_steps(of_stage, "loss"),
         }
         scores = {
-            title_metric(report, name): _read_steps(of_stage, name)
-            for name in list_metrics(of_stage, "validation")
+            markup.title_metric(report, name): _read_steps(of_stage, name)
+            for name in markup.list_metrics(of_stage, "validation")
             if name not in _OTHER_SCALES
         }
         for title, key, up, series in (
@@ -248,19 +228,19 @@ def show_training(report: ReportFields) -> PageSection | None:
             if known:
                 chart = _draw_training_chart(f"{key}-{stage}", up, known)
                 charts.append((f"{title}, {stage} stage", chart))
-    says = f"{name_system_and_arm(report)}Validation also chose the epoch."
-    return make_section(
+    says = f"{markup.name_system_and_arm(report)}Validation also chose the epoch."
+    return PageSection(
         "learning",
         "Training",
-        make_note(says),
-        place_side_by_side(*charts),
+        says,
+        markup.place_side_by_side(*charts),
         _make_training_table(lines),
     )
 
 
 def show_seed_training(report: ReportFields) -> PageSection | None:
     """Return the validation metrics of every trial over its steps, a colour for each arm."""
-    trials = get_finding(report, "training")
+    trials = markup.get_finding(report, "training")
     if not trials:
         return None
     arms = [(str(trial.get("system")), str(trial.get("arm"))) for trial in trials]
@@ -276,18 +256,20 @@ def show_seed_training(report: ReportFields) -> PageSection | None:
             known = [(kind, points) for kind, points in lines if points]
             if known:
                 chart = _overlay_training(f"training-{stage}-{metric}", metric, known)
-                charts.append((f"{title_metric(report, metric)}, {stage} stage", chart))
-        rows.append(place_side_by_side(*charts))
+                charts.append((f"{markup.title_metric(report, metric)}, {stage} stage", chart))
+        rows.append(markup.place_side_by_side(*charts))
     says = "A line is the validation of one trial, which also chose its epoch."
     legend = _make_legend(_name_arms(list(colours)))
-    return make_section("training", "Training over seeds", make_note(says), legend, *rows)
+    return PageSection(
+        "training", "Training over seeds", says, legend, *rows
+    )
 
 
 def _read_steps(lines: ReportRows, name: str, *, validation: bool = True) -> list[svg.ChartPoint]:
     """Return a measure over the steps at which it is defined."""
     measures = [(line.get("validation") or {}) if validation else line for line in lines]
     points = (
-        svg.ChartPoint(read_real(line.get("step")), read_real(each.get(name)))
+        svg.ChartPoint(markup.read_real(line.get("step")), markup.read_real(each.get(name)))
         for line, each in zip(lines, measures, strict=True)
     )
     return [point for point in points if point.defined]
@@ -298,7 +280,7 @@ def _fit_training_frame(
 ) -> svg.ChartFrame:
     points = [point for curve in curves for point in curve]
     steps, heights = [point.x for point in points], [point.y for point in points]
-    y = svg.fit_scale([Figure(min(heights), min(heights), max(heights))])
+    y = svg.fit_scale([markup.Figure(min(heights), min(heights), max(heights))])
     return svg.ChartFrame(
         svg.Scale(min(0.0, *steps), max(steps) or 1.0), y, right=right, height=260
     )
@@ -343,19 +325,21 @@ def _overlay_training(
         f"{len(lines)} trials, from {min(heights):.3g} to {max(heights):.3g}",
         frame,
         ("step", "validation"),
-        join(drawn),
+        markup.join(drawn),
     )
 
 
 def _make_training_table(lines: ReportRows) -> Html | None:
     validated = [line for line in lines if line.get("validation")]
-    names = list_metrics(validated, "validation")
+    names = markup.list_metrics(validated, "validation")
     if not names:
         return None
     body = [
         (f"{line.get('stage')}, step {line.get('step')}",
-         *(typeset_number(line["validation"].get(name)) for name in names))
+         *(markup.typeset_number(line["validation"].get(name)) for name in names))
         for line in validated
     ]  # fmt: skip
     heads = ["when", *(name.replace("_", " ") for name in names)]
-    return make_details("Validation as numbers", make_table("Validation over steps", heads, body))
+    return markup.make_details(
+        "Validation as numbers", markup.make_table("Validation over steps", heads, body)
+    )

@@ -3,42 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from miko_clf.evaluate.html import svg
-from miko_clf.evaluate.html.markup import (
-    NO_FIGURE,
-    Child,
-    Figure,
-    Html,
-    PageSection,
-    ReportFields,
-    ReportRows,
-    RowCells,
-    TableColumn,
-    TableColumns,
-    get_finding,
-    join,
-    list_metrics,
-    make_details,
-    make_facts,
-    make_note,
-    make_section,
-    make_table,
-    read_figure,
-    read_figure_of,
-    read_real,
-    tag,
-    title_metric,
-    typeset_count,
-    typeset_number,
-    typeset_percent,
-)
+from miko_clf.evaluate.html import markup, svg
+from miko_clf.evaluate.html.markup import Html, PageSection, ReportFields, ReportRows, tag
 
 _MAX_DOTS = 300
 
 
 def show_shapley(report: ReportFields) -> PageSection | None:
     """Return how much each input moves the decision."""
-    shapley = get_finding(report, "shapley")
+    shapley = markup.get_finding(report, "shapley")
     if not shapley:
         return None
     says = (
@@ -48,21 +21,28 @@ def show_shapley(report: ReportFields) -> PageSection | None:
         + (f" {shapley['note']}" if shapley.get("note") else "")
     )
     table = _make_player_table(shapley)
-    return make_section("shapley", "What each input adds", make_note(says), table)
+    return PageSection("shapley", "What each input adds", says, table)
 
 
 def _make_player_table(shapley: ReportFields) -> Html:
     players = list(shapley.get("players") or shapley.get("mean_absolute") or [])
-    sizes = [read_figure_of(shapley, "mean_absolute", name) for name in players]
+    sizes = [markup.read_figure_of(shapley, "mean_absolute", name) for name in players]
     posts = [_list_player_values(shapley.get("rows") or [], name) for name in players]
     long = svg.Scale(0.0, svg.fit_scale(sizes, 0.0).high)
-    wide = svg.fit_scale([Figure(min(held), max(held), max(held)) for held in posts if held], 0.0)
-    columns: list[TableColumn | str] = ["input", svg.make_track_column(long), "mean size", "mean"]
+    wide = svg.fit_scale(
+        [markup.Figure(min(held), max(held), max(held)) for held in posts if held], 0.0
+    )
+    columns: list[Any] = [
+        "input",
+        svg.make_track_column(long),
+        "mean size",
+        "mean",
+    ]
     columns += [svg.make_track_column(wide)] if any(posts) else []
     body = []
     for name, size, values in zip(players, sizes, posts, strict=True):
-        mean = svg.make_figure_cell(read_figure_of(shapley, "mean", name), signed=True)
-        cells: list[Child] = [
+        mean = svg.make_figure_cell(markup.read_figure_of(shapley, "mean", name), signed=True)
+        cells: list[Any] = [
             name,
             svg.draw_bar_track(size, long),
             svg.make_figure_cell(size),
@@ -71,11 +51,11 @@ def _make_player_table(shapley: ReportFields) -> Html:
         body.append(
             [*cells, svg.draw_dot_track(_thin_evenly(values), wide)] if any(posts) else cells
         )
-    return make_table("Shapley values of each input", columns, body, "bars")
+    return markup.make_table("Shapley values of each input", columns, body, "bars")
 
 
 def _list_player_values(rows: ReportRows, name: str) -> list[float]:
-    figures = [read_figure_of(row, "values", name) for row in rows]
+    figures = [markup.read_figure_of(row, "values", name) for row in rows]
     return sorted(figure.value for figure in figures if figure.defined)
 
 
@@ -89,14 +69,14 @@ def _thin_evenly(values: Sequence[float]) -> Sequence[float]:
 
 def show_relations(report: ReportFields) -> PageSection | None:
     """Return how much of its attention the reader gives each relation, and what it is worth."""
-    rows = get_finding(report, "relations")
+    rows = markup.get_finding(report, "relations")
     if not rows:
         return None
     says = (
         "How a metric moves where a relation is left out, on the same resamples: below 0 it was "
         "of use."
     )
-    shares = [(row, read_figure(row.get("attention"))) for row in rows]
+    shares = [(row, markup.read_figure(row.get("attention"))) for row in rows]
     attends = any(share.defined for _, share in shares)
     if attends:
         says += (
@@ -105,66 +85,71 @@ def show_relations(report: ReportFields) -> PageSection | None:
         )
     shares.sort(key=lambda pair: (pair[0].get("relation") == "none", -_rank(pair[1])))
     table = tag("div", _make_relation_table(shares, attends, report))
-    return make_section("relations", "Relations", make_note(says), table)
+    return PageSection("relations", "Relations", says, table)
 
 
-def _rank(share: Figure) -> float:
+def _rank(share: markup.Figure) -> float:
     return share.value if share.defined else -1.0
 
 
 def _make_relation_table(
-    shares: Sequence[tuple[ReportFields, Figure]], attends: bool, report: ReportFields
+    shares: Sequence[tuple[ReportFields, markup.Figure]], attends: bool, report: ReportFields
 ) -> Html:
     """Return relations with the attention they get, where there is any, and what they are worth."""
     rows = [row for row, _ in shares]
-    metrics = list_metrics(rows, "left_out")
+    metrics = markup.list_metrics(rows, "left_out")
     long = svg.Scale(0.0, svg.fit_scale([share for _, share in shares], 0.0).high)
     wide = svg.fit_scale(
-        [read_figure_of(row, "left_out", name) for row in rows for name in metrics], 0
+        [markup.read_figure_of(row, "left_out", name) for row in rows for name in metrics], 0
     )
-    columns: list[TableColumn | str] = ["relation", "posts"]
+    columns: list[Any] = ["relation", "posts"]
     columns += [svg.make_track_column(long), "attention"] if attends else []
     for name in metrics:
-        columns += [svg.make_track_column(wide), f"{title_metric(report, name)} without it"]
+        columns += [svg.make_track_column(wide), f"{markup.title_metric(report, name)} without it"]
     body = []
     for row, share in shares:
-        cells: list[Child] = [str(row.get("relation")), typeset_count(row.get("posts"))]
+        cells: list[Any] = [
+            str(row.get("relation")),
+            markup.typeset_count(row.get("posts")),
+        ]
         cells += [svg.draw_bar_track(share, long), svg.make_figure_cell(share)] if attends else []
         for name in metrics:
-            moved = read_figure_of(row, "left_out", name)
+            moved = markup.read_figure_of(row, "left_out", name)
             if moved.defined:
                 track = svg.draw_interval_track(moved, wide, mark=0.0)
                 cells += [track, svg.make_figure_cell(moved, signed=True)]
             else:  # what is read in nobody's stead is not left out
-                cells += ["", NO_FIGURE]
+                cells += ["", markup.NO_FIGURE]
         body.append(cells)
     caption = "Relations by attention" if attends else "Relations left out"
-    return make_table(caption, columns, body, "bars")
+    return markup.make_table(caption, columns, body, "bars")
 
 
 def show_suspect_labels(report: ReportFields) -> PageSection | None:
     """Return posts whose label is likely to be wrong."""
-    rows = get_finding(report, "suspects")
+    rows = markup.get_finding(report, "suspects")
     if not rows:
         return None
     says = (
         "Posts whose label the system, which did not learn from them, finds hard to believe; look "
         "before you change one."
     )
-    label, likely, text = (TableColumn(name, "words") for name in ("label", "likely", "text"))
-    columns: TableColumns = ["post", label, likely, "label quality", text]
-    body: list[RowCells] = [
+    label, likely, text = (
+        markup.TableColumn(name, "words") for name in ("label", "likely", "text")
+    )
+    columns: list[Any] = ["post", label, likely, "label quality", text]
+    body: list[Any] = [
         (
             str(row.get("id")),
             _name_labels(row.get("label")),
             _name_labels(row.get("likely")),
-            typeset_number(row.get("quality")),
+            markup.typeset_number(row.get("quality")),
             str(row.get("text") or "no text"),
         )
         for row in rows
     ]
-    table = make_table("Suspected labels", columns, body, "posts")
-    return make_section("suspects", "Suspected labels", make_note(says), table)
+    table = markup.make_table("Suspected labels", columns, body, "posts")
+    return PageSection("suspects", "Suspected labels", says, table)
 
 
 def show_mistakes(report: ReportFields) -> PageSection | None:
@@ -179,18 +164,20 @@ def show_mistakes(report: ReportFields) -> PageSection | None:
             "from which on it is decided."
         )
     cards = (_make_card(number, post, report) for number, post in enumerate(posts, start=1))
-    return make_section("mistakes", "Mistakes", make_note(says), tag("div", *cards, class_="cards"))
+    return PageSection(
+        "mistakes", "Mistakes", says, tag("div", *cards, class_="cards")
+    )
 
 
 def _merge_findings(report: ReportFields) -> list[dict[str, Any]]:
     """Return mistakes, then other posts with neighbours or attribution, each with all of these."""
     posts: dict[str, dict[str, Any]] = {}
     for name in ("mistakes", "neighbours"):
-        for row in get_finding(report, name) or []:
+        for row in markup.get_finding(report, name) or []:
             posts[str(row.get("id"))] = {**row, **posts.get(str(row.get("id")), {})}
-    for row in (get_finding(report, "attribution") or {}).get("rows") or []:
+    for row in (markup.get_finding(report, "attribution") or {}).get("rows") or []:
         posts.setdefault(str(row.get("id")), {"id": row.get("id")})["read"] = row
-    for row in (get_finding(report, "shapley") or {}).get("rows") or []:
+    for row in (markup.get_finding(report, "shapley") or {}).get("rows") or []:
         if str(row.get("id")) in posts:
             posts[str(row["id"])]["values"] = row.get("values")
     return list(posts.values())
@@ -233,26 +220,26 @@ def _show_decision(post: ReportFields, report: ReportFields) -> Html | None:
         return None
     stated = tag("small", f" {_write_probability(post, report)}") if "probability" in post else None
     decided = tag("span", tag("strong", _name_labels(post.get("decided"))), stated)
-    labelled: Child = _name_labels(post.get("label"))
-    return make_facts([("labelled", labelled), ("decided", decided)], "decided")
+    labelled: markup.Child = _name_labels(post.get("label"))
+    return markup.make_facts([("labelled", labelled), ("decided", decided)], "decided")
 
 
 def _write_probability(post: ReportFields, report: ReportFields) -> str:
     """Return the probability of the decided label; of two classes, that of the positive one."""
-    probability, threshold = read_real(post.get("probability")), _find_threshold(report)
+    probability, threshold = markup.read_real(post.get("probability")), _find_threshold(report)
     if threshold is None:
-        return f"at {typeset_percent(probability)}"
-    limit = typeset_percent(threshold)
+        return f"at {markup.typeset_percent(probability)}"
+    limit = markup.typeset_percent(threshold)
     if post.get("decided") == report.get("positive"):
-        return f"{typeset_percent(probability)} \N{GREATER-THAN OR EQUAL TO} {limit}"
-    return f"{typeset_percent(1 - probability)} < {limit}"
+        return f"{markup.typeset_percent(probability)} \N{GREATER-THAN OR EQUAL TO} {limit}"
+    return f"{markup.typeset_percent(1 - probability)} < {limit}"
 
 
 def _find_threshold(report: ReportFields) -> float | None:
     """Return the threshold of the system whose mistakes these are, where one class is positive."""
     if report.get("positive") is None or len(report.get("counts") or {}) > 2:
         return None
-    threshold = (get_finding(report, "calibration") or {}).get("threshold")
+    threshold = (markup.get_finding(report, "calibration") or {}).get("threshold")
     return 0.5 if threshold is None else float(threshold)
 
 
@@ -267,14 +254,16 @@ def _show_intentions(post: ReportFields) -> Html | None:
             lines.append(tag("li", relation, " ", str(each.get("text")), dir="auto"))
         else:
             lines.append(tag("li", str(each), dir="auto"))
-    return make_details(f"{len(intentions)} intentions", tag("ul", *lines))
+    return markup.make_details(f"{len(intentions)} intentions", tag("ul", *lines))
 
 
 def _write_player_values(post: ReportFields) -> Html | None:
     values = post.get("values") or {}
     if not values:
         return None
-    texts = (f"{name} {typeset_number(value, 2, signed=True)}" for name, value in values.items())
+    texts = (
+        f"{name} {markup.typeset_number(value, 2, signed=True)}" for name, value in values.items()
+    )
     return _write_remark("Adds to the logit: ", ", ".join(texts))
 
 
@@ -286,13 +275,13 @@ def _show_neighbours(post: ReportFields) -> Html | None:
         tag(
             "li",
             tag("strong", _name_labels(each.get("label"))),
-            tag("small", f" {typeset_number(each.get('similarity'), 2)} "),
+            tag("small", f" {markup.typeset_number(each.get('similarity'), 2)} "),
             str(each.get("text") or "no text"),
             dir="auto",
         )
         for each in neighbours
     )
-    return make_details(f"{len(neighbours)} nearest training posts", tag("ul", *lines))
+    return markup.make_details(f"{len(neighbours)} nearest training posts", tag("ul", *lines))
 
 
 def _name_labels(label: Any) -> str:
@@ -310,20 +299,22 @@ def _show_attribution(number: int, reading: ReportFields, report: ReportFields) 
     tokens, patches = reading.get("tokens") or [], reading.get("patches") or []
     if not tokens and not patches:
         return None
-    attribution = get_finding(report, "attribution") or {}
+    attribution = markup.get_finding(report, "attribution") or {}
     towards = attribution.get("of") or report.get("positive") or "the decided label"
     signs = (tag("span", "for", class_="w p3"), " and ", tag("span", "against", class_="w m3"))
-    drawings: list[Child] = [tag("p", *signs, f" {towards}", class_="said")]
-    tables: list[Child] = []
+    drawings: list[Any] = [tag("p", *signs, f" {towards}", class_="said")]
+    tables: list[Any] = []
     if tokens:
         drawings.append(_shade_words(tokens))
-        body = [(str(word), typeset_number(weight, 4, signed=True)) for word, weight in tokens]
-        tables.append(make_table("Weight of each word", ["word", "weight"], body))
+        body = [
+            (str(word), markup.typeset_number(weight, 4, signed=True)) for word, weight in tokens
+        ]
+        tables.append(markup.make_table("Weight of each word", ["word", "weight"], body))
     if patches:
         drawings.append(_draw_patches(number, patches))
         tables.append(_make_patch_table(patches))
-    numbers = make_details("As numbers", *tables)
-    return make_details("What it reads in this post", *drawings, numbers)
+    numbers = markup.make_details("As numbers", *tables)
+    return markup.make_details("What it reads in this post", *drawings, numbers)
 
 
 def _make_patch_table(grid: Sequence[Sequence[Any]]) -> Html:
@@ -332,19 +323,19 @@ def _make_patch_table(grid: Sequence[Sequence[Any]]) -> Html:
     body = [
         (
             str(line),
-            *(typeset_number(weight, signed=True) for weight in row),
-            *[NO_FIGURE] * (wide - len(row)),
+            *(markup.typeset_number(weight, signed=True) for weight in row),
+            *[markup.NO_FIGURE] * (wide - len(row)),
         )
         for line, row in enumerate(grid, start=1)
     ]
-    return make_table("Weight of each patch", ["row", *map(str, range(1, wide + 1))], body)
+    return markup.make_table("Weight of each patch", ["row", *map(str, range(1, wide + 1))], body)
 
 
 def _shade_words(tokens: Sequence[Sequence[Any]]) -> Html:
-    weights = [read_real(weight) for _, weight in tokens]
+    weights = [markup.read_real(weight) for _, weight in tokens]
     classes = _name_weight_classes(weights)
     spans = (
-        join((tag("span", str(word), class_=kind), " "))
+        markup.join((tag("span", str(word), class_=kind), " "))
         for (word, _), kind in zip(tokens, classes, strict=True)
     )
     return tag("p", *spans, class_="tokens", dir="auto")
@@ -353,7 +344,9 @@ def _shade_words(tokens: Sequence[Sequence[Any]]) -> Html:
 def _draw_patches(number: int, grid: Sequence[Sequence[Any]]) -> Html:
     """Return the patches of an image where they stand, shaded by their weights."""
     places = [(line, column) for line, row in enumerate(grid) for column in range(len(row))]
-    classes = _name_weight_classes([read_real(grid[line][column]) for line, column in places])
+    classes = _name_weight_classes(
+        [markup.read_real(grid[line][column]) for line, column in places]
+    )
     side = _PATCH_SIDE
     squares = (
         tag("rect", class_=kind, x=side * column, y=side * line, width=side, height=side)

@@ -43,23 +43,21 @@ def tag(name: str, /, *children: Child, **attributes: str | int | float | bool |
 
 def join(parts: Iterable[Child]) -> Html:
     """Return parts one after another; None is nothing."""
-    return Html("".join(_write_child(part) for part in parts if part is not None))
+    texts = (
+        part.text if isinstance(part, Html) else _escape(str(part))
+        for part in parts
+        if part is not None
+    )
+    return Html("".join(texts))
 
 
 def _write_attribute(key: str, value: str | int | float | bool | None) -> str:
     if value is None or value is False:
         return ""
     name = key.rstrip("_").replace("_", "-")
-    return f" {name}" if value is True else f' {name}="{_escape(_shorten_number(value))}"'
-
-
-def _write_child(part: Child) -> str:
-    return part.text if isinstance(part, Html) else _escape(str(part))
-
-
-def _shorten_number(value: str | int | float) -> str:
-    """Return a coordinate with two decimals at most, so that drawings stay small."""
-    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+    if isinstance(value, float):  # a coordinate, of two decimals at most to keep drawings small
+        value = f"{value:.2f}".rstrip("0").rstrip(".")
+    return f" {name}" if value is True else f' {name}="{_escape(str(value))}"'
 
 
 def _escape(text: str) -> str:
@@ -71,22 +69,17 @@ ReportFields = Mapping[str, Any]
 ReportRows = Sequence[ReportFields]
 
 
-class PageSection(NamedTuple):
-    """One part of the page; `name` is where a link leads to."""
+class PageSection:
+    """One part of the page; `name` is where a link leads to, `says` how to read what follows."""
 
-    name: str
-    title: str
-    body: Html
+    def __init__(self, name: str, title: str, says: str, *children: Child) -> None:
+        self.name, self.title = name, title
+        self.children = (make_note(says) if says else None, *children)
 
     def html(self) -> Html:
         """Return it under its heading."""
         head = tag("h2", self.title, id=self.name)
-        return tag("section", head, self.body, aria_labelledby=self.name)
-
-
-def make_section(name: str, title: str, *children: Child) -> PageSection:
-    """Return a section of the page."""
-    return PageSection(name, title, join(children))
+        return tag("section", head, *self.children, aria_labelledby=self.name)
 
 
 def get_finding(report: ReportFields, name: str) -> Any:
@@ -180,7 +173,7 @@ def make_table(
     """
     heads = [each if isinstance(each, TableColumn) else TableColumn(each) for each in columns]
     loose = [_make_row(each, heads) for each in body if not isinstance(each, RowGroup)]
-    groups = (_make_group(each, heads) for each in body if isinstance(each, RowGroup))
+    groups = [_make_group(each, heads) for each in body if isinstance(each, RowGroup)]
     table = tag(
         "table",
         tag("caption", caption),

@@ -11,38 +11,8 @@ from typing import Any
 
 from miko_clf.data.audit.report import PAGE_CSS
 from miko_clf.evaluate import formatting
-from miko_clf.evaluate.html import analysis, calibration, curves, explain, scores
-from miko_clf.evaluate.html.markup import (
-    NO_FIGURE,
-    Child,
-    Html,
-    PageSection,
-    ReportFields,
-    ReportRows,
-    TableColumn,
-    TableColumns,
-    count_posts,
-    count_seeds,
-    get_finding,
-    join,
-    make_facts,
-    make_list,
-    make_note,
-    make_section,
-    make_table,
-    mark_names,
-    name_level,
-    read_difference,
-    read_real,
-    split_shared_system,
-    tag,
-    title_metric,
-    typeset_count,
-    typeset_minus,
-    typeset_number,
-    typeset_p_value,
-    typeset_share,
-)
+from miko_clf.evaluate.html import analysis, calibration, curves, explain, markup, scores
+from miko_clf.evaluate.html.markup import Html, PageSection, ReportFields, ReportRows, tag
 
 _LONG_VERDICT = 80  # characters from which a verdict is set smaller
 _MAIN_ARMS = tuple((arm, none) for arm in ("with", "student") for none in ("without", "masked"))
@@ -105,16 +75,20 @@ def show_headline(report: ReportFields) -> Html:
     return tag(
         "header",
         tag("p", f"Report on {_name_page(report)}", class_="eyebrow"),
-        tag("h1", mark_names(verdict), class_="long" if len(verdict) > _LONG_VERDICT else None),
-        *(tag("p", mark_names(ground), class_="lead") for ground in grounds),
+        tag(
+            "h1",
+            markup.mark_names(verdict),
+            class_="long" if len(verdict) > _LONG_VERDICT else None,
+        ),
+        *(tag("p", markup.mark_names(ground), class_="lead") for ground in grounds),
         _link_remarks(report),
-        make_facts(_list_sizes(report), "numbers"),
+        markup.make_facts(_list_sizes(report), "numbers"),
     )
 
 
 def _link_remarks(report: ReportFields) -> Html | None:
     """Return a link to what the audit has to say against the verdict, where there is one."""
-    number = len((get_finding(report, "audit") or {}).get("lines") or [])
+    number = len((markup.get_finding(report, "audit") or {}).get("lines") or [])
     if not number:
         return None
     link = tag("a", f"{number} remark{'s' * (number != 1)} of the audit", href="#audit")
@@ -123,14 +97,14 @@ def _link_remarks(report: ReportFields) -> Html | None:
 
 def _find_verdict(report: ReportFields) -> list[str]:
     """Return the verdict in a line, and what it rests on."""
-    comparison = get_finding(report, "comparison") or {}
+    comparison = markup.get_finding(report, "comparison") or {}
     differences = comparison.get("differences") or report.get("differences") or []
     if not differences:
         systems = {row.get("system") for row in report.get("rows") or []}
         return [f"{len(systems)} system{'s' * (len(systems) != 1)} on {_name_page(report)}"]
     main = _find_main_difference(differences)
     same = [row for row in differences if (row.get("a"), row.get("b")) == (main["a"], main["b"])]
-    system, a, b = split_shared_system(str(main.get("a")), str(main.get("b")))
+    system, a, b = markup.split_shared_system(str(main.get("a")), str(main.get("b")))
     within = f"Within `{system}`, " if system else ""
     figures = "; ".join(_write_difference(row, report) for row in same)
     ground = f"{within}`{a}` minus `{b}`: {figures}."
@@ -143,7 +117,7 @@ def _find_verdict(report: ReportFields) -> list[str]:
 def _find_main_difference(differences: ReportRows) -> ReportFields:
     """Return the difference that the page opens with: in macro F1, of intentions and none."""
     rows = [row for row in differences if row.get("metric") == "macro_f1"] or differences
-    arms = [split_shared_system(str(row.get("a")), str(row.get("b")))[1:] for row in rows]
+    arms = [markup.split_shared_system(str(row.get("a")), str(row.get("b")))[1:] for row in rows]
     main = next((pair for pair in _MAIN_ARMS if pair in arms), arms[0])
     return rows[arms.index(main)]
 
@@ -155,93 +129,101 @@ def _find_conclusion(text: str) -> str | None:
 
 
 def _count_differences(differences: ReportRows, report: ReportFields) -> str:
-    apart = sum(read_difference(row).sign != 0 for row in differences)
+    apart = sum(markup.read_difference(row).sign != 0 for row in differences)
     lie = "lies" if apart < 2 else "lie"
     return (
         f"Of {len(differences)} differences, {apart or 'none'} {lie} on one side of 0 with the "
-        f"whole {name_level(report)} interval; that is not corrected for their number."
+        f"whole {markup.name_level(report)} interval; that is not corrected for their number."
     )
 
 
 def _describe_difference(row: ReportFields, report: ReportFields) -> str:
-    _, a, b = split_shared_system(str(row.get("a")), str(row.get("b")))
-    figure, title = read_difference(row), title_metric(report, str(row.get("metric")))
+    _, a, b = markup.split_shared_system(str(row.get("a")), str(row.get("b")))
+    figure, title = markup.read_difference(row), markup.title_metric(report, str(row.get("metric")))
     if not (figure.defined and figure.bounded):
         return f"`{a}` and `{b}` cannot be compared in {title}"
-    unlikely = read_real(row["p_holm"]) < 0.05 if "p_holm" in row else bool(figure.sign)
+    unlikely = markup.read_real(row["p_holm"]) < 0.05 if "p_holm" in row else bool(figure.sign)
     if not unlikely:
         return f"No evidence that `{a}` and `{b}` differ in {title}"
     return f"`{a}` is {'higher' if figure.value > 0 else 'lower'} than `{b}` in {title}"
 
 
 def _write_difference(row: ReportFields, report: ReportFields) -> str:
-    shown = typeset_minus(formatting.format_interval(*read_difference(row), signed=True))
-    holm = f", p {typeset_p_value(row['p_holm'])} after Holm" if "p_holm" in row else ""
-    return f"{title_metric(report, str(row.get('metric')))} {shown}{holm}"
+    shown = markup.typeset_minus(
+        formatting.format_interval(*markup.read_difference(row), signed=True)
+    )
+    holm = f", p {markup.typeset_p_value(row['p_holm'])} after Holm" if "p_holm" in row else ""
+    return f"{markup.title_metric(report, str(row.get('metric')))} {shown}{holm}"
 
 
-def _list_sizes(report: ReportFields) -> list[tuple[str, Child]]:
-    posts, lockbox = count_posts(report), get_finding(report, "lockbox")
-    seeds = count_seeds(get_finding(report, "comparison") or {})
-    sizes: list[tuple[str, Child]] = [("posts", typeset_count(posts))]
+def _list_sizes(report: ReportFields) -> list[tuple[str, markup.Child]]:
+    posts, lockbox = markup.count_posts(report), markup.get_finding(report, "lockbox")
+    seeds = markup.count_seeds(markup.get_finding(report, "comparison") or {})
+    sizes: list[tuple[str, markup.Child]] = [("posts", markup.typeset_count(posts))]
     for label, count in (report.get("counts") or {}).items():
-        share = tag("small", f" {typeset_share(count, posts)}")
-        sizes.append((label, join((typeset_count(count), share))))
-    sizes += [("seeds", typeset_count(seeds))] if seeds else []
-    sizes += [("openings of test", typeset_count(lockbox.get("openings")))] if lockbox else []
+        share = tag("small", f" {markup.typeset_share(count, posts)}")
+        sizes.append((label, markup.join((markup.typeset_count(count), share))))
+    sizes += [("seeds", markup.typeset_count(seeds))] if seeds else []
+    sizes += (
+        [("openings of test", markup.typeset_count(lockbox.get("openings")))] if lockbox else []
+    )
     return sizes
 
 
 def show_audit_remarks(report: ReportFields) -> PageSection | None:
     """Return what a quick look at the data found."""
-    lines = (get_finding(report, "audit") or {}).get("lines")
-    return make_section("audit", "Audit of the data", make_list(lines)) if lines else None
+    lines = (markup.get_finding(report, "audit") or {}).get("lines")
+    return (
+        PageSection("audit", "Audit of the data", markup.make_list(lines))
+        if lines
+        else None
+    )
 
 
 def show_lockbox(report: ReportFields) -> PageSection | None:
     """Return how often the test split was opened."""
-    lockbox = get_finding(report, "lockbox")
+    lockbox = markup.get_finding(report, "lockbox")
     if not lockbox:
         return None
     times = lockbox.get("openings") or 0
-    often = "once" if times == 1 else f"{typeset_count(times)} times"
-    says = make_note(
+    often = "once" if times == 1 else f"{markup.typeset_count(times)} times"
+    says = markup.make_note(
         f"The test split was opened {often}. Each look at it makes its figures less of a test."
     )
-    columns: TableColumns = [
-        "when", *(TableColumn(name, "words") for name in ("split", "fingerprint", "command"))
+    columns: list[Any] = [
+        "when", *(markup.TableColumn(name, "words") for name in ("split", "fingerprint", "command"))
     ]  # fmt: skip
     body = [
         (str(row.get("when")), str(row.get("split")), tag("code", str(row.get("fingerprint"))),
-         tag("code", str(row.get("command") or NO_FIGURE)))
+         tag("code", str(row.get("command") or markup.NO_FIGURE)))
         for row in lockbox.get("of") or []
     ]  # fmt: skip
-    table = make_table("Openings of the test split", columns, body) if body else None
-    return make_section("lockbox", "Lockbox", says, table)
+    table = markup.make_table("Openings of the test split", columns, body) if body else None
+    return PageSection("lockbox", "Lockbox", says, table)
 
 
 def show_provenance(report: ReportFields) -> PageSection:
     """Return the data, the versions and the command that made the figures."""
-    facts: list[tuple[str, Child]] = [
+    facts: list[tuple[str, markup.Child]] = [
         ("data", str(report.get("data"))),
         ("split", str(report.get("split"))),
         ("fingerprint", tag("code", str(report.get("fingerprint")))),
-        ("resamples", typeset_count(report.get("num_resamples"))),
-        ("took", f"{typeset_number(report.get('seconds'), 1)} s"),
+        ("resamples", markup.typeset_count(report.get("num_resamples"))),
+        ("took", f"{markup.typeset_number(report.get('seconds'), 1)} s"),
     ]
-    absent = get_finding(report, "not_installed")
+    absent = markup.get_finding(report, "not_installed")
     if absent:
         facts.append(("left out, for want of", ", ".join(map(str, absent))))
     commands = report.get("command") or ""
     versions = [(name, str(version)) for name, version in (report.get("versions") or {}).items()]
-    return make_section(
+    return PageSection(
         "origin",
         "How it was made",
-        make_facts(facts, "facts long"),
+        markup.make_facts(facts, "facts long"),
         tag("h3", "Command"),
         *map(_show_command, commands if isinstance(commands, list) else [commands]),
         tag("h3", "Versions"),
-        make_facts(versions),
+        markup.make_facts(versions),
     )
 
 
@@ -252,7 +234,7 @@ def show_other_findings(report: ReportFields) -> PageSection | None:
         if finding and name not in _DRAWN_FINDINGS:
             text = json.dumps(finding, indent=2, ensure_ascii=False)
             parts += [tag("h3", name.replace("_", " ")), _make_scrolling(text, name)]
-    return make_section("further", "Further findings", *parts) if parts else None
+    return PageSection("further", "Further findings", *parts) if parts else None
 
 
 def _show_command(line: Any) -> Html:
@@ -260,10 +242,10 @@ def _show_command(line: Any) -> Html:
     words = [tag("span", word) for word in str(line).split(" ")]
     spaced = [part for word in words for part in (word, " ")][:-1]
     button = tag("button", "Copy", type="button", hidden=True)
-    return tag("div", _make_scrolling(join(spaced), "command"), button, class_="command")
+    return tag("div", _make_scrolling(markup.join(spaced), "command"), button, class_="command")
 
 
-def _make_scrolling(child: Child, name: str) -> Html:
+def _make_scrolling(child: markup.Child, name: str) -> Html:
     return tag("pre", tag("code", child), tabindex=0, role="group", aria_label=name)
 
 

@@ -4,37 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from miko_clf.evaluate import formatting
-from miko_clf.evaluate.html import svg
-from miko_clf.evaluate.html.markup import (
-    NO_FIGURE,
-    UNDEFINED_FIGURE,
-    Child,
-    Html,
-    PageSection,
-    ReportFields,
-    ReportRows,
-    RowCells,
-    RowGroup,
-    count_posts,
-    count_seeds,
-    get_finding,
-    group_by_field,
-    list_metrics,
-    make_list,
-    make_note,
-    make_section,
-    make_table,
-    mark_names,
-    name_level,
-    read_difference,
-    read_figure,
-    read_real,
-    tag,
-    title_metric,
-    typeset_count,
-    typeset_number,
-    typeset_p_value,
-)
+from miko_clf.evaluate.html import markup, svg
+from miko_clf.evaluate.html.markup import Html, PageSection, ReportFields, ReportRows, tag
 
 _ECE_MEANINGS = {
     "one": "of the confidence of the most probable class",
@@ -45,19 +16,19 @@ _TEST_COLUMNS = ("p", "p after Holm", "permutation p", "McNemar p, by seed", "sm
 
 def show_seed_comparison(report: ReportFields) -> PageSection | None:
     """Return what systems score over seeds and how they differ."""
-    comparison = get_finding(report, "comparison")
+    comparison = markup.get_finding(report, "comparison")
     if not comparison:
         return None
     lines = str(comparison.get("words") or "").splitlines()
-    parts = [tag("p", mark_names(line), class_="words") for line in lines if line]
+    parts = [tag("p", markup.mark_names(line), class_="words") for line in lines if line]
     rows = comparison.get("rows") or []
     if rows:
         says = (
-            f"Means over seeds. The {name_level(report)} interval covers other posts of the kind "
+            f"Means over seeds. The {markup.name_level(report)} interval covers other posts of the kind "
             "and other seeds; `±` is the standard deviation over seeds. "
             f"{formatting.describe_groups(report.get('groups') or 0)}"
         )
-        parts += [make_note(says), _make_metrics_table(rows, report, over_seeds=True)]
+        parts += [markup.make_note(says), _make_metrics_table(rows, report, over_seeds=True)]
     parts += _show_recovery(comparison, report)
     differences = comparison.get("differences") or []
     if differences:
@@ -69,8 +40,8 @@ def show_seed_comparison(report: ReportFields) -> PageSection | None:
             "is the true difference that would have been found four times in five, with as many "
             "asked about."
         )
-        parts += [make_note(says), *_draw_forests(differences, report, over_seeds=True)]
-    return make_section("seeds", "Over seeds", *parts)
+        parts += [markup.make_note(says), *_draw_forests(differences, report, over_seeds=True)]
+    return PageSection("seeds", "Over seeds", *parts)
 
 
 def show_systems(report: ReportFields) -> PageSection | None:
@@ -79,12 +50,12 @@ def show_systems(report: ReportFields) -> PageSection | None:
     if not rows or _stand_over_seeds(rows, report, "rows", ("system", "arm")):
         return None
     remarks = [f"{row['system']}, {row['arm']}: {row['note']}" for row in rows if row.get("note")]
-    return make_section(
+    return PageSection(
         "systems",
         "Systems and arms",
-        make_note(_explain_figures(report)),
+        _explain_figures(report),
         _make_metrics_table(rows, report),
-        make_list(remarks) if remarks else None,
+        markup.make_list(remarks) if remarks else None,
     )
 
 
@@ -95,19 +66,21 @@ def show_differences(report: ReportFields) -> PageSection | None:
         return None
     says = (
         "Each line is one arm or system minus another on the same rows of every resample. A "
-        f"full dot: the {name_level(report)} interval lies on one side of 0. A hollow one: it "
+        f"full dot: the {markup.name_level(report)} interval lies on one side of 0. A hollow one: it "
         "holds 0, which is no evidence of a difference, nor that there is none."
     )
-    return make_section("differences", "Differences", make_note(says), *_draw_forests(rows, report))
+    return PageSection(
+        "differences", "Differences", says, *_draw_forests(rows, report)
+    )
 
 
 def show_questions(report: ReportFields) -> list[PageSection]:
     """Return, for each further question that the systems answer, its table and its forest."""
     return [
-        make_section(
+        PageSection(
             f"question-{number}",
             f"Question {other.get('question')}",
-            make_note(_explain_figures(other)),
+            _explain_figures(other),
             _make_metrics_table(other.get("rows") or [], other),
             *_draw_forests(other.get("differences") or [], other),
         )
@@ -119,16 +92,16 @@ def _stand_over_seeds(
     rows: ReportRows, report: ReportFields, name: str, keys: Sequence[str]
 ) -> bool:
     """Say whether all rows are those of the comparison over seeds, which tells more of them."""
-    over_seeds = (get_finding(report, "comparison") or {}).get(name) or []
+    over_seeds = (markup.get_finding(report, "comparison") or {}).get(name) or []
     known = {tuple(row.get(key) for key in keys) for row in over_seeds}
     return all(tuple(row.get(key) for key in keys) in known for row in rows)
 
 
 def _explain_figures(report: ReportFields) -> str:
     return (
-        f"Each figure is the metric on {typeset_count(count_posts(report))} posts; below it the "
-        f"{name_level(report)} percentile interval of "
-        f"{typeset_count(report.get('num_resamples'))} bootstrap resamples of "
+        f"Each figure is the metric on {markup.typeset_count(markup.count_posts(report))} posts; below it the "
+        f"{markup.name_level(report)} percentile interval of "
+        f"{markup.typeset_count(report.get('num_resamples'))} bootstrap resamples of "
         "them: the chance in which posts were drawn, not the chance in training. "
         f"{formatting.describe_groups(report.get('groups') or 0)}ECE is "
         f"{_ECE_MEANINGS[report.get('kind', 'one')]}; on resamples it comes out a little high."
@@ -149,42 +122,42 @@ def _explain_masked(report: ReportFields) -> str:
 def _make_metrics_table(
     rows: ReportRows, report: ReportFields, *, over_seeds: bool = False
 ) -> Html:
-    names = list_metrics(rows)
+    names = markup.list_metrics(rows)
     names.sort(key=lambda name: [*formatting.METRIC_TITLES, name].index(name))
     scales = {
-        name: svg.fit_unit_scale([read_figure(row["metrics"].get(name)) for row in rows])
+        name: svg.fit_unit_scale([markup.read_figure(row["metrics"].get(name)) for row in rows])
         for name in names
     }
-    columns = ["arm", *(title_metric(report, name) for name in names)]
+    columns = ["arm", *(markup.title_metric(report, name) for name in names)]
     columns.insert(1 if over_seeds else len(columns), "seeds" if over_seeds else "threshold")
     body = [
-        RowGroup(system, [_make_metrics_cells(row, scales, over_seeds) for row in of_system])
-        for system, of_system in group_by_field(rows, "system").items()
+        markup.RowGroup(system, [_make_metrics_cells(row, scales, over_seeds) for row in of_system])
+        for system, of_system in markup.group_by_field(rows, "system").items()
     ]
     means = "Means over seeds" if over_seeds else "Metrics"
-    return make_table(f"{means} of each system in each arm", columns, body, "systems")
+    return markup.make_table(f"{means} of each system in each arm", columns, body, "systems")
 
 
 def _make_metrics_cells(
     row: ReportFields, scales: Mapping[str, svg.Scale], over_seeds: bool
-) -> RowCells:
+) -> markup.RowCells:
     metrics, arm = row["metrics"], str(row.get("arm"))
-    cells: list[Child] = [NO_FIGURE if arm == "-" else arm]  # a baseline has none
+    cells: list[Any] = [markup.NO_FIGURE if arm == "-" else arm]  # a baseline has none
     if over_seeds:
-        cells.append(typeset_count(count_seeds(row)))
+        cells.append(markup.typeset_count(markup.count_seeds(row)))
     for name, scale in scales.items():
         figure = metrics.get(name)
-        spread = read_real(figure.get("deviation")) if over_seeds and figure else None
-        shown = svg.make_figure_cell(read_figure(figure), scale, spread=spread)
+        spread = markup.read_real(figure.get("deviation")) if over_seeds and figure else None
+        shown = svg.make_figure_cell(markup.read_figure(figure), scale, spread=spread)
         cells.append(shown if name in metrics else "")
     return cells if over_seeds else [*cells, _write_threshold(row.get("threshold"))]
 
 
 def _write_threshold(threshold: Any) -> str:
     if isinstance(threshold, Mapping):
-        limits = (f"{label} {typeset_number(limit)}" for label, limit in threshold.items())
-        return ", ".join(limits) or UNDEFINED_FIGURE
-    return NO_FIGURE if threshold is None else typeset_number(threshold)
+        limits = (f"{label} {markup.typeset_number(limit)}" for label, limit in threshold.items())
+        return ", ".join(limits) or markup.UNDEFINED_FIGURE
+    return markup.NO_FIGURE if threshold is None else markup.typeset_number(threshold)
 
 
 def _show_recovery(comparison: ReportFields, report: ReportFields) -> list[Html]:
@@ -199,12 +172,19 @@ def _show_recovery(comparison: ReportFields, report: ReportFields) -> list[Html]
         "The share of the gain of `with` over `without` that `student` keeps without any LLM; "
         "undefined where the gain itself may be nothing."
     )
-    columns = ["system", *(title_metric(report, name) for name in names)]
+    columns = ["system", *(markup.title_metric(report, name) for name in names)]
     body = [
-        (system or "all", *(svg.make_figure_cell(read_figure(share.get(name))) for name in names))
+        (
+            system or "all",
+            *(svg.make_figure_cell(markup.read_figure(share.get(name))) for name in names),
+        )
         for system, share in shares.items()
     ]
-    return [tag("h3", "Recovery"), make_note(says), make_table("Recovery", columns, body, "narrow")]
+    return [
+        tag("h3", "Recovery"),
+        markup.make_note(says),
+        markup.make_table("Recovery", columns, body, "narrow"),
+    ]
 
 
 def _draw_forests(
@@ -212,12 +192,12 @@ def _draw_forests(
 ) -> list[Html]:
     """Draw differences around a line at 0, a table for each metric."""
     parts = []
-    for metric, rows in group_by_field(differences, "metric").items():
-        title = title_metric(report, metric)
-        figures = [read_difference(row) for row in rows]
+    for metric, rows in markup.group_by_field(differences, "metric").items():
+        title = markup.title_metric(report, metric)
+        figures = [markup.read_difference(row) for row in rows]
         scale = svg.fit_scale(figures, 0.0)
         columns: list[Any] = ["a \N{MINUS SIGN} b", svg.make_track_column(scale), "difference"]
-        groups: dict[str, list[RowCells]] = {}
+        groups: dict[str, list[Any]] = {}
         for row, figure in zip(rows, figures, strict=True):
             group, name = _name_difference(str(row.get("a")), str(row.get("b")))
             drawn = svg.draw_interval_track(figure, scale, mark=0.0)
@@ -225,35 +205,37 @@ def _draw_forests(
             groups.setdefault(group, []).append(
                 (*cells, *_make_test_cells(row)) if over_seeds else cells
             )
-        body: list[RowCells | RowGroup] = [*groups.pop("", [])]
-        body += [RowGroup(name, held) for name, held in groups.items()]
+        body: list[Any] = [*groups.pop("", [])]
+        body += [markup.RowGroup(name, held) for name, held in groups.items()]
         caption = f"Differences in {title}" + " over seeds" * over_seeds
         kind = "forest tests" if over_seeds else "forest"
         columns += _TEST_COLUMNS if over_seeds else ()
-        parts += [tag("h3", title), make_table(caption, columns, body, kind)]
+        parts += [tag("h3", title), markup.make_table(caption, columns, body, kind)]
     return parts
 
 
-def _make_test_cells(row: ReportFields) -> RowCells:
-    by_seed, smallest = row.get("mcnemar") or [], read_real(row.get("smallest"))
-    several = tag("span", *_separate_by_commas(map(typeset_p_value, by_seed)), class_="several")
+def _make_test_cells(row: ReportFields) -> markup.RowCells:
+    by_seed, smallest = row.get("mcnemar") or [], markup.read_real(row.get("smallest"))
+    several = tag(
+        "span", *_separate_by_commas(map(markup.typeset_p_value, by_seed)), class_="several"
+    )
     return (
-        typeset_p_value(row.get("p")),
-        typeset_p_value(row.get("p_holm")),
-        typeset_p_value(row.get("permutation_p")),
-        several if by_seed else NO_FIGURE,
-        typeset_number(smallest, formatting.choose_decimals(smallest)),
+        markup.typeset_p_value(row.get("p")),
+        markup.typeset_p_value(row.get("p_holm")),
+        markup.typeset_p_value(row.get("permutation_p")),
+        several if by_seed else markup.NO_FIGURE,
+        markup.typeset_number(smallest, formatting.choose_decimals(smallest)),
     )
 
 
-def _separate_by_commas(texts: Iterable[str]) -> Iterable[Child]:
+def _separate_by_commas(texts: Iterable[str]) -> Iterable[markup.Child]:
     """Yield texts with commas between them, none of which breaks within."""
     for index, text in enumerate(texts):
         yield ", " if index else None
         yield tag("span", text)
 
 
-def _name_difference(a: str, b: str) -> tuple[str, Child]:
+def _name_difference(a: str, b: str) -> tuple[str, markup.Child]:
     """Return the head that `a - b` stands under, its systems, and the name of its row, the arms."""
     (system, _, left), (other, _, right) = a.partition("/"), b.partition("/")
     if not (left and right):

@@ -120,9 +120,11 @@ def test_the_report_stands_beside_the_caller_unless_a_place_is_given(
     assert "fhm.audit/report.html" in run_command("audit", data).out
     names = ("--json", "a.json", "--html", "b/c.html")
     assert "b/c.html and a.json" in run_command("audit", data, *names).out
-    assert json.loads(Path("a.json").read_text()) == json.loads(
-        Path("fhm.audit/report.json").read_text()
-    )
+    written = json.loads(Path("fhm.audit/report.json").read_text())
+    assert json.loads(Path("a.json").read_text()) == written
+    ended = run_command("audit", data, "--json")
+    assert json.loads(ended.out) == written
+    assert "fhm.audit/report.html" in ended.err
     assert Path("b/c.html").read_text() == Path("fhm.audit/report.html").read_text()
 
 

@@ -161,7 +161,7 @@ def test_a_second_process_is_refused_in_one_line_and_may_read(tmp_path: Path):
     KnowledgeBase(path).close()
 
 
-def test_a_closed_shelf_leaves_one_file(tmp_path: Path):
+def test_a_closed_knowledge_base_leaves_one_file(tmp_path: Path):
     with KnowledgeBase(tmp_path / "kb.sqlite") as store:
         keep_answers(store, make_call())
     assert [path.name for path in tmp_path.iterdir()] == ["kb.sqlite"]

@@ -284,6 +284,10 @@ def test_cross_prints_a_table_and_writes_it(
     found = json.loads((out / "matrix.json").read_text())
     assert [cell["test"] for cell in found["cells"]] == ["sarcasm", "foreign"]
     assert found["metric"] == "macro_f1"
+    again = run_command("cross", *words, "--resamples", 20, "--json")
+    assert json.loads(again.out)["cells"] == found["cells"]
+    for cell in found["cells"]:
+        assert f"{cell['value']['value']:.3f}" in ended.out
 
 
 def test_cross_without_data_is_wrong_usage_and_with_other_labels_one_line(
