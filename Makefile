@@ -16,7 +16,7 @@ FREE_PORT := import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test docs lint format clean check-graphs check-vllm
+.PHONY: help demo test tests docs lint format clean check-graphs check-vllm
 .PHONY: table-harm-c table-reasoning table-mmsd2 table-miko
 
 help:  ## list the targets
@@ -80,10 +80,13 @@ table-miko: $(STAMP)  ## MIKO's question on its own text: with, without and shuf
 	@MIKO_ENCODERS=$(SHARED)/encoders $(BIN)/python benchmarks/miko_question.py \
 	  $(SHARED)/data/mmsd2 $(SHARED)/data/miko --out runs/miko
 
-test: lint  ## format, lint, import contracts, types, tests with coverage
+test: $(DOCS_STAMP)  ## format, lint, import contracts, types, tests with coverage
+	@$(MAKE) --no-print-directory -j2 lint tests
+
+tests: $(STAMP)
 	@echo "== running the tests"
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile \
-	  --cov=miko_clf --cov-fail-under=85
+	  --no-loadscope-reorder --cov=miko_clf --cov-fail-under=93
 
 docs: $(DOCS_STAMP)  ## build the pages into site/, to be read without a network
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict -f docs/theme/mkdocs.yml

@@ -1,5 +1,6 @@
 """What every test stands on: closed sockets, checked shapes, one small world, one bundle."""
 
+import importlib
 import os
 import shutil
 import socket
@@ -10,7 +11,6 @@ from typing import Any
 
 import jaxtyping
 import pytest
-import torch
 from filelock import FileLock
 
 import miko_clf
@@ -24,8 +24,8 @@ pytest.register_assert_rewrite("tests.support.command_line", "tests.support.kill
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("MIKO_ENCODERS", None)
 
-with jaxtyping.install_import_hook(["miko_clf.encode", "miko_clf.fuse"], "beartype.beartype"):
-    from miko_clf.pipeline import fit
+# Nothing here imports torch, so that of several processes the one that only leads starts at once.
+jaxtyping.install_import_hook(["miko_clf.encode", "miko_clf.fuse"], "beartype.beartype")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -46,7 +46,8 @@ def _closed_sockets() -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="session")
 def _untraced_exports() -> Iterator[None]:
     """Measure no lines while torch exports: none of them is ours, and measuring doubles it."""
-    export = torch.onnx.export
+    onnx = importlib.import_module("torch.onnx")
+    export = onnx.export
 
     def untraced(*arguments: Any, **options: Any) -> Any:
         tracer = sys.gettrace()
@@ -57,7 +58,7 @@ def _untraced_exports() -> Iterator[None]:
             sys.settrace(tracer)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.onnx, "export", untraced)
+        patch.setattr(onnx, "export", untraced)
         yield
 
 
@@ -78,7 +79,7 @@ def bundle(world: Path, small: Recipe, tmp_path_factory: pytest.TempPathFactory)
     """A system trained for moments on the small world, exported."""
 
     def make(out: Path) -> None:
-        fit(small, world / "sarcasm", str(out))
+        miko_clf.fit(small, world / "sarcasm", out)
         jaxtyping.config.update("jaxtyping_disable", True)  # shapes are symbols while exporting
         try:
             miko_clf.export(out)

@@ -35,8 +35,11 @@ def let_learn(tower: AnyTower, section: TowerSection) -> AnyTower:
     """Return the tower with what the recipe lets learn."""
     if not section.frozen:
         return tower
-    if section.lora is not None:
-        return add_lora(tower, **section.lora.model_dump())
+    if (lora := section.lora) is not None:
+        alpha = float(lora.alpha)
+        return add_lora(
+            tower, rank=lora.rank, alpha=alpha, dropout=lora.dropout, targets=lora.targets
+        )
     return unfreeze_blocks(tower, section.unfreeze) if section.unfreeze else freeze_tower(tower)
 
 
@@ -114,7 +117,7 @@ def add_lora(
         )
     settings = LoraConfig(
         r=rank,
-        lora_alpha=float(alpha),  # type: ignore[arg-type]  # peft divides it by the rank
+        lora_alpha=alpha,  # type: ignore[arg-type]  # peft divides it by the rank
         lora_dropout=dropout,
         target_modules=names,
     )

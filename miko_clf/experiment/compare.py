@@ -15,16 +15,9 @@ from miko_clf.data.labels import find_questions
 from miko_clf.data.post import Post
 from miko_clf.data.splits import PostsInMemory, fingerprint_posts
 from miko_clf.errors import BundleError, MikoError
+from miko_clf.evaluate import comparison
 from miko_clf.evaluate.bootstrap import MetricDifference
-from miko_clf.evaluate.comparison import (
-    COMPARED_METRICS,
-    ArmSummary,
-    SeedArm,
-    SeedComparison,
-    TestedDifference,
-    compare_arms,
-    describe_comparison,
-)
+from miko_clf.evaluate.comparison import SeedArm, compare_arms
 from miko_clf.evaluate.curves import measure_seed_curves, read_training_log
 from miko_clf.evaluate.evaluator import audit_split
 from miko_clf.evaluate.lockbox import describe_openings, open_lockbox
@@ -34,7 +27,7 @@ from miko_clf.evaluate.seeds import SeedPredictions
 from miko_clf.experiment import design
 from miko_clf.experiment.design import Experiment, PostSource, System, Trial
 from miko_clf.experiment.folds import OUT_OF_FOLD, read_labelled_posts
-from miko_clf.experiment.trial import read_trial_predictions, run_trials
+from miko_clf.experiment.trial import TrialPredictions, read_trial_predictions, run_trials
 from miko_clf.intervals import Interval
 from miko_clf.recipe.schema import Recipe
 
@@ -92,7 +85,10 @@ def _run(
 ) -> Report:
     started = time.monotonic()
     systems = experiment.systems()  # a wrong recipe is told of before anything is written
-    experiment = _name_positive(experiment)
+    if experiment.folds is not None and experiment.positive is None:  # each would choose anew
+        (question,) = find_questions(read_labelled_posts(experiment.source, OUT_OF_FOLD))
+        if question.positive is not None:
+            experiment = replace(experiment, positive=question.labels[question.positive])
     split = "val" if experiment.folds is None else OUT_OF_FOLD
     facts = _collect_facts(experiment, systems) | {"versions": manifest.collect_versions()}
     with manifest.lock_folder(out):
@@ -126,23 +122,11 @@ def evaluate_comparison(
     with manifest.lock_folder(out):
         design.claim_experiment(out, experiment, _collect_facts(experiment, experiment.systems()))
         posts = {name: read_labelled_posts(source, name) for name in ("val", split)}
-        bundles = [
-            bundle.load_bundle(design.locate_bundle(out, trial)) for trial in experiment.trials()
-        ]
+        bundles = [bundle.load_bundle(trial.locate_bundle(out)) for trial in experiment.trials()]
         openings = open_lockbox(bundles, PostsInMemory(data, posts), split, command)
         run_trials(out, split, cache=cache, jobs=jobs)
         report = _report(out, experiment, split, num_resamples, command, started)
     return replace(report, findings={**report.findings, "lockbox": describe_openings(openings)})
-
-
-def _name_positive(experiment: Experiment) -> Experiment:
-    """Return the experiment with its positive class named, which each fold would choose anew."""
-    if experiment.folds is None or experiment.positive is not None:
-        return experiment
-    (question,) = find_questions(read_labelled_posts(experiment.source, OUT_OF_FOLD))
-    if question.positive is None:
-        return experiment
-    return replace(experiment, positive=question.labels[question.positive])
 
 
 def _collect_facts(experiment: Experiment, systems: Sequence[System]) -> dict[str, Any]:
@@ -156,12 +140,7 @@ def _collect_facts(experiment: Experiment, systems: Sequence[System]) -> dict[st
 
 
 def _report(
-    out: Path,
-    experiment: Experiment,
-    split: str,
-    num_resamples: int,
-    command: str,
-    started: float,
+    out: Path, experiment: Experiment, split: str, num_resamples: int, command: str, started: float
 ) -> Report:
     """Return the report of all trials on a split."""
     posts = read_labelled_posts(experiment.source, split)
@@ -169,14 +148,14 @@ def _report(
     truth = np.array([labels.index(str(post.label)) for post in posts])
     positive = 1 if len(labels) == 2 else None
     groups = number_groups(posts)
-    comparison = compare_arms(
+    outcome = compare_arms(
         arms, truth, positive=positive, groups=groups, num_resamples=num_resamples
     )
     audit: dict[str, Any] = {"lines": []}
     if experiment.folds is None:
         audit = audit_split(read_labelled_posts(experiment.source, "train"), posts, split)
     return Report(
-        rows=[_make_row(line, comparison.posts) for line in comparison.lines],
+        rows=[_make_row(line, outcome.posts) for line in outcome.lines],
         data=experiment.source.path,
         fingerprint=fingerprint_posts(posts),
         split=split if experiment.folds is None else f"{experiment.folds} folds, each asked once",
@@ -188,11 +167,11 @@ def _report(
         groups=0 if groups is None else len(set(groups.tolist())),
         differences=[
             MetricDifference(tested.a, tested.b, tested.metric, Interval(*tested.gap[:3]))
-            for tested in comparison.differences
+            for tested in outcome.differences
         ],
         num_resamples=num_resamples,
         findings={
-            "comparison": serialise_comparison(comparison),
+            "comparison": serialise_comparison(outcome),
             "ranked": measure_seed_curves(arms, truth, positive=positive, groups=groups),
             "training": _read_training(out, experiment),
             "audit": audit,
@@ -200,29 +179,32 @@ def _report(
     )
 
 
-def _make_row(line: ArmSummary, num_posts: int) -> ReportRow:
+def _make_row(line: comparison.ArmSummary, num_posts: int) -> ReportRow:
     intervals = {name: Interval(m.mean, m.low, m.high) for name, m in line.metrics.items()}
     note = f"mean of {line.seeds} seeds" if line.seeds > 1 else "one seed"
     return ReportRow(line.system, line.arm, num_posts, intervals, note=note)
 
 
-def serialise_comparison(comparison: SeedComparison) -> dict[str, Any]:
+def serialise_comparison(outcome: comparison.SeedComparison) -> dict[str, Any]:
     """Return a comparison as a report keeps it."""
-    shares = next(iter(comparison.recovery.values()), {})
+    shares = next(iter(outcome.recovery.values()), {})
     return {
-        "seeds": comparison.seeds,
+        "seeds": outcome.seeds,
         "rows": [
             asdict(line) | {"metrics": {name: m._asdict() for name, m in line.metrics.items()}}
-            for line in comparison.lines
+            for line in outcome.lines
         ],
-        "differences": [_serialise_difference(tested) for tested in comparison.differences],
+        "differences": [_serialise_difference(tested) for tested in outcome.differences],
         "recovery": shares.get("macro_f1"),
-        "recovery_by_system": comparison.recovery,
-        "words": "\n".join(describe_comparison(comparison, metric) for metric in COMPARED_METRICS),
+        "recovery_by_system": outcome.recovery,
+        "words": "\n".join(
+            comparison.describe_comparison(outcome, metric)
+            for metric in comparison.COMPARED_METRICS
+        ),
     }
 
 
-def _serialise_difference(tested: TestedDifference) -> dict[str, Any]:
+def _serialise_difference(tested: comparison.TestedDifference) -> dict[str, Any]:
     rest = {name: getattr(tested, name) for name in ("p_holm", "permutation_p", "mcnemar")}
     names = {"a": tested.a, "b": tested.b, "metric": tested.metric}
     return {**names, **tested.gap._asdict(), **rest}
@@ -232,7 +214,7 @@ def _read_training(out: Path, experiment: Experiment) -> list[dict[str, Any]]:
     """Return each trial's validation over its steps; of folds none, as their bundles are gone."""
     found = []
     for trial in experiment.trials() if experiment.folds is None else ():
-        log = read_training_log(design.locate_bundle(out, trial) / bundle.METRICS_FILE)
+        log = read_training_log(trial.locate_bundle(out) / bundle.METRICS_FILE)
         lines = [line for line in log if line.get("validation")]
         arm: str = trial.system.control or next(iter(trial.system.reported))
         if lines:
@@ -250,14 +232,13 @@ def collect_arms(
         seeds = []
         for seed in range(experiment.seeds):
             folds = [trial for trial in trials if trial.system == system and trial.seed == seed]
-            names, said, seconds = _join_folds(out, folds, split, posts)
-            if labels not in (None, names):
-                raise BundleError(f"{out}: trials answer {labels} and {names}")
-            labels = names
-            seeds.append((said, seconds))
-        mean_seconds = float(np.mean([seconds for _, seconds in seeds]))
+            seeds.append(_join_folds(out, folds, split, posts))
+            if labels not in (None, seeds[-1].labels):
+                raise BundleError(f"{out}: trials answer {labels} and {seeds[-1].labels}")
+            labels = seeds[-1].labels
+        mean_seconds = float(np.mean([said.seconds for said in seeds]))
         arms += [
-            SeedArm(system.label, arm, [said[arm] for said, _ in seeds], mean_seconds)
+            SeedArm(system.label, arm, [said.arms[arm] for said in seeds], mean_seconds)
             for arm in system.reported
             if not experiment.arms or arm in experiment.arms
         ]
@@ -267,8 +248,8 @@ def collect_arms(
 
 def _join_folds(
     out: Path, trials: Sequence[Trial], split: str, posts: list[Post]
-) -> tuple[tuple[str, ...], dict[str, SeedPredictions], float]:
-    """Return labels, scores by arm of all posts, and seconds; folds are put together."""
+) -> TrialPredictions:
+    """Return what the trials of one seed said of all posts; folds are put together."""
     folds = [read_trial_predictions(out, trial, split, posts) for trial in trials]
     labels, said = folds[0].labels, {}
     if any(fold.labels != labels for fold in folds):
@@ -288,4 +269,5 @@ def _join_folds(
             raise BundleError(f"{out}: some posts of {split} were never asked about")
         limits = thresholds if len(labels) == 2 else None
         said[arm] = SeedPredictions(probabilities, limits, strata if len(folds) > 1 else None)
-    return labels, said, float(sum(fold.seconds for fold in folds))
+    seconds = float(sum(fold.seconds for fold in folds))
+    return TrialPredictions(said, list(range(len(posts))), labels, seconds)

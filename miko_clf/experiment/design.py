@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -147,6 +148,14 @@ class Trial(NamedTuple):
         fold = "" if self.fold is None else f"-{self.fold}"
         return f"{self.system.slug}-{self.seed}{fold}"
 
+    def locate_bundle(self, out: Path) -> Path:
+        """Return where its bundle lies."""
+        return out / "trials" / self.name
+
+    def locate_scores(self, out: Path, split: str) -> Path:
+        """Return where its scores lie."""
+        return out / "scores" / split / f"{self.name}.json"
+
 
 @dataclass(frozen=True)
 class PostSource:
@@ -200,14 +209,9 @@ class Experiment:
 
     def trials(self) -> list[Trial]:
         """Return all that is trained, seed by seed, so that early seeds are complete first."""
-        folds: list[int | None] = [None] if self.folds is None else list(range(self.folds))
-        systems = self.systems()
-        return [
-            Trial(system, seed, fold)
-            for seed in range(self.seeds)
-            for fold in folds
-            for system in systems
-        ]
+        folds = [None] if self.folds is None else range(self.folds)
+        places = product(range(self.seeds), folds, self.systems())
+        return [Trial(system, seed, fold) for seed, fold, system in places]
 
 
 def claim_experiment(out: Path, experiment: Experiment, facts: Mapping[str, Any]) -> None:
@@ -254,13 +258,3 @@ def _freeze_lists(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _freeze_lists(each) for key, each in value.items()}
     return tuple(map(_freeze_lists, value)) if isinstance(value, list) else value
-
-
-def locate_bundle(out: Path, trial: Trial) -> Path:
-    """Return where the bundle of a trial lies."""
-    return out / "trials" / trial.name
-
-
-def locate_scores(out: Path, trial: Trial, split: str) -> Path:
-    """Return where the scores of a trial lie."""
-    return out / "scores" / split / f"{trial.name}.json"

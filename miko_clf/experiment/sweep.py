@@ -125,10 +125,7 @@ def claim_sweep(plan: Sweep, facts: Mapping[str, Any]) -> None:
     facts = {
         "recipe": plan.make_recipe({}).model_dump(mode="json"),
         "ranges": {span.key: span._asdict() for span in plan.ranges},
-        "metric": plan.metric,
-        "seeds": plan.seeds,
-        "positive": plan.positive,
-        "leaks": plan.leaks,
+        **{name: getattr(plan, name) for name in ("metric", "seeds", "positive", "leaks")},
         **facts,
     }
     manifest.claim_folder(plan.out / _SWEEP_FILE, facts, what="sweep")
@@ -182,9 +179,8 @@ def run_sweep(plan: Sweep, objective: _Objective) -> list[SweepTrial]:
     except KeyboardInterrupt:
         raise KeyboardInterrupt(STOPPED) from None
     if plan.find_best(trials) is None:
-        raise RecipeError(
-            f"{plan.out}: none of {plan.trials} trials could be trained: {trials[0].error}"
-        )
+        what = f"none of {plan.trials} trials could be trained"
+        raise RecipeError(f"{plan.out}: {what}: {trials[0].error}")
     return trials
 
 
@@ -203,14 +199,10 @@ def _build_study(plan: Sweep, trials: Sequence[SweepTrial], seed: int) -> Any:
     )
     distributions = _list_distributions(plan)
     for trial in trials:
-        study.add_trial(
-            create_trial(
-                params=dict(trial.params),
-                distributions=distributions,
-                value=trial.value,
-                state=TrialState.FAIL if trial.value is None else TrialState.COMPLETE,
-            )
-        )
+        params, value = dict(trial.params), trial.value
+        state = TrialState.FAIL if value is None else TrialState.COMPLETE
+        known = create_trial(params=params, distributions=distributions, value=value, state=state)
+        study.add_trial(known)
     return study
 
 

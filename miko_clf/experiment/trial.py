@@ -24,13 +24,7 @@ from miko_clf.data.splits import PostsInMemory, fingerprint_posts, is_test_split
 from miko_clf.errors import BundleError, MikoError
 from miko_clf.evaluate.predictions import Predictor
 from miko_clf.evaluate.seeds import SeedPredictions
-from miko_clf.experiment.design import (
-    Experiment,
-    Trial,
-    locate_bundle,
-    locate_scores,
-    read_experiment,
-)
+from miko_clf.experiment.design import Experiment, Trial, read_experiment
 from miko_clf.experiment.folds import TrialPosts, split_trial_posts
 from miko_clf.pipeline import fit
 from miko_clf.progress import ProgressBar
@@ -47,7 +41,7 @@ def run_trials(out: Path, split: str, *, cache: Path | None, jobs: int | None) -
     """
     jobs = jobs or (1 if torch.cuda.is_available() else len(os.sched_getaffinity(0)))
     trials = read_experiment(out).trials()
-    left = [n for n, trial in enumerate(trials) if not locate_scores(out, trial, split).exists()]
+    left = [n for n, trial in enumerate(trials) if not trial.locate_scores(out, split).exists()]
     if not left:
         return
     (out / "logs").mkdir(exist_ok=True)
@@ -77,8 +71,7 @@ def _wait_for_trials(futures: dict[Future[None], str], bar: ProgressBar, out: Pa
                 "command goes on, with fewer --jobs if need be"
             ) from None
         except MikoError as error:
-            log = out / "logs" / f"{name}.log"
-            raise MikoError(f"{name}: {error} (log: {log})") from None
+            raise MikoError(f"{name}: {error} (log: {out / 'logs' / name}.log)") from None
         bar.update(bar.done + 1, what=name)
         if not bar.on_terminal:
             bar.print(f"{bar.done} of {bar.total} trials: {name}")
@@ -112,14 +105,14 @@ def _redirect_output(path: Path) -> Iterator[None]:
 @contextmanager
 def _share_cores(jobs: int) -> Iterator[None]:
     """Give each process its share of the cores, unless the user has said how many threads."""
-    chosen = "OMP_NUM_THREADS" in os.environ
-    if not chosen:
-        os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // jobs))
+    if "OMP_NUM_THREADS" in os.environ:
+        yield
+        return
+    os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // jobs))
     try:
         yield
     finally:
-        if not chosen:
-            del os.environ["OMP_NUM_THREADS"]
+        del os.environ["OMP_NUM_THREADS"]
 
 
 def _watch_parent(parent: int) -> None:
@@ -140,7 +133,7 @@ def run_trial(
 
     The bundle of a fold is given up once its scores are kept. Raises a `MikoError`.
     """
-    scores, place = locate_scores(out, trial, split), locate_bundle(out, trial)
+    scores, place = trial.locate_scores(out, split), trial.locate_bundle(out)
     if scores.exists():
         return
     posts = split_trial_posts(experiment, trial, split)
@@ -156,7 +149,8 @@ def run_trial(
 def _train(
     experiment: Experiment, trial: Trial, posts: TrialPosts, place: Path, cache: Path | None
 ) -> None:
-    twin = trial.system.twin
+    twin, texts = trial.system.twin, ((post.text, post.description) for post in posts.train)
+    words = [len(f"{text or ''} {description or ''}".split()) for text, description in texts]
     fit(
         trial.system.recipe,
         PostsInMemory(Path(experiment.source.path), {"train": posts.train, "val": posts.val}),
@@ -166,12 +160,8 @@ def _train(
         positive=experiment.positive,
         leaks=experiment.leaks,
         twin=None if twin is None else twin.model_copy(update={"seed": trial.seed}),
-        lengths=[_count_words(post) for post in posts.train] if experiment.one_order else None,
+        lengths=words if experiment.one_order else None,
     )
-
-
-def _count_words(post: Post) -> int:
-    return len(f"{post.text or ''} {post.description or ''}".split())
 
 
 def _predict_arms(
@@ -180,11 +170,9 @@ def _predict_arms(
     predictor = Predictor(opened, posts.ask, cache)
     arms = {}
     for reported, arm in trial.system.reported.items():
-        threshold = opened.calibration.thresholds.get(arm)
-        arms[reported] = {
-            "probabilities": predictor.probabilities(arm).tolist(),
-            "threshold": threshold if isinstance(threshold, float) else None,
-        }
+        limit, stated = opened.calibration.thresholds.get(arm), predictor.probabilities(arm)
+        limit = limit if isinstance(limit, float) else None
+        arms[reported] = {"probabilities": stated.tolist(), "threshold": limit}
     return {
         "rows": posts.rows,
         "labels": list(opened.labels),
@@ -207,7 +195,7 @@ def read_trial_predictions(
     out: Path, trial: Trial, split: str, posts: list[Post]
 ) -> TrialPredictions:
     """Return what a trial said; raises `BundleError` where it said it of other posts."""
-    path = locate_scores(out, trial, split)
+    path = trial.locate_scores(out, split)
     try:
         scores = json.loads(path.read_text(encoding="utf-8"))
         rows, expected = scores["rows"], scores["fingerprint"]

@@ -127,14 +127,14 @@ class Critic(NamedTuple):
 
         Raises `BundleError` where the folder holds none of this format, or a file was changed.
         """
-        made = "is made by: miko-clf kb critic"
+        made = "is made by: miko-clf kb train-critic"
         version = manifest.read_manifest(folder).get("critic")
         if version is None:
             raise BundleError(f"{folder}: not a critic; a critic {made}")
         if version != _FORMAT:
             raise BundleError(
                 f"{folder}: a critic of format {version}, where {_FORMAT} is read; "
-                "train it again with: miko-clf kb critic"
+                "train it again with: miko-clf kb train-critic"
             )
         settings = json.loads((folder / "critic.json").read_text(encoding="utf-8"))
         words = TextTokenizer.read(folder / "tokenizer.json", settings["pad_id"])

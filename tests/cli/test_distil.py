@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from miko_clf.data.dataset import open_folder
+from miko_clf.data.demo.world import write_world
 from miko_clf.pipeline import fit
-from miko_clf.recipe.schema import Recipe
+from miko_clf.recipe import schema as recipes
 from tests.support import checkpoints
 from tests.support.command_line import assert_fits_80_columns, assert_one_line_error, run_command
 from tests.support.llm_server import Server, serve_pretended_llm
+from tests.support.small_recipes import SMALL_KEYS
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +25,18 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A world of few posts."""
+    return write_world(tmp_path_factory.mktemp("few") / "world", num_posts=80)
+
+
+@pytest.fixture(scope="module")
 def kb(world: Path, server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the provider said of the small world."""
+    """What the provider said of it."""
     path = tmp_path_factory.mktemp("kb") / "kb.sqlite"
     ended = asked(world / "sarcasm", server, path)
     assert ended.code == 0, ended.err
-    assert "240 posts: 240 ok" in ended.out
+    assert "80 posts: 80 ok" in ended.out
     return path
 
 
@@ -51,25 +59,29 @@ def test_a_dry_run_estimates_and_asks_nothing(tmp_path: Path, world: Path, serve
     before = server.stats()["by"]
     ended = asked(world / "sarcasm", server, tmp_path / "kb.sqlite", *more)
     assert (ended.code, ended.out) == (0, "")
-    assert "240 posts take 240 calls" in ended.err
+    assert "80 posts take 80 calls" in ended.err
     assert "$" in ended.err
     assert server.stats()["by"] == before
 
 
-def test_what_was_said_goes_on_into_training(kb: Path, world: Path, small: Recipe, tmp_path: Path):
+def test_what_was_said_goes_on_into_training(kb: Path, world: Path, tmp_path: Path):
     out = world / "asked.jsonl"  # beside the pictures, whose paths are relative to the file
     ended = run_command("kb", "export", kb, out, "--posts", world / "sarcasm", "--without", "xNeed")
     assert ended.code == 0, ended.err
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert len(rows) == 240
+    assert len(rows) == 80
     relations = {one["relation"] for row in rows for one in row["intentions"]}
     assert len(relations) == 9
     assert "xNeed" not in relations
-    recipe = small.model_copy(
-        update={
-            "reasoning": small.reasoning.model_copy(update={"epochs": 0}),
-            "task": small.task.model_copy(update={"epochs": 1}),
-        }
+    recipe = recipes.load_recipe(
+        "tiny",
+        {
+            **SMALL_KEYS,
+            "inputs": ["text", "intention"],
+            "image": None,
+            "reasoning.epochs": 0,
+            "task.epochs": 1,
+        },
     )
     leaks = run_command("kb", "leak", out)
     assert_fits_80_columns(leaks)
@@ -86,7 +98,7 @@ def test_the_knowledge_base_is_shown_and_counted(kb: Path, world: Path):
     assert post["text"] in " ".join(shown.split())
     assert "The author posts this because" in " ".join(shown.split())
     counted = json.loads(run_command("kb", "stats", kb, "--json").out)
-    assert counted["posts"] == 240
+    assert counted["posts"] == 80
     tables = run_command("kb", "stats", kb)
     assert_fits_80_columns(tables)
     for row in counted["relations"]:
@@ -106,18 +118,17 @@ def test_judge_people_and_critic_mark_intentions(kb: Path, server: Server, tmp_p
     assert judged.code == 0, judged.err
     assert "again:llm:other" in judged.out
     tasks = tmp_path / "tasks.json"
-    assert "60 tasks" in run_command("kb", "export-annotation", kb, tasks, "--count", 60).out
+    assert "40 tasks" in run_command("kb", "export-annotation", kb, tasks, "--count", 40).out
     assert tasks.with_suffix(".xml").is_file()
     export = tmp_path / "export.json"
     export.write_text(json.dumps(_annotated(json.loads(tasks.read_text()))))
-    assert "600 answers kept" in run_command("kb", "import-annotation", kb, export).out
+    assert "400 answers kept" in run_command("kb", "import-annotation", kb, export).out
     checkpoints.bert(tmp_path / "tower")
     critic = tmp_path / "critic"
     ended = run_command("kb", "train-critic", kb, "--text", tmp_path / "tower", "--out", critic)
-    assert "600 intentions that people judged" in ended.out, ended.err
-    assert (
-        "2,400 intentions weighed" in run_command("kb", "apply-critic", kb, "--critic", critic).out
-    )
+    assert "400 intentions that people judged" in ended.out, ended.err
+    weighed = run_command("kb", "apply-critic", kb, "--critic", critic)
+    assert "800 intentions weighed" in weighed.out
     table = run_command("kb", "agreement", kb)
     assert_fits_80_columns(table)
     matches = json.loads(run_command("kb", "agreement", kb, "--json").out)

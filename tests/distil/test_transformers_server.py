@@ -66,14 +66,13 @@ def test_a_picture_for_a_model_of_text_is_dropped_in_silence(url: str, llama: st
     assert shown.usage.prompt_tokens == without.usage.prompt_tokens
 
 
-def test_a_schema_is_ignored_in_silence(url: str, llama: str) -> None:
-    answer = ask_question(url, llama, "Which colour?", max_tokens=60, response_format=WISH)
+def test_a_schema_and_the_wish_for_three_answers_are_ignored_in_silence(
+    url: str, llama: str
+) -> None:
+    answer = ask_question(url, llama, "Which colour?", max_tokens=60, response_format=WISH, n=3)
 
+    assert len(answer.choices) == 1
     assert "colour" not in json.loads(answer.choices[0].message.content)
-
-
-def test_the_wish_for_three_answers_is_ignored_in_silence(url: str, llama: str) -> None:
-    assert len(ask_question(url, llama, "Which colour?", max_tokens=4, n=3).choices) == 1
 
 
 def test_models_cannot_be_listed_where_none_was_downloaded(url: str) -> None:
@@ -86,7 +85,7 @@ def test_models_cannot_be_listed_where_none_was_downloaded(url: str) -> None:
 
 
 @pytest.mark.parametrize(("task", "num_calls"), [("rationale", 3), ("debate", 6)])
-def test_what_fits_in_a_prompt_needs_no_schema(
+def test_what_fits_in_a_prompt_needs_no_schema_and_is_not_asked_again(
     url: str, llava: str, tmp_path: Path, task: str, num_calls: int
 ) -> None:
     ended = distil_three_posts(url, llava, task, tmp_path)
@@ -97,6 +96,8 @@ def test_what_fits_in_a_prompt_needs_no_schema(
     calls = read_kept_calls(tmp_path, task)
     assert [call.status for call in calls] == ["ok"] * num_calls
     assert all("meal" in text["rationale"] for text in read_texts(calls))
+    again = distil_three_posts(url, llava, task, tmp_path)
+    assert f"0 calls answered ({num_calls} answers were there already" in again.out
 
 
 def test_an_answer_that_ignores_the_schema_is_kept_and_not_used(
@@ -111,13 +112,6 @@ def test_an_answer_that_ignores_the_schema_is_kept_and_not_used(
     assert {call.status for call in calls} == {"invalid"}
     assert len(calls) == 6  # each post was asked a second time
     assert all(call.raw for call in calls)
-
-
-def test_what_was_answered_is_not_asked_again(url: str, llava: str, tmp_path: Path) -> None:
-    distil_three_posts(url, llava, "debate", tmp_path)
-    again = distil_three_posts(url, llava, "debate", tmp_path)
-
-    assert "0 calls answered (6 answers were there already" in again.out
 
 
 def test_a_model_that_drops_pictures_is_not_shown_any(url: str, llama: str, tmp_path: Path) -> None:

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from miko_clf.distil.jobs import JobPlan
+from miko_clf.distil.kb.store import open_for_reading
+from tests.support.batch_waves import count_statuses, make_some_posts, read_requests, write_wave
 from tests.support.command_line import run_command
 from tests.support.real_servers import run_vllm_batch, run_vllm_server
+from tests.support.repository import ROOT
 from tests.support.server_questions import (
     WISH,
     ask_question,
@@ -18,19 +22,18 @@ from tests.support.server_questions import (
     show_picture,
     write_three_posts,
 )
-from tests.support.tiny_llms import PATCHES, tiny_llava
+from tests.support.tiny_llms import PATCHES, tiny_llama, tiny_llava
 
 pytestmark = pytest.mark.vllm
-BESIDE = Path(__file__).parent.parent / ".venv-vllm"
 
 
 @pytest.fixture(scope="module")
 def venv() -> Path:
     """The environment that vLLM is installed in."""
-    found = Path(os.environ.get("MIKO_VLLM", BESIDE))
-    if not (found / "bin" / "vllm").is_file():
+    folder = Path(os.environ.get("MIKO_VLLM", ROOT / ".venv-vllm"))
+    if not (folder / "bin" / "vllm").is_file():
         pytest.skip("there is no vLLM here; `make check-vllm` makes one, MIKO_VLLM names another")
-    return found
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +113,28 @@ def test_calls_with_pictures_are_answered_from_a_file(venv: Path, tmp_path: Path
     calls = read_kept_calls(tmp_path, "intentions")
     assert len(calls) == 3
     assert all(call.prompt_tokens > PATCHES for call in calls)
+
+
+def test_vllm_answers_a_part_line_by_line(venv: Path, tmp_path: Path) -> None:
+    kb, folder = tmp_path / "kb.sqlite", tmp_path / "parts"
+    plan = JobPlan("rationale", "tiny-llama", max_tokens=60)
+    posts = [post.model_copy(update={"label": "sarcastic"}) for post in make_some_posts(6)]
+    posts[5] = posts[5].model_copy(update={"text": "far too long " * 4000})
+    (part,) = write_wave(kb, folder, posts, plan).parts
+    out = part.with_suffix(".out.jsonl")
+    run_vllm_batch(venv, tiny_llama(tmp_path / "tiny-llama"), part, out, tmp_path / "log")
+    assert len(read_requests(out)) == 6
+
+    second = write_wave(kb, folder, posts, plan)
+    assert (second.unreadable, second.strays) == (0, 0)
+    db = open_for_reading(kb)
+    rows = db.execute("SELECT status, reason, prompt_tokens, answered_by FROM calls").fetchall()
+    db.close()
+    assert len(rows) == 6
+    failed = [row for row in rows if row[0] == "failed"]
+    assert len(failed) == 1
+    assert failed[0][1].startswith("400 ")
+    assert all(row[2] > 0 and row[3] == "tiny-llama" for row in rows if row[0] != "failed")
+    # A random model is cut off at times; whatever is not asked again has ended.
+    assert second.calls + sum(count_statuses(kb).values()) == 6
+    assert count_statuses(kb)["failed"] == 1

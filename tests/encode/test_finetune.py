@@ -61,9 +61,15 @@ def make(folder: Path, name: str, half: str, output: str = "tokens") -> Any:
 
 @functools.cache
 def made(folder: Path, name: str, half: str, output: str) -> Any:
-    source = timm_towers if name in TIMM else hf_towers
-    source = open_clip_towers if name == "open-clip" else source
-    return getattr(source, f"{half}_tower")(str(folder / name), output)
+    loaders = {
+        "hf image": hf_towers.load_hf_image_tower,
+        "hf text": hf_towers.load_hf_text_tower,
+        "timm image": timm_towers.load_timm_image_tower,
+        "open-clip image": open_clip_towers.load_open_clip_image_tower,
+        "open-clip text": open_clip_towers.load_open_clip_text_tower,
+    }
+    source = "timm" if name in TIMM else name if name == "open-clip" else "hf"
+    return loaders[f"{source} {half}"](str(folder / name), output)
 
 
 def given(tower: Any) -> tuple[Tensor, ...]:

@@ -27,7 +27,7 @@ from miko_clf.intervals import Interval, draw_resamples
 from tests.support.simulated_comparisons import SimulatedWorld
 
 METRICS = ("macro_f1", "auroc")
-COUNT = 200
+COUNT = 120
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def gaps(known: SimulatedWorld, seed: int) -> dict[str, list]:
     """Difference, with its interval and p-value, of each of many comparisons."""
     found: dict[str, list] = {metric: [] for metric in METRICS}
     for truth, *arms in known.many(COUNT, seed):
-        weights = draw_resamples(len(truth), 400, 0)
+        weights = draw_resamples(len(truth), 250, 0)
         given, none = (
             measure_seeds(each, truth, weights, positive=1, names=METRICS) for each in arms
         )
@@ -51,7 +51,7 @@ def gaps(known: SimulatedWorld, seed: int) -> dict[str, list]:
 def true_difference(known: SimulatedWorld) -> dict[str, float]:
     """The difference on very many rows and seeds."""
     random, found = np.random.default_rng(99), []
-    for _ in range(8):
+    for _ in range(3):
         truth, *arms = known.drawn(random, num_rows=30_000, num_seeds=20)
         whole = np.ones((1, len(truth)), dtype=int)
         given, none = (
@@ -66,12 +66,12 @@ def test_the_interval_covers_the_true_difference_as_often_as_it_says(posts: list
     true = true_difference(known)
     for metric, found in gaps(known, seed=1).items():
         covered = np.mean([each.low <= true[metric] <= each.high for each in found])
-        assert 0.93 <= covered <= 0.97, metric
+        assert 0.91 <= covered <= 0.98, metric
 
 
 def test_intentions_that_are_noise_are_called_a_help_one_time_in_twenty(posts: list[Post]) -> None:
     for metric, found in gaps(SimulatedWorld(posts, worth=0.0), seed=1).items():
-        assert 0.03 <= np.mean([each.p < 0.05 for each in found]) <= 0.07, metric
+        assert 0.02 <= np.mean([each.p < 0.05 for each in found]) <= 0.09, metric
 
 
 def story(known: SimulatedWorld, control: SimulatedWorld | None = None) -> SeedComparison:

@@ -1,8 +1,11 @@
 """Evaluating: the same rows for every arm, baselines beside them, thresholds of validation."""
 
 import json
+import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +13,15 @@ import pytest
 from miko_clf import bundle as bundles
 from miko_clf.data.dataset import open_folder
 from miko_clf.errors import BundleError, PostError
-from miko_clf.evaluate.evaluator import evaluate_bundles, predict_majority, predict_tfidf_logistic
+from miko_clf.evaluate.evaluator import (
+    AnalysisOptions,
+    evaluate_bundles,
+    predict_majority,
+    predict_tfidf_logistic,
+)
 from miko_clf.evaluate.predictions import Predictor
 from miko_clf.evaluate.report import Report
+from miko_clf.intervals import Interval
 from miko_clf.serve.engine import Engine
 
 
@@ -49,7 +58,37 @@ def test_tfidf_survives_data_too_small_to_learn_from(texts: list[str], truth: li
 @pytest.fixture(scope="module")
 def report(bundle: Path, world: Path) -> Report:
     data = open_folder(world / "sarcasm")
-    return evaluate_bundles([bundle], data, "test", cache=None, num_resamples=50, command="test")
+    return evaluate_bundles(
+        [bundle],
+        data,
+        "test",
+        cache=None,
+        num_resamples=50,
+        command="test",
+        analyses=AnalysisOptions(robustness=True),
+    )
+
+
+def list_intervals(report: Report) -> dict[str, Interval]:
+    """Every interval of the findings by where it stands; slices by what they hold."""
+    intervals = {}
+
+    def walk(value: Any, place: str) -> None:
+        if isinstance(value, Interval):
+            intervals[place] = value
+        elif isinstance(value, Mapping):
+            name = "/".join(
+                str(value[key]) for key in ("by", "value", "change", "level") if key in value
+            )
+            for key, item in value.items():
+                walk(item, f"{place}/{name}/{key}")
+        elif isinstance(value, list):
+            for item in value:
+                walk(item, place)
+
+    named = {relation["relation"]: relation for relation in report.findings["relations"]}
+    walk({**report.findings, "relations": named}, "")
+    return intervals
 
 
 def test_every_arm_and_baseline_stands_on_the_same_rows(report: Report) -> None:
@@ -88,12 +127,29 @@ def test_posts_of_a_thread_are_drawn_together(
     ]
     file.write_text("\n".join(thrice) + "\n")
     data = open_folder(file.parent)
-    found = evaluate_bundles([bundle], data, "test", cache=None, num_resamples=50, command="test")
+    found = evaluate_bundles(
+        [bundle],
+        data,
+        "test",
+        cache=None,
+        num_resamples=50,
+        command="test",
+        analyses=AnalysisOptions(robustness=True),
+    )
     assert found.groups == len(posts)
     for repeated, once in zip(found.rows, report.rows, strict=True):
         for name in ("macro_f1", "auroc"):
             wanted = pytest.approx(tuple(once.metrics[name]), abs=0.02, nan_ok=True)  # ties part
             assert tuple(repeated.metrics[name]) == wanted
+    findings, once = list_intervals(found), list_intervals(report)
+    assert {place.split("/")[2] for place in findings} >= {
+        "calibration", "curves", "relations", "robustness", "shapley", "slices",
+    }  # fmt: skip
+    for place in findings.keys() & once.keys():
+        wide, wanted = (one.high - one.low for one in (findings[place], once[place]))
+        assert math.isnan(wanted) or wide > 0.7 * wanted, place  # of posts alone it were 0.58
+    assert all("low" in row for row in found.findings["calibration"]["reliability"]["after"])
+    assert not any("low" in row for row in report.findings["calibration"]["reliability"]["after"])
 
 
 def test_thresholds_are_those_that_validation_gave(report: Report, bundle: Path) -> None:

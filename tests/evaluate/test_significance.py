@@ -58,17 +58,22 @@ def test_permutation_of_accuracy_agrees_with_scipy() -> None:
     assert found == pytest.approx(expected, abs=0.015)
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "auroc"])
-def test_permutations_of_systems_that_are_alike_are_right_one_time_in_twenty(metric: str) -> None:
+@pytest.mark.parametrize(
+    ("metric", "count"), [("accuracy", 200), ("macro_f1", 120), ("auroc", 120)]
+)
+def test_permutations_of_systems_that_are_alike_are_right_one_time_in_twenty(
+    metric: str, count: int
+) -> None:
     random, found = np.random.default_rng(0), []
-    for seed in range(200):
+    for seed in range(count):
         truth = random.integers(0, 2, 80)
         a, b = right(truth, 0.7, 2 * seed), right(truth, 0.7, 2 * seed + 1)
         p = significance.compute_permutation_p(
             [a], [b], truth, positive=1, metric=metric, num_permutations=199
         )
         found.append(p <= 0.05)
-    assert 0.01 <= np.mean(found) <= 0.085  # 99 % of 200 draws at .05
+    low, high = stats.binom.interval(0.99, count, 0.05)
+    assert low <= np.sum(found) <= high
 
 
 def test_identical_predictions_give_p_of_one_and_an_interval_at_zero() -> None:

@@ -114,7 +114,7 @@ def kept(out: Path, threshold: float | None, **changed: object) -> Experiment:
     """An experiment of one trial whose scores are these."""
     experiment = Experiment(("text-only-minilm",), PostSource("posts"), seeds=1)
     (each,) = experiment.trials()
-    path = design.locate_scores(out, each, "val")
+    path = each.locate_scores(out, "val")
     path.parent.mkdir(parents=True)
     said = {"probabilities": [[0.9, 0.1]] * len(POSTS), "threshold": threshold}
     scores = {
@@ -154,7 +154,7 @@ def test_folds_that_answer_other_labels_are_refused(tmp_path: Path) -> None:
     experiment = Experiment(("text-only-minilm",), PostSource("posts"), seeds=1, folds=2)
     for each in experiment.trials():
         rows = [row for row in range(6) if row % 2 == each.fold]
-        path = design.locate_scores(tmp_path, each, "folds")
+        path = each.locate_scores(tmp_path, "folds")
         path.parent.mkdir(parents=True, exist_ok=True)
         scores = {
             "rows": rows,

@@ -303,11 +303,17 @@ def run_server(bundle: Path) -> Iterator[tuple[Popen[str], str]]:
             process.kill()
 
 
-def test_a_taken_port_is_said_in_one_line(bundle: Path) -> None:
+@pytest.fixture(scope="module")
+def address(bundle: Path) -> Iterator[str]:
+    """Where a process serves that is only asked."""
     with run_server(bundle) as (_, address):
-        port = int(address.rpartition(":")[2])
-        with pytest.raises(MikoError, match=f"cannot listen on 127.0.0.1 port {port}: Address"):
-            serve_bundle(Engine.open(bundle, threads=1), port=port)
+        yield address
+
+
+def test_a_taken_port_is_said_in_one_line(bundle: Path, address: str) -> None:
+    port = int(address.rpartition(":")[2])
+    with pytest.raises(MikoError, match=f"cannot listen on 127.0.0.1 port {port}: Address"):
+        serve_bundle(Engine.open(bundle, threads=1), port=port)
     with pytest.raises(MikoError, match="port 99999"):
         serve_bundle(Engine.open(bundle, threads=1), port=99_999)
 
@@ -329,23 +335,22 @@ def test_on_sigterm_requests_under_way_are_answered_and_the_process_exits_0(bund
     ("mode", "expected"), [(GenerationMode.POSITIVE, 200), (GenerationMode.NEGATIVE, 422)]
 )
 def test_the_server_holds_to_its_own_description_on_requests_made_from_it(
-    bundle: Path, mode: GenerationMode, expected: int
+    address: str, mode: GenerationMode, expected: int
 ) -> None:
     statuses = set()
-    with run_server(bundle) as (_, address):
-        schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
+    schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
 
-        @settings(
-            max_examples=60,
-            deadline=None,
-            database=None,
-            derandomize=True,
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        )
-        @given(case=schema["/v1/score"]["POST"].as_strategy(generation_mode=mode))
-        def hold(case: schemathesis.Case) -> None:
-            statuses.add(case.call_and_validate(checks=CHECKS).status_code)
+    @settings(
+        max_examples=40,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=schema["/v1/score"]["POST"].as_strategy(generation_mode=mode))
+    def hold(case: schemathesis.Case) -> None:
+        statuses.add(case.call_and_validate(checks=CHECKS).status_code)
 
-        hold()
+    hold()
     assert expected in statuses

@@ -114,17 +114,21 @@ def _populations() -> dict[str, Any]:
         "groups": [
             {"group": "women", "posts": 30, "subgroup_auroc": make_interval(0.8),
              "bpsn_auroc": make_interval(0.7), "bnsp_auroc": make_interval(0.9),
-             "false_positive_rate": make_interval(0.2), "false_positive_gap": make_interval(0.11, 0.02)},
+             "false_positive_rate": make_interval(0.2),
+             "false_positive_gap": make_interval(0.11, 0.02)},
         ],
         "groups_left_out": {"sailors": 3},
-        "pairs": [{"kind": "same text, another image", "pairs": 7, "both_right": make_interval(0.4)}],
+        "pairs": [
+            {"kind": "same text, another image", "pairs": 7, "both_right": make_interval(0.4)},
+        ],
         "suspects": [
             {"id": "s1", "text": "doubtful words", "label": "harmful", "likely": "harmless",
              "quality": 0.031, "issue": True},
         ],
         "robustness": [
             {"change": "typos", "level": "5%", "posts": 100, "changed": 88,
-             "metrics": {"macro_f1": make_interval(0.7)}, "difference": {"macro_f1": make_interval(-0.06)}},
+             "metrics": {"macro_f1": make_interval(0.7)},
+             "difference": {"macro_f1": make_interval(-0.06)}},
         ],
         "matrix": {"metric": "macro_f1", "cells": [
             {"train": "harm-c", "test": "harm-p", "posts": 355, "value": make_interval(0.55)},

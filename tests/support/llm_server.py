@@ -1,6 +1,6 @@
 """An OpenAI-compatible server that misbehaves on purpose and writes down what it bills.
 
-    python -m tests.support.llm_server --port 8000 --fault error=0.05 --fault limited=0.1 --log bills.tsv
+    python -m tests.support.llm_server --port 8000 --fault error=0.05 --log bills.tsv
 
 Which fault a request meets follows from its body and from how often it came. What the faults are
 called is told by `llm_provider.FAULTS`; a model has the quirks (`llm_answers.Quirks`) that it is

@@ -60,7 +60,9 @@ def open_subject(
     """The subject of a bundle on some posts."""
     found = bundles.load_bundle(path)
     predictor = Predictor(found, list(posts), None)
-    made = predict_system(found, predictor, predictor.feed.truth.split_by_question()[0], train, None)
+    made = predict_system(
+        found, predictor, predictor.feed.truth.split_by_question()[0], train, None
+    )
     assert made is not None
     return made
 

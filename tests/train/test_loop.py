@@ -27,33 +27,39 @@ from miko_clf.recipe.sections import OptimiserSection
 from miko_clf.train import optim
 from miko_clf.train.dataloader import EncodedDataset, LengthGroupedBatchSampler
 from miko_clf.train.stages import ReasoningStage, TaskStage
+from tests.support.command_line import run_command
 from tests.support.repository import ROOT
 from tests.support.small_recipes import SMALL_KEYS
 
 LABELS = ("no", "yes")
 
 
-def test_a_run_killed_twice_ends_in_the_weights_of_an_uninterrupted_one(
+def test_a_run_killed_and_a_run_interrupted_end_in_the_weights_of_an_unbroken_one(
     bundle: Path, world: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "small"
+    out, work = tmp_path / "small", tmp_path / "small.training"
     overrides = [f"--recipe.{key}={value}" for key, value in SMALL_KEYS.items()]
-    command = [
-        sys.executable, str(ROOT / "train.py"), "tiny", "--data", str(world / "sarcasm"),
-        "--out", str(out), "--minutes", "0.00001", "--no-cache", *overrides,
-    ]  # fmt: skip
-    for stage, step in (("reasoning", 2), ("task", 8)):
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        _wait_for(child, tmp_path / "small.training" / stage, step)
-        child.kill()
-        child.communicate()
-    last = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert last.returncode == 0, last.stderr
-    assert "going on with the run" in last.stderr
+    words = ["tiny", "--data", str(world / "sarcasm"), "--out", str(out), "--no-cache", *overrides]
+    command = [sys.executable, str(ROOT / "train.py"), *words, "--minutes", "0.00001"]
+    killed = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    _wait_for(killed, work / "reasoning", 2)
+    killed.kill()
+    killed.communicate()
+    stopped = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    _wait_for(stopped, work / "task", 7)
+    os.kill(stopped.pid, signal.SIGINT)
+    _, errors = stopped.communicate(timeout=60)
+    assert stopped.returncode == 130
+    assert b"the same command goes on" in errors
+    assert b"Traceback" not in errors
+    assert not out.exists()
+    ended = run_command("fit", *words)
+    assert ended.code == 0, ended.err
+    assert "going on with the run" in ended.err
     weights = bundles.WEIGHTS_FILE
     assert manifest.hash_file(out / weights) == manifest.hash_file(bundle / weights)
     assert _steps(out) == _steps(bundle)
-    assert not (tmp_path / "small.training").exists()
+    assert not work.exists()
 
 
 def _wait_for(child: subprocess.Popen, folder: Path, step: int) -> None:
@@ -70,22 +76,6 @@ def _steps(out: Path) -> list[tuple]:
     lines = (out / bundles.METRICS_FILE).read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     return [(row["stage"], row["epoch"], row["step"], row.get("validation")) for row in rows]
-
-
-def test_an_interrupt_saves_the_step_and_says_how_to_go_on(world: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable, str(ROOT / "train.py"), "tiny", "--data", str(world / "sarcasm"),
-        "--out", str(tmp_path / "x"), "--minutes", "0.00001", "--no-cache",
-        *[f"--recipe.{key}={value}" for key, value in SMALL_KEYS.items()],
-    ]  # fmt: skip
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    _wait_for(child, tmp_path / "x.training" / "reasoning", 1)
-    os.kill(child.pid, signal.SIGINT)
-    _, errors = child.communicate(timeout=60)
-    assert child.returncode == 130
-    assert b"the same command goes on" in errors
-    assert b"Traceback" not in errors
-    assert not (tmp_path / "x").exists()
 
 
 def test_every_epoch_sees_every_post_once_in_an_order_of_its_own() -> None:

@@ -100,7 +100,8 @@ def _measure_class_shifts(data: ComparedPosts) -> tuple[findings.ClassShift, ...
         for label in list_class_names([*train, *posts]):
             counts = np.array([before[label], after[label]])
             train_share, share = (counts / sizes).tolist()
-            p = _test_shares(np.stack([counts, sizes - counts], axis=1))
+            table = np.stack([counts, sizes - counts], axis=1)
+            p = float(chi2_contingency(table).pvalue) if table.sum(axis=0).all() else 1.0
             shifts.append(
                 findings.ClassShift(
                     split=split,
@@ -112,13 +113,6 @@ def _measure_class_shifts(data: ComparedPosts) -> tuple[findings.ClassShift, ...
                 )
             )
     return tuple(shifts)
-
-
-def _test_shares(table: np.ndarray) -> float:
-    """Return how often two samples of one population differ as much as these, by chi-square."""
-    if not table.sum(axis=0).all():
-        return 1.0
-    return float(chi2_contingency(table).pvalue)
 
 
 def _select_split(data: ComparedPosts, name: str) -> list[Post]:

@@ -7,15 +7,10 @@ from itertools import product
 
 import numpy as np
 from pydantic import computed_field
+from sklearn import model_selection
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
-from sklearn.model_selection import (
-    StratifiedGroupKFold,
-    StratifiedKFold,
-    cross_val_predict,
-    train_test_split,
-)
 
 from miko_clf.data.audit.findings import ClassMentions
 from miko_clf.data.labels import flatten_label, list_answers, list_names
@@ -56,15 +51,9 @@ def count_class_mentions(
         if texts:
             own = sum(filter(None, flag_class_mentions(texts, label))) / len(texts)
             some = sum(bool(any_class.search(text)) for text in texts) / len(texts)
-            mentions.append(
-                ClassMentions(
-                    source=source,
-                    label=label,
-                    texts=len(texts),
-                    own=round(own, 4),
-                    any=round(some, 4),
-                )
-            )
+            shares = {"own": round(own, 4), "any": round(some, 4)}
+            counted = ClassMentions(source=source, label=label, texts=len(texts), **shares)
+            mentions.append(counted)
     return tuple(mentions)
 
 
@@ -78,6 +67,7 @@ _MAX_F1_GAP = 0.1
 _PERFECT_F1 = 0.95
 """Macro-F1 from which a text alone predicts the label nearly perfectly."""
 _MAX_PROBED_ROWS = 5_000
+_FOLDS = 5
 FEWEST_PROBED_ROWS = 20
 
 # By the names of a recipe's inputs; a rationale that saw the label is probed like any other.
@@ -149,7 +139,7 @@ def probe_leakage(
     post_texts: Sequence[str],
     *,
     groups: Sequence[str] | None = None,
-    folds: int = 5,
+    folds: int = _FOLDS,
     seed: int = 0,
     name: str = "text",
 ) -> LabelLeak:
@@ -201,7 +191,8 @@ def check_input_leakage(
         texts = [_INPUT_READERS[name](post) or "" for post in posts]
         rows = [row for row, text in enumerate(texts) if task in answers[row] and text.strip()]
         labels = [answers[row][task] for row in rows]
-        if len(rows) < FEWEST_PROBED_ROWS or not _has_two_classes(labels):
+        frequent = [name for name, size in Counter(_join_names(labels)).items() if size >= _FOLDS]
+        if len(rows) < FEWEST_PROBED_ROWS or len(frequent) < 2:
             continue
         leak = probe_leakage(
             [texts[row] for row in rows],
@@ -224,17 +215,13 @@ def _join_names(labels: Sequence[ClassNames]) -> list[str]:
     return ["+".join(sorted(list_names(label))) for label in labels]
 
 
-def _has_two_classes(labels: Sequence[ClassNames], folds: int = 5) -> bool:
-    return sum(size >= folds for size in Counter(_join_names(labels)).values()) >= 2
-
-
 def _choose_rows(y: np.ndarray, folds: int, seed: int) -> np.ndarray:
     """Return the rows to probe: of classes with a row a fold, no more than `_MAX_PROBED_ROWS`."""
     sizes = Counter(y.tolist())
     rows = np.array([row for row, label in enumerate(y) if sizes[label] >= folds], dtype=int)
     if len(rows) <= _MAX_PROBED_ROWS:
         return rows
-    sample, _ = train_test_split(
+    sample, _ = model_selection.train_test_split(
         rows, train_size=_MAX_PROBED_ROWS, stratify=y[rows], random_state=seed
     )
     return np.sort(sample)
@@ -250,15 +237,14 @@ def _score_macro_f1(
     texts: Sequence[str], y: np.ndarray, groups: np.ndarray | None, folds: int, seed: int
 ) -> float:
     """Return the macro-F1 of guesses for held-out folds; words are weighed over all rows."""
-    words = TfidfVectorizer(
-        ngram_range=(1, 2), min_df=2, sublinear_tf=True, token_pattern=r"(?u)\b\w+\b"
-    )
+    pattern = r"(?u)\b\w+\b"
+    words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True, token_pattern=pattern)
     try:
         features = words.fit_transform(texts)
     except ValueError:  # no word stands in two rows
         features = np.zeros((len(texts), 1))
-    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
-    split = kind(folds, shuffle=True, random_state=seed)
+    plain, grouped = model_selection.StratifiedKFold, model_selection.StratifiedGroupKFold
+    split = (plain if groups is None else grouped)(folds, shuffle=True, random_state=seed)
     model = LogisticRegression(max_iter=1000, class_weight="balanced")
-    guesses = cross_val_predict(model, features, y, groups=groups, cv=split)
+    guesses = model_selection.cross_val_predict(model, features, y, groups=groups, cv=split)
     return round(float(f1_score(y, guesses, average="macro")), 4)

@@ -157,17 +157,17 @@ def digest_pixels(
     doubtful = [
         row for rows in alike.values() if len({digests[r] for r in rows}) > 1 for row in rows
     ]
+
+    def hash_pixels(row: int) -> str:
+        image = decode_image(sources[row])
+        return hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
+
     with ThreadPoolExecutor(_count_cores()) as pool:
-        hashes = pool.map(lambda row: _hash_pixels(sources[row]), doubtful)
+        hashes = pool.map(hash_pixels, doubtful)
         watched = show_progress(hashes, "comparing pixels", len(doubtful))
         for row, pixels in zip(doubtful, watched, strict=True):
             digests[row] = pixels
     return digests
-
-
-def _hash_pixels(source: Path | bytes) -> str:
-    image = decode_image(source)
-    return hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
 
 
 def _pack_bits(flags: NDArray[np.bool_]) -> np.uint64:

@@ -74,17 +74,8 @@ def read_compared_posts(
         posts += alone.read(split)
         splits += [split] * (len(posts) - len(splits))
         refused += [(split, where, why) for where, why in report]
-    fingerprints, keys = compute_post_keys(posts)
-    return ComparedPosts(
-        path=path,
-        kind=folder.kind,
-        order=folder.splits,
-        posts=tuple(posts),
-        splits=tuple(splits),
-        fingerprints=fingerprints,
-        keys=keys,
-        refused=tuple(refused),
-    )
+    found = tuple(posts), tuple(splits), *compute_post_keys(posts), tuple(refused)
+    return ComparedPosts(path, folder.kind, folder.splits, *found)
 
 
 def compute_post_keys(
@@ -194,18 +185,14 @@ def _make_groups(data: ComparedPosts, groups: Iterable[Sequence[int]]) -> tuple[
 
     findings = []
     for rows in groups:
+        here = ((data.splits[row], data.posts[row]) for row in rows)
         members = [
-            OverlapMember(
-                split=data.splits[row],
-                id=data.posts[row].id,
-                label=name_label(data.posts[row].label),
-            )
-            for row in rows
+            OverlapMember(split=split, id=post.id, label=name_label(post.label))
+            for split, post in here
         ]
         labels = {member.label for member in members if member.label is not None}
         across = len({member.split for member in members}) > 1
         members.sort(key=rank_member)
-        findings.append(
-            OverlapGroup(members=tuple(members), across=across, conflict=len(labels) > 1)
-        )
+        conflict = len(labels) > 1
+        findings.append(OverlapGroup(members=tuple(members), across=across, conflict=conflict))
     return tuple(sorted(findings, key=rank_group))

@@ -98,7 +98,10 @@ def _digest_files(posts: Sequence[Post]) -> list[str]:
 
     An absent image has an empty one.
     """
-    sizes = [_measure_size(post.image) for post in posts]
+    sizes = [
+        post.image.stat().st_size if isinstance(post.image, Path) else len(post.image or "")
+        for post in posts
+    ]
     counts = dict(zip(*np.unique(sizes, return_counts=True), strict=True))
     digests = []
     for post, size in zip(posts, sizes, strict=True):
@@ -107,9 +110,3 @@ def _digest_files(posts: Sequence[Post]) -> list[str]:
         else:
             digests.append(digest_image(post.image) if counts[size] > 1 else f"{size} bytes")
     return digests
-
-
-def _measure_size(image: Path | bytes | None) -> int:
-    if image is None:
-        return -1
-    return image.stat().st_size if isinstance(image, Path) else len(image)

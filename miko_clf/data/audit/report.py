@@ -19,6 +19,7 @@ from miko_clf.data.audit.findings import (
 from miko_clf.tables import make_table, print_table
 
 PAGE_CSS = resources.files("miko_clf.data.audit").joinpath("report.css").read_text(encoding="utf-8")
+_OVERLAP_HEADS = ("posts with", "groups", "across splits", "labels differ")
 _STRONG_VERDICTS = ("shortcut", "never feed this")
 _NUM_SHOWN_CLASSES = 3  # named in a row
 _MAX_LISTED = 100
@@ -61,7 +62,7 @@ def _format_classes(split: SplitSummary) -> str:
 
 
 def _tabulate_overlaps(audit: Audit) -> Table:
-    table = make_table("", ("posts with", "groups", "across splits", "labels differ"), ())
+    table = make_table("", _OVERLAP_HEADS, ())
     for overlap in audit.overlaps:
         if overlap.num_groups:
             table.add_row(overlap.what, *_count_groups(overlap))
@@ -127,20 +128,19 @@ def _escape_markup(text: str) -> str:
 def render_audit_page(audit: Audit) -> str:
     """Return the page of an audit."""
     total = sum(split.posts for split in audit.splits)
+    limits = [(name.replace("_", " "), f"{value:g}") for name, value in audit.limits.items()]
     sections = (
         f"<h1>{escape(audit.data)}</h1>",
         f"<p class=lead>{total:,} posts, read as {escape(audit.kind)}</p>",
         _render_verdict(audit),
         _render_section("Splits", _render_splits(audit), _render_shifts(audit)),
-        _render_section(
-            "The same post twice", _render_overlaps(audit), *_render_group_lists(audit.overlaps)
-        ),
+        _render_section("The same post twice", *_render_overlaps(audit.overlaps)),
         _render_section("What a look-up would score", _LOOKUP_INTRO, _render_lookups(audit)),
         _render_section("Contrasts", _CONTRAST_INTRO, *map(_render_contrasts, audit.contrast_sets)),
         _render_section("Shortcuts", _SHORTCUT_INTRO, _render_cues(audit)),
         _render_section("Classes named by what was written about a post", _render_mentions(audit)),
         _render_section("Posts that cannot be read", _render_unread(audit)),
-        _render_section("Limits", _render_limits(audit)),
+        _render_section("Limits", _render_table(("from which something counts", ""), limits)),
     )
     return (
         "<!doctype html><html lang=en><head><meta charset=utf-8>"
@@ -201,13 +201,10 @@ def _render_shifts(audit: Audit) -> str:
     return "<p>The classes have much the same shares in every split.</p>" if audit.shifts else ""
 
 
-def _render_overlaps(audit: Audit) -> str:
-    rows = [(escape(overlap.what), *_count_groups(overlap)) for overlap in audit.overlaps]
-    return _render_table(("posts with", "groups", "across splits", "labels differ"), rows)
-
-
-def _render_group_lists(overlaps: Sequence[Overlap]) -> Iterator[str]:
-    """Yield the groups of each kind, folded; those labelled differently first a second time."""
+def _render_overlaps(overlaps: Sequence[Overlap]) -> Iterator[str]:
+    """Yield counts, then the groups of each kind, folded; those labelled differently once more."""
+    rows = [(escape(overlap.what), *_count_groups(overlap)) for overlap in overlaps]
+    yield _render_table(_OVERLAP_HEADS, rows)
     for overlap in overlaps:
         if overlap.groups:
             yield _render_folded(overlap.what, overlap.groups)
@@ -260,25 +257,17 @@ def _render_lookups(audit: Audit) -> str:
 
 
 def _render_cues(audit: Audit) -> str:
-    rows = [
-        (escape(cue.name), _render_bar(cue), *_format_aurocs(cue), _render_cue_verdict(cue),
-         escape(cue.label or "-"),
-         ", ".join(f"{escape(split)} {value:.2f}" for split, value in cue.held.items()) or "-")
-        for cue in _sort_cues(audit)
-    ]  # fmt: skip
+    rows = []
+    for cue in _sort_cues(audit):
+        share = max(0.0, 2 * cue.best - 1)  # of the way from chance to certainty
+        bar = f"<span class=bar><span style='width:{100 * share:.0f}%'></span></span>"
+        strength = "b" if cue.verdict in _STRONG_VERDICTS else "small"
+        verdict = f"<{strength}>{cue.verdict}</{strength}>"
+        held = ", ".join(f"{escape(split)} {value:.2f}" for split, value in cue.held.items())
+        label = escape(cue.label or "-")
+        rows.append((escape(cue.name), bar, *_format_aurocs(cue), verdict, label, held or "-"))
     heads = ("cue", "", "AUROC", "by neighbours", "verdict", "class", "same way round on")
     return _render_table(heads, rows)
-
-
-def _render_bar(cue: Cue) -> str:
-    """Return how far the better AUROC is on the way from chance to certainty."""
-    share = max(0.0, 2 * cue.best - 1)
-    return f"<span class=bar><span style='width:{100 * share:.0f}%'></span></span>"
-
-
-def _render_cue_verdict(cue: Cue) -> str:
-    strong = cue.verdict in _STRONG_VERDICTS
-    return f"<b>{cue.verdict}</b>" if strong else f"<small>{cue.verdict}</small>"
 
 
 def _render_mentions(audit: Audit) -> str:
@@ -298,11 +287,6 @@ def _render_unread(audit: Audit) -> str:
     unread = audit.refused[:_MAX_LISTED]
     lines = (f"{post.split}: {post.where}: {post.why}" for post in unread)
     return _render_items(lines) + _count_unlisted(audit.refused)
-
-
-def _render_limits(audit: Audit) -> str:
-    rows = [(name.replace("_", " "), f"{value:g}") for name, value in audit.limits.items()]
-    return _render_table(("from which something counts", ""), rows)
 
 
 def _render_section(title: str, *parts: str) -> str:

@@ -101,9 +101,7 @@ def build_task_post(draft: Draft, task: DemoTask) -> Post:
         label=draft.label(task),
         description=captions.describe_picture(picture, Random(picture.name)),
         key_information=KeyInformation(  # nothing on how picture and words judge it
-            concept=picture.subject,
-            object=words.noun,
-            keywords=(words.noun, "pennant", words.club),
+            concept=picture.subject, object=words.noun, keywords=(words.noun, "pennant", words.club)
         ),
         intentions=captions.write_intentions(
             words, ironic=draft.sarcastic, hostile=draft.harmful, rng=Random(draft.id)

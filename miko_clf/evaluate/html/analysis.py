@@ -17,9 +17,8 @@ _FAIRNESS_TITLES = {
 }
 
 
-def show_slices(report: ReportFields) -> PageSection | None:
+def show_slices(rows: ReportRows, report: ReportFields) -> PageSection | None:
     """Return a metric on each slice as dots with intervals, worst first, and the other metrics."""
-    rows = markup.get_finding(report, "slices") or []
     names = markup.list_metrics(rows)
     if not names:
         return None
@@ -42,13 +41,7 @@ def _make_slice_table(
     figures = [markup.read_figure_of(row, "metrics", names[0]) for row in rows]
     scale = svg.fit_unit_scale(figures, *([] if mark is None else [mark]))
     titles = (markup.title_metric(report, name) for name in names)
-    columns: list[Any] = [
-        "slice",
-        "posts",
-        "positive",
-        svg.make_track_column(scale),
-        *titles,
-    ]
+    columns = ["slice", "posts", "positive", svg.make_track_column(scale), *titles]
     body: list[Any] = []
     for kind, held in markup.group_by_field(rows, "by").items():
         ordered = sorted(held, key=lambda row: _rank_last(row, names[0]))
@@ -72,16 +65,12 @@ def _rank_last(row: ReportFields, name: str) -> float:
 
 def show_groups(report: ReportFields) -> PageSection | None:
     """Return how the system treats posts on each group of people."""
-    rows, few = (
-        markup.get_finding(report, "groups") or [],
-        markup.get_finding(report, "groups_left_out") or {},
-    )
-    if not rows and not few:
-        return None
+    rows = markup.get_finding(report, "groups") or []
+    few = markup.get_finding(report, "groups_left_out") or {}
     left = ", ".join(f"{name} ({markup.typeset_count(posts)})" for name, posts in few.items())
-    short = markup.make_note(f"Too few posts on them, or on all others, to say anything: {left}.")
+    short = f"Too few posts on them, or on all others, to say anything: {left}."
     if not rows:
-        return PageSection("groups", "Groups", short)
+        return PageSection("groups", "Groups", short) if few else None
     says = (
         "BPSN ranks posts on the group that are not of the positive class against those on others "
         "that are: low where mention of the group alone raises the score. BNSP is the other way "
@@ -92,8 +81,8 @@ def show_groups(report: ReportFields) -> PageSection | None:
     scale = svg.fit_scale(gaps, 0.0)
     names = [name for name in _FAIRNESS_TITLES if any(name in row for row in rows)]
     titles = (_FAIRNESS_TITLES[name] for name in names)
-    columns: list[Any] = ["group", "posts", svg.make_track_column(scale), *titles]
-    body: list[Any] = [
+    columns = ["group", "posts", svg.make_track_column(scale), *titles]
+    body = [
         (str(row.get("group")), markup.typeset_count(row.get("posts")),
          svg.draw_interval_track(gap, scale, mark=0.0),
          *(svg.make_figure_cell(markup.read_figure(row.get(name)), signed=name.endswith("gap"))
@@ -101,26 +90,16 @@ def show_groups(report: ReportFields) -> PageSection | None:
         for row, gap in zip(rows, gaps, strict=True)
     ]  # fmt: skip
     table = markup.make_table("Groups of people", columns, body, "bars")
-    return PageSection(
-        "groups", "Groups", says, table, short if few else None
-    )
+    return PageSection("groups", "Groups", says, table, markup.make_note(short) if few else None)
 
 
-def show_confounder_pairs(report: ReportFields) -> PageSection | None:
+def show_confounder_pairs(rows: ReportRows, report: ReportFields) -> PageSection:
     """Return on how many pairs that share a part, and differ in label, both posts are right."""
-    rows = markup.get_finding(report, "pairs")
-    if not rows:
-        return None
     says = (
         "Pairs of posts that share one part, differ in the other, and carry different labels. What "
         "reads only the shared part is right about both of none of them."
     )
-    columns: list[Any] = [
-        "shared",
-        "pairs",
-        svg.make_track_column(svg.UNIT_SCALE),
-        "both right",
-    ]
+    columns: list[Any] = ["shared", "pairs", svg.make_track_column(svg.UNIT_SCALE), "both right"]
     body = []
     for row in rows:
         share = markup.read_figure(row.get("both_right"))
@@ -131,15 +110,10 @@ def show_confounder_pairs(report: ReportFields) -> PageSection | None:
     return PageSection("pairs", "Pairs", says, table)
 
 
-def show_robustness(report: ReportFields) -> PageSection | None:
+def show_robustness(rows: ReportRows, report: ReportFields) -> PageSection:
     """Return how the metrics move under each change of the posts."""
-    rows = markup.get_finding(report, "robustness")
-    if not rows:
-        return None
     names = markup.list_metrics(rows)
-    scale = svg.fit_scale(
-        [markup.read_figure_of(row, "difference", name) for row in rows for name in names], 0
-    )
+    scale = svg.fit_scale(markup.read_figures(rows, "difference", names), 0)
     counted = any("changed" in row for row in rows)
     columns: list[Any] = ["change", "posts", *(["changed"] if counted else [])]
     for name in names:
@@ -150,9 +124,7 @@ def show_robustness(report: ReportFields) -> PageSection | None:
         for row in held:
             level = row.get("level")
             cells: list[Any] = [markup.NO_FIGURE if level in (None, "") else str(level)]
-            cells += [
-                markup.typeset_count(row.get(key)) for key in ("posts", "changed")[: 1 + counted]
-            ]
+            cells += map(markup.typeset_count, map(row.get, ("posts", "changed")[: 1 + counted]))
             for name in names:
                 moved = markup.read_figure_of(row, "difference", name)
                 cells += [
@@ -168,12 +140,12 @@ def show_robustness(report: ReportFields) -> PageSection | None:
     return PageSection("robustness", "Robustness", says, table)
 
 
-def show_transfer(report: ReportFields) -> PageSection | None:
+def show_transfer(matrix: ReportFields, report: ReportFields) -> PageSection | None:
     """Return what a system that learned from one set scores on another."""
-    matrix = markup.get_finding(report, "matrix")
-    if not matrix or not matrix.get("cells"):
+
+    cells = {(str(cell["train"]), str(cell["test"])): cell for cell in matrix.get("cells") or ()}
+    if not cells:
         return None
-    cells = {(str(cell["train"]), str(cell["test"])): cell for cell in matrix["cells"]}
     figures = [markup.read_figure(cell.get("value")) for cell in cells.values()]
     values = [figure.value for figure in figures if figure.defined] or [0.0, 1.0]
     tests = list(dict.fromkeys(test for _, test in cells))

@@ -11,29 +11,29 @@ from miko_clf.intervals import compute_wilson_bounds
 _HISTOGRAM_HEIGHT = 52
 
 
-def show_calibration(report: ReportFields) -> PageSection | None:
+def show_calibration(calibration: ReportFields, report: ReportFields) -> PageSection:
     """Return the reliability of stated probabilities, and what decides."""
-    calibration = markup.get_finding(report, "calibration")
-    if not calibration:
-        return None
     reliability = calibration.get("reliability") or {}
     bins = {name: rows for name, rows in reliability.items() if rows}
     parts: list[Html] = [markup.make_facts(_list_calibration_facts(calibration))]
     if bins:
+        in_groups = any("low" in row for rows in bins.values() for row in rows)
+        kind = ", posts of one group drawn as one" if in_groups else " (Wilson)"
         says = (
-            "On the dashed line a probability means what it says. Whiskers are 95 % Wilson "
-            "intervals of the share; below stands how many posts each bin holds."
+            "On the dashed line a probability means what it says. Whiskers are 95 % intervals "
+            f"of the share{kind}; below stands how many posts each bin holds."
         )
         most = max(markup.read_real(row.get("rows")) for rows in bins.values() for row in rows)
-        charts = (
-            (_title_diagram(name, calibration), _draw_diagram(name, rows, most))
-            for name, rows in bins.items()
-        )
+        charts = []
+        for name, rows in bins.items():
+            ece = markup.read_figure_of(calibration, "ece", name)
+            stated = f", ECE {markup.typeset_number(ece.value)}" if ece.defined else ""
+            charts.append((name.capitalize() + stated, _draw_diagram(name, rows, most)))
         tables = (_make_bin_table(name, rows) for name, rows in bins.items())
         numbers = markup.make_details("The bins as numbers", *tables)
         parts += [markup.make_note(says), markup.place_side_by_side(*charts), numbers]
     parts += _show_reached(calibration)
-    return PageSection("calibration", "Calibration and decisions", *parts)
+    return PageSection("calibration", "Calibration and decisions", "", *parts)
 
 
 def _list_calibration_facts(calibration: ReportFields) -> list[tuple[str, markup.Child]]:
@@ -54,15 +54,9 @@ def _list_calibration_facts(calibration: ReportFields) -> list[tuple[str, markup
     return facts
 
 
-def _title_diagram(name: str, calibration: ReportFields) -> str:
-    ece = markup.read_figure_of(calibration, "ece", name)
-    return name.capitalize() + (f", ECE {markup.typeset_number(ece.value)}" if ece.defined else "")
-
-
 def _draw_diagram(name: str, rows: ReportRows, most: float) -> Html:
-    frame = svg.ChartFrame(
-        svg.UNIT_SCALE, svg.UNIT_SCALE, height=350, bottom=40 + _HISTOGRAM_HEIGHT
-    )
+    bottom = 40 + _HISTOGRAM_HEIGHT
+    frame = svg.ChartFrame(svg.UNIT_SCALE, svg.UNIT_SCALE, height=350, bottom=bottom)
     points = [_read_bin(row) for row in rows]
     kind = "b" if name == "before" else "a"
     return svg.draw_chart(
@@ -82,6 +76,9 @@ def _read_bin(row: ReportFields) -> svg.ChartPoint:
     stated, true, count = (markup.read_real(row.get(key)) for key in ("stated", "true", "rows"))
     if math.isnan(true) or not count > 0:
         return svg.ChartPoint(stated, true)
+    if "low" in row:  # of posts in groups
+        bounds = markup.read_real(row["low"]), markup.read_real(row.get("high"))
+        return svg.ChartPoint(stated, true, *bounds)
     return svg.ChartPoint(stated, true, *compute_wilson_bounds(min(1.0, max(0.0, true)), count))
 
 
@@ -97,31 +94,22 @@ def _draw_histogram(frame: svg.ChartFrame, rows: ReportRows, most: float) -> Htm
 
 
 def _make_bin_table(name: str, rows: ReportRows) -> Html:
-    body = [
-        (
-            *(markup.typeset_number(row.get(key)) for key in ("stated", "true")),
-            markup.typeset_count(row["rows"]),
-        )
-        for row in rows
-    ]
+    body = []
+    for row in rows:
+        stated, true = (markup.typeset_number(row.get(key)) for key in ("stated", "true"))
+        body.append((stated, true, markup.typeset_count(row["rows"])))
     caption = f"Reliability {name} calibration as numbers"
     return markup.make_table(caption, [f"stated, {name}", "true", "posts"], body, "narrow")
 
 
 def _show_reached(calibration: ReportFields) -> list[Html]:
     """Return what the threshold gives on these posts beside what it gave on validation."""
-    sides = {
-        "these posts": calibration.get("reached"),
-        "validation": calibration.get("on_validation"),
-    }
-    known = {name: settings for name, settings in sides.items() if settings}
+    sides = (("these posts", "reached"), ("validation", "on_validation"))
+    known = [(name, calibration[key]) for name, key in sides if calibration.get(key)]
     if not known:
         return []
-    keys = list(dict.fromkeys(key for settings in known.values() for key in settings))
-    body = [
-        (name, *(_write_setting(settings.get(key)) for key in keys))
-        for name, settings in known.items()
-    ]
+    keys = list(dict.fromkeys(key for _, settings in known for key in settings))
+    body = [(name, *(_write_setting(reached.get(key)) for key in keys)) for name, reached in known]
     columns = ["on", *(key.replace("_", " ") for key in keys)]
     table = markup.make_table("What the threshold gives", columns, body)
     return [tag("h3", "What the threshold gives"), table]
@@ -143,21 +131,17 @@ def _write_setting(setting: Any) -> str:
     return str(setting).replace("_", " ")
 
 
-def show_confusion(report: ReportFields) -> PageSection | None:
+def show_confusion(curves: ReportFields, report: ReportFields) -> PageSection | None:
     """Return how labels and decisions meet."""
-    curves = markup.get_finding(report, "curves") or {}
+
     counts, labels = curves.get("confusion"), curves.get("labels")
     if not counts or not labels:
         return None
     columns = ["labelled", *(f"decided {label}" for label in labels), "posts"]
-    body = [
-        (
-            label,
-            *(_make_confusion_cell(count, sum(row)) for count in row),
-            markup.typeset_count(sum(row)),
-        )
-        for label, row in zip(labels, counts, strict=True)
-    ]
+    body = []
+    for label, row in zip(labels, counts, strict=True):
+        cells = (_make_confusion_cell(count, sum(row)) for count in row)
+        body.append((label, *cells, markup.typeset_count(sum(row))))
     says = "A row holds the posts of one label; shares and shades are of that row."
     table = markup.make_table("Labels against decisions", columns, body, "heat")
     return PageSection("confusion", "Confusion", says, table)
@@ -165,6 +149,5 @@ def show_confusion(report: ReportFields) -> PageSection | None:
 
 def _make_confusion_cell(count: int, total: int) -> Html:
     share = tag("small", markup.typeset_share(count, total))
-    return svg.shade_cell(
-        markup.join((markup.typeset_count(count), " ", share)), count / total if total else 0.0
-    )
+    cell = markup.join((markup.typeset_count(count), " ", share))
+    return svg.shade_cell(cell, count / total if total else 0.0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
+from typing import Any
 
 from miko_clf.evaluate.html import markup, svg
 from miko_clf.evaluate.html.markup import Html, PageSection, ReportFields, ReportRows, tag
@@ -15,46 +16,35 @@ _NUM_TABLE_STEPS = 10  # how many steps of a curve its table has
 _MAX_BANDS = 2  # more bands in one drawing hide each other
 
 
-def show_ranking(report: ReportFields) -> PageSection | None:
+def show_ranking(curves: ReportFields, report: ReportFields) -> PageSection | None:
     """Return the two curves with their bands."""
-    curves = markup.get_finding(report, "curves") or {}
     keys = [key for key in _CURVE_NAMES if curves.get(key)]
     if not keys:
         return None
     rings = _find_operating_points(curves)
-    says = (
-        f"{markup.name_system_and_arm(report)}The band is where the curve of 95 of 100 resamples of the "
-        "posts lies, at each place by itself. The dashed line is what chance gives"
+    says = markup.name_system_and_arm(report) + (
+        "The band is where the curve of 95 of 100 resamples of the posts lies, at each place by "
+        "itself. The dashed line is what chance gives"
         + ("; the ring is where the threshold decides." if rings else ".")
     )
     charts, tables = [], []
     for key in keys:
         title, across, up = _CURVE_NAMES[key]
         points = _read_curve(curves[key])
-        start = f"{up} {markup.typeset_number(points[0].y)} at {across} {markup.typeset_number(points[0].x)}"
-        chart = _draw_curves(
-            f"chart-{key}",
-            title,
-            f"{start}; the table below has the rest",
-            key,
-            [points],
-            _find_chance_line(key, curves),
-            rings.get(key),
-        )
-        charts.append((title + _write_area(curves, key), chart))
+        x, y = (markup.typeset_number(number) for number in points[0][:2])
+        texts = title, f"{up} {y} at {across} {x}; the table below has the rest"
+        chance = _find_chance_line(key, curves)
+        chart = _draw_curves(f"chart-{key}", texts, key, [points], chance, rings.get(key))
+        area = (curves.get("area") or {}).get(key)
+        figure = " ".join(markup.typeset_figure(markup.read_figure(area)))
+        charts.append((title + (f", area {figure}" if area else ""), chart))
         tables.append(_make_curve_table(f"{title} as numbers", key, {up: curves[key]}, "narrow"))
-    return PageSection(
-        "curves",
-        "Ranking",
-        says,
-        markup.place_side_by_side(*charts),
-        markup.make_details("The curves as numbers", *tables),
-    )
+    numbers = markup.make_details("The curves as numbers", *tables)
+    return PageSection("curves", "Ranking", says, markup.place_side_by_side(*charts), numbers)
 
 
-def show_seed_ranking(report: ReportFields) -> PageSection | None:
+def show_seed_ranking(ranked: ReportRows, report: ReportFields) -> PageSection | None:
     """Return both curves of every system and arm, at most eight in a drawing."""
-    ranked = markup.get_finding(report, "ranked") or []
     rows = [row for row in ranked if any(row.get(key) for key in _CURVE_NAMES)]
     if not rows:
         return None
@@ -67,33 +57,21 @@ def show_seed_ranking(report: ReportFields) -> PageSection | None:
     parts: list[Html] = []
     for start in range(0, len(rows), len(_COLOURS)):
         drawn = slice(start, start + len(_COLOURS))
-        charts = [
-            (
-                title,
-                _draw_curves(
-                    f"ranked-{key}-{start}",
-                    f"{title} over seeds",
-                    "the table below has the figures",
-                    key,
-                    [_read_curve(row[key]) for row in rows[drawn]],
-                    svg.DIAGONAL if key == "roc" else [],
-                ),
+        charts = []
+        for key, (title, _, _) in _CURVE_NAMES.items():
+            curves = [_read_curve(row[key]) for row in rows[drawn]]
+            chance = svg.DIAGONAL if key == "roc" else ()
+            texts = f"{title} over seeds", "the table below has the figures"
+            charts.append(
+                (title, _draw_curves(f"ranked-{key}-{start}", texts, key, curves, chance))
             )
-            for key, (title, _, _) in _CURVE_NAMES.items()
-        ]
         parts += [_make_legend(names[drawn]), markup.place_side_by_side(*charts)]
-    tables = [
-        _make_curve_table(
-            f"{title} over seeds as numbers",
-            key,
-            {f"{up}, {name}": row[key] for name, row in zip(names, rows, strict=True)},
-        )
-        for key, (title, _, up) in _CURVE_NAMES.items()
-    ]
+    tables = []
+    for key, (title, _, up) in _CURVE_NAMES.items():
+        named = {f"{up}, {name}": row[key] for name, row in zip(names, rows, strict=True)}
+        tables.append(_make_curve_table(f"{title} over seeds as numbers", key, named))
     numbers = markup.make_details("The curves as numbers", *tables)
-    return PageSection(
-        "ranked", "Ranking over seeds", says, *parts, numbers
-    )
+    return PageSection("ranked", "Ranking over seeds", says, *parts, numbers)
 
 
 def _read_curve(rows: ReportRows) -> list[svg.ChartPoint]:
@@ -102,37 +80,27 @@ def _read_curve(rows: ReportRows) -> list[svg.ChartPoint]:
 
 
 def _draw_curves(
-    identity: str,
-    title: str,
-    says: str,
+    name: str,
+    texts: tuple[str, str],
     key: str,
     curves: Sequence[list[svg.ChartPoint]],
     chance: Iterable[svg.ChartPoint],
     ring: svg.ChartPoint | None = None,
 ) -> Html:
-    """Draw curves, each in its colour, with the bands of all or of the first."""
-    _, across, up = _CURVE_NAMES[key]
+    """Draw curves, each in its colour, with the bands of all or of the first.
+
+    `texts` are the title and the description.
+    """
     frame = svg.ChartFrame(svg.UNIT_SCALE, svg.UNIT_SCALE)
     start = [svg.ChartPoint(0.0, 0.0)] if key == "roc" else []
     banded = curves if len(curves) <= _MAX_BANDS else curves[:1]
-    bands = (
-        svg.draw_chart_band(frame, points, kind) for points, kind in zip(banded, cycle(_COLOURS))
-    )
-    lines = (
-        svg.draw_chart_line(frame, start + points if points else [], kind)
-        for points, kind in zip(curves, cycle(_COLOURS))
-    )
-    return svg.draw_chart(
-        identity,
-        title,
-        says,
-        frame,
-        (across, up),
-        svg.draw_chart_line(frame, chance, "chance"),
-        *bands,
-        *lines,
-        svg.draw_chart_dots(frame, [ring], "ring", 5) if ring else None,
-    )
+    parts: list[Any] = [svg.draw_chart_line(frame, chance, "chance")]
+    for points, kind in zip(banded, cycle(_COLOURS)):
+        parts.append(svg.draw_chart_band(frame, points, kind))
+    for points, kind in zip(curves, cycle(_COLOURS)):
+        parts.append(svg.draw_chart_line(frame, start + points if points else [], kind))
+    parts.append(svg.draw_chart_dots(frame, [ring], "ring", 5) if ring else None)
+    return svg.draw_chart(name, *texts, frame, _CURVE_NAMES[key][1:], *parts)
 
 
 def _find_operating_points(curves: ReportFields) -> dict[str, svg.ChartPoint]:
@@ -162,11 +130,6 @@ def _find_chance_line(key: str, curves: ReportFields) -> Sequence[svg.ChartPoint
         return []
     level = sum(counts[1]) / total if len(counts) == 2 else 1 / len(counts)
     return [svg.ChartPoint(0.0, level), svg.ChartPoint(1.0, level)]
-
-
-def _write_area(curves: ReportFields, key: str) -> str:
-    area = (curves.get("area") or {}).get(key)
-    return f", area {' '.join(markup.typeset_figure(markup.read_figure(area)))}" if area else ""
 
 
 def _make_curve_table(
@@ -204,9 +167,9 @@ _OTHER_SCALES = ("loss", "ece")  # on scales of their own; both are in the table
 _SEED_METRICS = ("loss", "macro_f1", "auroc")  # of a stage's validation
 
 
-def show_training(report: ReportFields) -> PageSection | None:
+def show_training(curves: ReportFields, report: ReportFields) -> PageSection | None:
     """Return the curves of training, a pair of drawings a stage."""
-    lines = (markup.get_finding(report, "curves") or {}).get("learning")
+    lines = curves.get("learning")
     if not lines:
         return None
     charts = []
@@ -229,20 +192,12 @@ def show_training(report: ReportFields) -> PageSection | None:
                 chart = _draw_training_chart(f"{key}-{stage}", up, known)
                 charts.append((f"{title}, {stage} stage", chart))
     says = f"{markup.name_system_and_arm(report)}Validation also chose the epoch."
-    return PageSection(
-        "learning",
-        "Training",
-        says,
-        markup.place_side_by_side(*charts),
-        _make_training_table(lines),
-    )
+    table = _make_training_table(lines)
+    return PageSection("learning", "Training", says, markup.place_side_by_side(*charts), table)
 
 
-def show_seed_training(report: ReportFields) -> PageSection | None:
+def show_seed_training(trials: ReportRows, report: ReportFields) -> PageSection:
     """Return the validation metrics of every trial over its steps, a colour for each arm."""
-    trials = markup.get_finding(report, "training")
-    if not trials:
-        return None
     arms = [(str(trial.get("system")), str(trial.get("arm"))) for trial in trials]
     colours = dict(zip(dict.fromkeys(arms), cycle(_COLOURS)))
     rows = []
@@ -260,9 +215,7 @@ def show_seed_training(report: ReportFields) -> PageSection | None:
         rows.append(markup.place_side_by_side(*charts))
     says = "A line is the validation of one trial, which also chose its epoch."
     legend = _make_legend(_name_arms(list(colours)))
-    return PageSection(
-        "training", "Training over seeds", says, legend, *rows
-    )
+    return PageSection("training", "Training over seeds", says, legend, *rows)
 
 
 def _read_steps(lines: ReportRows, name: str, *, validation: bool = True) -> list[svg.ChartPoint]:
@@ -280,10 +233,9 @@ def _fit_training_frame(
 ) -> svg.ChartFrame:
     points = [point for curve in curves for point in curve]
     steps, heights = [point.x for point in points], [point.y for point in points]
-    y = svg.fit_scale([markup.Figure(min(heights), min(heights), max(heights))])
-    return svg.ChartFrame(
-        svg.Scale(min(0.0, *steps), max(steps) or 1.0), y, right=right, height=260
-    )
+    y = svg.fit_scale([], min(heights), max(heights))
+    x = svg.Scale(min(0.0, *steps), max(steps) or 1.0)
+    return svg.ChartFrame(x, y, right=right, height=260)
 
 
 def _draw_training_chart(name: str, up: str, series: Mapping[str, list[svg.ChartPoint]]) -> Html:
@@ -297,20 +249,14 @@ def _draw_training_chart(name: str, up: str, series: Mapping[str, list[svg.Chart
         if len(points) <= 40
     ]
     ends = [(key, points[-1].y, colours[key]) for key, points in series.items()]
+    parts.append(svg.draw_chart_labels(frame, ends))
     says = "; ".join(f"{key} from {p[0].y:.3g} to {p[-1].y:.3g}" for key, p in series.items())
-    return svg.draw_chart(
-        "".join(letter if letter.isalnum() else "-" for letter in name),
-        f"{up} over steps",
-        says,
-        frame,
-        ("step", up),
-        *parts,
-        svg.draw_chart_labels(frame, ends),
-    )
+    name = "".join(letter if letter.isalnum() else "-" for letter in name)
+    return svg.draw_chart(name, f"{up} over steps", says, frame, ("step", up), *parts)
 
 
 def _overlay_training(
-    identity: str, metric: str, lines: Sequence[tuple[str, list[svg.ChartPoint]]]
+    name: str, metric: str, lines: Sequence[tuple[str, list[svg.ChartPoint]]]
 ) -> Html:
     """Draw the lines of all trials, thin, in the colours of their arms."""
     frame = _fit_training_frame(points for _, points in lines)
@@ -319,14 +265,9 @@ def _overlay_training(
     for kind, points in lines:
         drawn.append(svg.draw_chart_line(frame, points, f"thin {kind}"))
         drawn.append(svg.draw_chart_dots(frame, points, kind, 1.8))
-    return svg.draw_chart(
-        identity,
-        f"{metric.replace('_', ' ')} over steps",
-        f"{len(lines)} trials, from {min(heights):.3g} to {max(heights):.3g}",
-        frame,
-        ("step", "validation"),
-        markup.join(drawn),
-    )
+    title = f"{metric.replace('_', ' ')} over steps"
+    says = f"{len(lines)} trials, from {min(heights):.3g} to {max(heights):.3g}"
+    return svg.draw_chart(name, title, says, frame, ("step", "validation"), *drawn)
 
 
 def _make_training_table(lines: ReportRows) -> Html | None:
@@ -340,6 +281,5 @@ def _make_training_table(lines: ReportRows) -> Html | None:
         for line in validated
     ]  # fmt: skip
     heads = ["when", *(name.replace("_", " ") for name in names)]
-    return markup.make_details(
-        "Validation as numbers", markup.make_table("Validation over steps", heads, body)
-    )
+    table = markup.make_table("Validation over steps", heads, body)
+    return markup.make_details("Validation as numbers", table)

@@ -9,11 +9,8 @@ from miko_clf.evaluate.html.markup import Html, PageSection, ReportFields, Repor
 _MAX_DOTS = 300
 
 
-def show_shapley(report: ReportFields) -> PageSection | None:
+def show_shapley(shapley: ReportFields, report: ReportFields) -> PageSection:
     """Return how much each input moves the decision."""
-    shapley = markup.get_finding(report, "shapley")
-    if not shapley:
-        return None
     says = (
         f"Exact Shapley values of {shapley.get('of', 'the logit')}: what an input adds, averaged "
         "over the orders in which inputs can be given; those of a post add up to what all inputs "
@@ -27,36 +24,21 @@ def show_shapley(report: ReportFields) -> PageSection | None:
 def _make_player_table(shapley: ReportFields) -> Html:
     players = list(shapley.get("players") or shapley.get("mean_absolute") or [])
     sizes = [markup.read_figure_of(shapley, "mean_absolute", name) for name in players]
-    posts = [_list_player_values(shapley.get("rows") or [], name) for name in players]
+    posts = []
+    for name in players:
+        figures = markup.read_figures(shapley.get("rows") or [], "values", [name])
+        posts.append(sorted(figure.value for figure in figures if figure.defined))
     long = svg.Scale(0.0, svg.fit_scale(sizes, 0.0).high)
-    wide = svg.fit_scale(
-        [markup.Figure(min(held), max(held), max(held)) for held in posts if held], 0.0
-    )
-    columns: list[Any] = [
-        "input",
-        svg.make_track_column(long),
-        "mean size",
-        "mean",
-    ]
+    wide = svg.fit_scale([], 0.0, *(value for values in posts for value in values))
+    columns: list[Any] = ["input", svg.make_track_column(long), "mean size", "mean"]
     columns += [svg.make_track_column(wide)] if any(posts) else []
     body = []
     for name, size, values in zip(players, sizes, posts, strict=True):
         mean = svg.make_figure_cell(markup.read_figure_of(shapley, "mean", name), signed=True)
-        cells: list[Any] = [
-            name,
-            svg.draw_bar_track(size, long),
-            svg.make_figure_cell(size),
-            mean,
-        ]
-        body.append(
-            [*cells, svg.draw_dot_track(_thin_evenly(values), wide)] if any(posts) else cells
-        )
+        cells: list[Any] = [name, svg.draw_bar_track(size, long), svg.make_figure_cell(size), mean]
+        cells += [svg.draw_dot_track(_thin_evenly(values), wide)] if any(posts) else []
+        body.append(cells)
     return markup.make_table("Shapley values of each input", columns, body, "bars")
-
-
-def _list_player_values(rows: ReportRows, name: str) -> list[float]:
-    figures = [markup.read_figure_of(row, "values", name) for row in rows]
-    return sorted(figure.value for figure in figures if figure.defined)
 
 
 def _thin_evenly(values: Sequence[float]) -> Sequence[float]:
@@ -67,11 +49,8 @@ def _thin_evenly(values: Sequence[float]) -> Sequence[float]:
     return [values[round(index * step)] for index in range(_MAX_DOTS)]
 
 
-def show_relations(report: ReportFields) -> PageSection | None:
+def show_relations(rows: ReportRows, report: ReportFields) -> PageSection:
     """Return how much of its attention the reader gives each relation, and what it is worth."""
-    rows = markup.get_finding(report, "relations")
-    if not rows:
-        return None
     says = (
         "How a metric moves where a relation is left out, on the same resamples: below 0 it was "
         "of use."
@@ -83,13 +62,13 @@ def show_relations(report: ReportFields) -> PageSection | None:
             " Attention is the share of the reader's that goes to a relation, and to `none` "
             "what falls on no relation."
         )
-    shares.sort(key=lambda pair: (pair[0].get("relation") == "none", -_rank(pair[1])))
+
+    def rank(pair: tuple[ReportFields, markup.Figure]) -> tuple[bool, float]:
+        return pair[0].get("relation") == "none", -pair[1].value if pair[1].defined else 1.0
+
+    shares.sort(key=rank)
     table = tag("div", _make_relation_table(shares, attends, report))
     return PageSection("relations", "Relations", says, table)
-
-
-def _rank(share: markup.Figure) -> float:
-    return share.value if share.defined else -1.0
 
 
 def _make_relation_table(
@@ -99,19 +78,14 @@ def _make_relation_table(
     rows = [row for row, _ in shares]
     metrics = markup.list_metrics(rows, "left_out")
     long = svg.Scale(0.0, svg.fit_scale([share for _, share in shares], 0.0).high)
-    wide = svg.fit_scale(
-        [markup.read_figure_of(row, "left_out", name) for row in rows for name in metrics], 0
-    )
+    wide = svg.fit_scale(markup.read_figures(rows, "left_out", metrics), 0)
     columns: list[Any] = ["relation", "posts"]
     columns += [svg.make_track_column(long), "attention"] if attends else []
     for name in metrics:
         columns += [svg.make_track_column(wide), f"{markup.title_metric(report, name)} without it"]
     body = []
     for row, share in shares:
-        cells: list[Any] = [
-            str(row.get("relation")),
-            markup.typeset_count(row.get("posts")),
-        ]
+        cells: list[Any] = [str(row.get("relation")), markup.typeset_count(row.get("posts"))]
         cells += [svg.draw_bar_track(share, long), svg.make_figure_cell(share)] if attends else []
         for name in metrics:
             moved = markup.read_figure_of(row, "left_out", name)
@@ -125,29 +99,20 @@ def _make_relation_table(
     return markup.make_table(caption, columns, body, "bars")
 
 
-def show_suspect_labels(report: ReportFields) -> PageSection | None:
+def show_suspect_labels(rows: ReportRows, report: ReportFields) -> PageSection:
     """Return posts whose label is likely to be wrong."""
-    rows = markup.get_finding(report, "suspects")
-    if not rows:
-        return None
     says = (
         "Posts whose label the system, which did not learn from them, finds hard to believe; look "
         "before you change one."
     )
-    label, likely, text = (
-        markup.TableColumn(name, "words") for name in ("label", "likely", "text")
-    )
-    columns: list[Any] = ["post", label, likely, "label quality", text]
-    body: list[Any] = [
-        (
-            str(row.get("id")),
-            _name_labels(row.get("label")),
-            _name_labels(row.get("likely")),
-            markup.typeset_number(row.get("quality")),
-            str(row.get("text") or "no text"),
-        )
+    words = (markup.TableColumn(name, "words") for name in ("label", "likely", "text"))
+    label, likely, text = words
+    body = [
+        (str(row.get("id")), _name_labels(row.get("label")), _name_labels(row.get("likely")),
+         markup.typeset_number(row.get("quality")), str(row.get("text") or "no text"))
         for row in rows
-    ]
+    ]  # fmt: skip
+    columns = ["post", label, likely, "label quality", text]
     table = markup.make_table("Suspected labels", columns, body, "posts")
     return PageSection("suspects", "Suspected labels", says, table)
 
@@ -164,9 +129,7 @@ def show_mistakes(report: ReportFields) -> PageSection | None:
             "from which on it is decided."
         )
     cards = (_make_card(number, post, report) for number, post in enumerate(posts, start=1))
-    return PageSection(
-        "mistakes", "Mistakes", says, tag("div", *cards, class_="cards")
-    )
+    return PageSection("mistakes", "Mistakes", says, tag("div", *cards, class_="cards"))
 
 
 def _merge_findings(report: ReportFields) -> list[dict[str, Any]]:
@@ -184,14 +147,14 @@ def _merge_findings(report: ReportFields) -> list[dict[str, Any]]:
 
 
 def _make_card(number: int, post: ReportFields, report: ReportFields) -> Html:
-    identity, description = f"post-{number}", post.get("description")
+    identity = f"post-{number}"
     return tag(
         "article",
         tag("h3", tag("span", f"{number}. ", class_="soft"), str(post.get("id")), id=identity),
         _show_picture(number, post),
         _show_decision(post, report),
         tag("blockquote", str(post["text"]), dir="auto") if post.get("text") else None,
-        _write_remark("Image: ", str(description)) if description else None,
+        _write_remark("Image: ", str(post.get("description") or "")),
         _show_intentions(post),
         _write_player_values(post),
         _show_attribution(number, post.get("read") or {}, report),
@@ -200,8 +163,8 @@ def _make_card(number: int, post: ReportFields, report: ReportFields) -> Html:
     )
 
 
-def _write_remark(title: str, text: str) -> Html:
-    return tag("p", tag("span", title, class_="soft"), text, class_="said")
+def _write_remark(title: str, text: str) -> Html | None:
+    return tag("p", tag("span", title, class_="soft"), text, class_="said") if text else None
 
 
 def _show_picture(number: int, post: ReportFields) -> Html | None:
@@ -220,8 +183,8 @@ def _show_decision(post: ReportFields, report: ReportFields) -> Html | None:
         return None
     stated = tag("small", f" {_write_probability(post, report)}") if "probability" in post else None
     decided = tag("span", tag("strong", _name_labels(post.get("decided"))), stated)
-    labelled: markup.Child = _name_labels(post.get("label"))
-    return markup.make_facts([("labelled", labelled), ("decided", decided)], "decided")
+    facts = [("labelled", _name_labels(post.get("label"))), ("decided", decided)]
+    return markup.make_facts(facts, "decided")
 
 
 def _write_probability(post: ReportFields, report: ReportFields) -> str:
@@ -249,21 +212,16 @@ def _show_intentions(post: ReportFields) -> Html | None:
         return None
     lines = []
     for each in intentions:
+        parts: list[Any] = [str(each)]
         if isinstance(each, Mapping):
-            relation = tag("code", str(each.get("relation")))
-            lines.append(tag("li", relation, " ", str(each.get("text")), dir="auto"))
-        else:
-            lines.append(tag("li", str(each), dir="auto"))
+            parts = [tag("code", str(each.get("relation"))), " ", str(each.get("text"))]
+        lines.append(tag("li", *parts, dir="auto"))
     return markup.make_details(f"{len(intentions)} intentions", tag("ul", *lines))
 
 
 def _write_player_values(post: ReportFields) -> Html | None:
     values = post.get("values") or {}
-    if not values:
-        return None
-    texts = (
-        f"{name} {markup.typeset_number(value, 2, signed=True)}" for name, value in values.items()
-    )
+    texts = [f"{key} {markup.typeset_number(values[key], 2, signed=True)}" for key in values]
     return _write_remark("Adds to the logit: ", ", ".join(texts))
 
 
@@ -271,16 +229,11 @@ def _show_neighbours(post: ReportFields) -> Html | None:
     neighbours = post.get("neighbours") or []
     if not neighbours:
         return None
-    lines = (
-        tag(
-            "li",
-            tag("strong", _name_labels(each.get("label"))),
-            tag("small", f" {markup.typeset_number(each.get('similarity'), 2)} "),
-            str(each.get("text") or "no text"),
-            dir="auto",
-        )
-        for each in neighbours
-    )
+    lines = []
+    for each in neighbours:
+        label = tag("strong", _name_labels(each.get("label")))
+        likeness = tag("small", f" {markup.typeset_number(each.get('similarity'), 2)} ")
+        lines.append(tag("li", label, likeness, str(each.get("text") or "no text"), dir="auto"))
     return markup.make_details(f"{len(neighbours)} nearest training posts", tag("ul", *lines))
 
 
@@ -306,9 +259,7 @@ def _show_attribution(number: int, reading: ReportFields, report: ReportFields) 
     tables: list[Any] = []
     if tokens:
         drawings.append(_shade_words(tokens))
-        body = [
-            (str(word), markup.typeset_number(weight, 4, signed=True)) for word, weight in tokens
-        ]
+        body = [(str(word), markup.typeset_number(w, 4, signed=True)) for word, w in tokens]
         tables.append(markup.make_table("Weight of each word", ["word", "weight"], body))
     if patches:
         drawings.append(_draw_patches(number, patches))
@@ -320,37 +271,29 @@ def _show_attribution(number: int, reading: ReportFields, report: ReportFields) 
 def _make_patch_table(grid: Sequence[Sequence[Any]]) -> Html:
     """Return the weights of patches, top row first; rows that are short end in dashes."""
     wide = max(len(row) for row in grid)
-    body = [
-        (
-            str(line),
-            *(markup.typeset_number(weight, signed=True) for weight in row),
-            *[markup.NO_FIGURE] * (wide - len(row)),
-        )
-        for line, row in enumerate(grid, start=1)
-    ]
+    body = []
+    for line, row in enumerate(grid, start=1):
+        weights = (markup.typeset_number(weight, signed=True) for weight in row)
+        body.append((str(line), *weights, *[markup.NO_FIGURE] * (wide - len(row))))
     return markup.make_table("Weight of each patch", ["row", *map(str, range(1, wide + 1))], body)
 
 
 def _shade_words(tokens: Sequence[Sequence[Any]]) -> Html:
-    weights = [markup.read_real(weight) for _, weight in tokens]
-    classes = _name_weight_classes(weights)
-    spans = (
-        markup.join((tag("span", str(word), class_=kind), " "))
-        for (word, _), kind in zip(tokens, classes, strict=True)
-    )
+    classes = _name_weight_classes([markup.read_real(weight) for _, weight in tokens])
+    spans: list[Any] = []
+    for (word, _), kind in zip(tokens, classes, strict=True):
+        spans += [tag("span", str(word), class_=kind), " "]
     return tag("p", *spans, class_="tokens", dir="auto")
 
 
 def _draw_patches(number: int, grid: Sequence[Sequence[Any]]) -> Html:
     """Return the patches of an image where they stand, shaded by their weights."""
-    places = [(line, column) for line, row in enumerate(grid) for column in range(len(row))]
-    classes = _name_weight_classes(
-        [markup.read_real(grid[line][column]) for line, column in places]
-    )
+    kinds = iter(_name_weight_classes([markup.read_real(weight) for row in grid for weight in row]))
     side = _PATCH_SIDE
     squares = (
-        tag("rect", class_=kind, x=side * column, y=side * line, width=side, height=side)
-        for (line, column), kind in zip(places, classes, strict=True)
+        tag("rect", class_=next(kinds), x=side * column, y=side * line, width=side, height=side)
+        for line, row in enumerate(grid)
+        for column in range(len(row))
     )
     return tag(
         "svg",

@@ -172,29 +172,20 @@ def make_table(
     The first cell of each row is its head.
     """
     heads = [each if isinstance(each, TableColumn) else TableColumn(each) for each in columns]
+    spoken = tag("span", "plot", class_="unseen")
+    head = [
+        tag("th", spoken if of == "plot" else None, title, scope="col", class_=of or None)
+        for title, of in heads
+    ]
     loose = [_make_row(each, heads) for each in body if not isinstance(each, RowGroup)]
-    groups = [_make_group(each, heads) for each in body if isinstance(each, RowGroup)]
-    table = tag(
-        "table",
-        tag("caption", caption),
-        tag("thead", tag("tr", *map(_make_head, heads))),
-        tag("tbody", *loose) if loose else None,
-        *groups,
-        class_=kind or None,
-    )
+    bodies = [tag("tbody", *loose)] if loose else []
+    for group in (each for each in body if isinstance(each, RowGroup)):
+        title = tag("th", tag("span", group.title), scope="rowgroup", colspan=len(heads))
+        rows = (_make_row(row, heads) for row in group.rows)
+        bodies.append(tag("tbody", tag("tr", title, class_="group"), *rows))
+    top = tag("thead", tag("tr", *head))
+    table = tag("table", tag("caption", caption), top, *bodies, class_=kind or None)
     return tag("div", table, class_="wide", tabindex=0, role="group", aria_label=caption)
-
-
-def _make_head(column: TableColumn) -> Html:
-    spoken = tag("span", "plot", class_="unseen") if column.kind == "plot" else None
-    return tag("th", spoken, column.title, scope="col", class_=column.kind or None)
-
-
-def _make_group(group: RowGroup, columns: Sequence[TableColumn]) -> Html:
-    head = tag("th", tag("span", group.title), scope="rowgroup", colspan=len(columns))
-    return tag(
-        "tbody", tag("tr", head, class_="group"), *(_make_row(r, columns) for r in group.rows)
-    )
 
 
 def _make_row(cells: RowCells, columns: Sequence[TableColumn]) -> Html:
@@ -249,6 +240,11 @@ def read_figure(value: Any) -> Figure:
 def read_figure_of(row: ReportFields, key: str, name: str) -> Figure:
     """Return the figure called `name` among those under a field of a row."""
     return read_figure((row.get(key) or {}).get(name))
+
+
+def read_figures(rows: ReportRows, key: str, names: Iterable[str]) -> list[Figure]:
+    """Return the figures of these names under a field of every row."""
+    return [read_figure_of(row, key, name) for row in rows for name in names]
 
 
 def read_difference(row: ReportFields) -> Figure:

@@ -10,7 +10,6 @@ from pathlib import PurePath
 from typing import Any
 
 from miko_clf.data.audit.report import PAGE_CSS
-from miko_clf.evaluate import formatting
 from miko_clf.evaluate.html import analysis, calibration, curves, explain, markup, scores
 from miko_clf.evaluate.html.markup import Html, PageSection, ReportFields, ReportRows, tag
 
@@ -27,7 +26,11 @@ def render_report(report: ReportFields) -> str:
     The page asks for nothing but itself: its policy refuses everything except its own style, its
     own few lines of script and images that it holds.
     """
-    sections = [section for show in _SECTIONS if (section := show(report)) is not None]
+    sections = []
+    for name, show in _SECTIONS:
+        finding = markup.get_finding(report, name)
+        section = show(finding, report) if finding else None if name else show(report)
+        sections += [section] if section else []
     sections += [*scores.show_questions(report), show_provenance(report)]
     links = (tag("li", tag("a", each.title, href=f"#{each.name}")) for each in sections)
     body = tag(
@@ -72,14 +75,11 @@ def _name_page(report: ReportFields) -> str:
 def show_headline(report: ReportFields) -> Html:
     """Return the verdict, what it rests on, and the size of things."""
     verdict, *grounds = _find_verdict(report)
+    long = len(verdict) > _LONG_VERDICT
     return tag(
         "header",
         tag("p", f"Report on {_name_page(report)}", class_="eyebrow"),
-        tag(
-            "h1",
-            markup.mark_names(verdict),
-            class_="long" if len(verdict) > _LONG_VERDICT else None,
-        ),
+        tag("h1", markup.mark_names(verdict), class_="long" if long else None),
         *(tag("p", markup.mark_names(ground), class_="lead") for ground in grounds),
         _link_remarks(report),
         markup.make_facts(_list_sizes(report), "numbers"),
@@ -109,8 +109,11 @@ def _find_verdict(report: ReportFields) -> list[str]:
     figures = "; ".join(_write_difference(row, report) for row in same)
     ground = f"{within}`{a}` minus `{b}`: {figures}."
     if comparison:
-        conclusion = _find_conclusion(str(comparison.get("words") or ""))
-        return [conclusion or _describe_difference(main, report), ground]
+        drawn = re.search(r"(?:^|\s)So (\w)(.*?)\.(?=\s|$)", str(comparison.get("words") or ""))
+        return [
+            drawn[1].upper() + drawn[2] if drawn else _describe_difference(main, report),
+            ground,
+        ]
     return [_describe_difference(main, report), ground, _count_differences(differences, report)]
 
 
@@ -120,12 +123,6 @@ def _find_main_difference(differences: ReportRows) -> ReportFields:
     arms = [markup.split_shared_system(str(row.get("a")), str(row.get("b")))[1:] for row in rows]
     main = next((pair for pair in _MAIN_ARMS if pair in arms), arms[0])
     return rows[arms.index(main)]
-
-
-def _find_conclusion(text: str) -> str | None:
-    """Return the sentence that draws the conclusion, if one does."""
-    drawn = re.search(r"(?:^|\s)So (\w)(.*?)\.(?=\s|$)", text)
-    return drawn and drawn[1].upper() + drawn[2]
 
 
 def _count_differences(differences: ReportRows, report: ReportFields) -> str:
@@ -142,16 +139,14 @@ def _describe_difference(row: ReportFields, report: ReportFields) -> str:
     figure, title = markup.read_difference(row), markup.title_metric(report, str(row.get("metric")))
     if not (figure.defined and figure.bounded):
         return f"`{a}` and `{b}` cannot be compared in {title}"
-    unlikely = markup.read_real(row["p_holm"]) < 0.05 if "p_holm" in row else bool(figure.sign)
+    unlikely = markup.read_real(row["p_holm"]) < 0.05 if "p_holm" in row else figure.sign
     if not unlikely:
         return f"No evidence that `{a}` and `{b}` differ in {title}"
     return f"`{a}` is {'higher' if figure.value > 0 else 'lower'} than `{b}` in {title}"
 
 
 def _write_difference(row: ReportFields, report: ReportFields) -> str:
-    shown = markup.typeset_minus(
-        formatting.format_interval(*markup.read_difference(row), signed=True)
-    )
+    shown = " ".join(filter(None, markup.typeset_figure(markup.read_difference(row), signed=True)))
     holm = f", p {markup.typeset_p_value(row['p_holm'])} after Holm" if "p_holm" in row else ""
     return f"{markup.title_metric(report, str(row.get('metric')))} {shown}{holm}"
 
@@ -163,36 +158,26 @@ def _list_sizes(report: ReportFields) -> list[tuple[str, markup.Child]]:
     for label, count in (report.get("counts") or {}).items():
         share = tag("small", f" {markup.typeset_share(count, posts)}")
         sizes.append((label, markup.join((markup.typeset_count(count), share))))
-    sizes += [("seeds", markup.typeset_count(seeds))] if seeds else []
-    sizes += (
-        [("openings of test", markup.typeset_count(lockbox.get("openings")))] if lockbox else []
-    )
+    if seeds:
+        sizes.append(("seeds", markup.typeset_count(seeds)))
+    if lockbox:
+        sizes.append(("openings of test", markup.typeset_count(lockbox.get("openings"))))
     return sizes
 
 
-def show_audit_remarks(report: ReportFields) -> PageSection | None:
+def show_audit_remarks(audit: ReportFields, report: ReportFields) -> PageSection | None:
     """Return what a quick look at the data found."""
-    lines = (markup.get_finding(report, "audit") or {}).get("lines")
-    return (
-        PageSection("audit", "Audit of the data", markup.make_list(lines))
-        if lines
-        else None
-    )
+    lines = audit.get("lines")
+    return PageSection("audit", "Audit of the data", "", markup.make_list(lines)) if lines else None
 
 
-def show_lockbox(report: ReportFields) -> PageSection | None:
+def show_lockbox(lockbox: ReportFields, report: ReportFields) -> PageSection:
     """Return how often the test split was opened."""
-    lockbox = markup.get_finding(report, "lockbox")
-    if not lockbox:
-        return None
     times = lockbox.get("openings") or 0
     often = "once" if times == 1 else f"{markup.typeset_count(times)} times"
-    says = markup.make_note(
-        f"The test split was opened {often}. Each look at it makes its figures less of a test."
-    )
-    columns: list[Any] = [
-        "when", *(markup.TableColumn(name, "words") for name in ("split", "fingerprint", "command"))
-    ]  # fmt: skip
+    says = f"The test split was opened {often}. Each look at it makes its figures less of a test."
+    names = ("split", "fingerprint", "command")
+    columns = ["when", *(markup.TableColumn(name, "words") for name in names)]
     body = [
         (str(row.get("when")), str(row.get("split")), tag("code", str(row.get("fingerprint"))),
          tag("code", str(row.get("command") or markup.NO_FIGURE)))
@@ -219,6 +204,7 @@ def show_provenance(report: ReportFields) -> PageSection:
     return PageSection(
         "origin",
         "How it was made",
+        "",
         markup.make_facts(facts, "facts long"),
         tag("h3", "Command"),
         *map(_show_command, commands if isinstance(commands, list) else [commands]),
@@ -234,7 +220,7 @@ def show_other_findings(report: ReportFields) -> PageSection | None:
         if finding and name not in _DRAWN_FINDINGS:
             text = json.dumps(finding, indent=2, ensure_ascii=False)
             parts += [tag("h3", name.replace("_", " ")), _make_scrolling(text, name)]
-    return PageSection("further", "Further findings", *parts) if parts else None
+    return PageSection("further", "Further findings", "", *parts) if parts else None
 
 
 def _show_command(line: Any) -> Html:
@@ -249,32 +235,31 @@ def _make_scrolling(child: markup.Child, name: str) -> Html:
     return tag("pre", tag("code", child), tabindex=0, role="group", aria_label=name)
 
 
-_DRAWN_FINDINGS = frozenset({
-    "arm", "attribution", "audit", "calibration", "comparison", "curves", "groups",
-    "groups_left_out", "lockbox", "matrix", "mistakes", "neighbours", "not_installed", "pairs",
-    "ranked", "relations", "robustness", "shapley", "slices", "slices_left_out", "suspects",
-    "system", "training",
-})  # fmt: skip
-_SECTIONS: tuple[Callable[[ReportFields], PageSection | None], ...] = (
-    scores.show_seed_comparison,
-    scores.show_systems,
-    scores.show_differences,
-    curves.show_seed_ranking,
-    curves.show_ranking,
-    calibration.show_confusion,
-    calibration.show_calibration,
-    explain.show_shapley,
-    explain.show_relations,
-    analysis.show_slices,
-    analysis.show_groups,
-    analysis.show_confounder_pairs,
-    analysis.show_robustness,
-    analysis.show_transfer,
-    explain.show_mistakes,
-    explain.show_suspect_labels,
-    curves.show_training,
-    curves.show_seed_training,
-    show_audit_remarks,
-    show_lockbox,
-    show_other_findings,
+# In the order of the page, each with the finding that it needs; one without looks for its own.
+_SECTIONS: tuple[tuple[str, Callable[..., PageSection | None]], ...] = (
+    ("comparison", scores.show_seed_comparison),
+    ("", scores.show_systems),
+    ("", scores.show_differences),
+    ("ranked", curves.show_seed_ranking),
+    ("curves", curves.show_ranking),
+    ("curves", calibration.show_confusion),
+    ("calibration", calibration.show_calibration),
+    ("shapley", explain.show_shapley),
+    ("relations", explain.show_relations),
+    ("slices", analysis.show_slices),
+    ("", analysis.show_groups),
+    ("pairs", analysis.show_confounder_pairs),
+    ("robustness", analysis.show_robustness),
+    ("matrix", analysis.show_transfer),
+    ("", explain.show_mistakes),
+    ("suspects", explain.show_suspect_labels),
+    ("curves", curves.show_training),
+    ("training", curves.show_seed_training),
+    ("audit", show_audit_remarks),
+    ("lockbox", show_lockbox),
+    ("", show_other_findings),
 )
+_DRAWN_FINDINGS = {name for name, _ in _SECTIONS} | {
+    "arm", "attribution", "groups", "groups_left_out", "mistakes", "neighbours", "not_installed",
+    "slices_left_out", "system",
+}  # fmt: skip

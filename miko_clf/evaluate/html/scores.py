@@ -1,6 +1,6 @@
 """Systems and arms with their metrics and their differences, of one seed and over seeds."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from miko_clf.evaluate import formatting
@@ -14,18 +14,15 @@ _ECE_MEANINGS = {
 _TEST_COLUMNS = ("p", "p after Holm", "permutation p", "McNemar p, by seed", "smallest that shows")
 
 
-def show_seed_comparison(report: ReportFields) -> PageSection | None:
+def show_seed_comparison(comparison: ReportFields, report: ReportFields) -> PageSection:
     """Return what systems score over seeds and how they differ."""
-    comparison = markup.get_finding(report, "comparison")
-    if not comparison:
-        return None
     lines = str(comparison.get("words") or "").splitlines()
     parts = [tag("p", markup.mark_names(line), class_="words") for line in lines if line]
     rows = comparison.get("rows") or []
     if rows:
         says = (
-            f"Means over seeds. The {markup.name_level(report)} interval covers other posts of the kind "
-            "and other seeds; `±` is the standard deviation over seeds. "
+            f"Means over seeds. The {markup.name_level(report)} interval covers other posts of the "
+            "kind and other seeds; `±` is the standard deviation over seeds. "
             f"{formatting.describe_groups(report.get('groups') or 0)}"
         )
         parts += [markup.make_note(says), _make_metrics_table(rows, report, over_seeds=True)]
@@ -41,7 +38,7 @@ def show_seed_comparison(report: ReportFields) -> PageSection | None:
             "asked about."
         )
         parts += [markup.make_note(says), *_draw_forests(differences, report, over_seeds=True)]
-    return PageSection("seeds", "Over seeds", *parts)
+    return PageSection("seeds", "Over seeds", "", *parts)
 
 
 def show_systems(report: ReportFields) -> PageSection | None:
@@ -50,13 +47,9 @@ def show_systems(report: ReportFields) -> PageSection | None:
     if not rows or _stand_over_seeds(rows, report, "rows", ("system", "arm")):
         return None
     remarks = [f"{row['system']}, {row['arm']}: {row['note']}" for row in rows if row.get("note")]
-    return PageSection(
-        "systems",
-        "Systems and arms",
-        _explain_figures(report),
-        _make_metrics_table(rows, report),
-        markup.make_list(remarks) if remarks else None,
-    )
+    says, table = _explain_figures(report), _make_metrics_table(rows, report)
+    notes = markup.make_list(remarks) if remarks else None
+    return PageSection("systems", "Systems and arms", says, table, notes)
 
 
 def show_differences(report: ReportFields) -> PageSection | None:
@@ -65,13 +58,11 @@ def show_differences(report: ReportFields) -> PageSection | None:
     if not rows or _stand_over_seeds(rows, report, "differences", ("a", "b", "metric")):
         return None
     says = (
-        "Each line is one arm or system minus another on the same rows of every resample. A "
-        f"full dot: the {markup.name_level(report)} interval lies on one side of 0. A hollow one: it "
+        "Each line is one arm or system minus another on the same rows of every resample. A full "
+        f"dot: the {markup.name_level(report)} interval lies on one side of 0. A hollow one: it "
         "holds 0, which is no evidence of a difference, nor that there is none."
     )
-    return PageSection(
-        "differences", "Differences", says, *_draw_forests(rows, report)
-    )
+    return PageSection("differences", "Differences", says, *_draw_forests(rows, report))
 
 
 def show_questions(report: ReportFields) -> list[PageSection]:
@@ -98,25 +89,20 @@ def _stand_over_seeds(
 
 
 def _explain_figures(report: ReportFields) -> str:
-    return (
-        f"Each figure is the metric on {markup.typeset_count(markup.count_posts(report))} posts; below it the "
-        f"{markup.name_level(report)} percentile interval of "
-        f"{markup.typeset_count(report.get('num_resamples'))} bootstrap resamples of "
+    posts, draws = markup.count_posts(report), markup.typeset_count(report.get("num_resamples"))
+    says = (
+        f"Each figure is the metric on {markup.typeset_count(posts)} posts; below it the "
+        f"{markup.name_level(report)} percentile interval of {draws} bootstrap resamples of "
         "them: the chance in which posts were drawn, not the chance in training. "
         f"{formatting.describe_groups(report.get('groups') or 0)}ECE is "
         f"{_ECE_MEANINGS[report.get('kind', 'one')]}; on resamples it comes out a little high."
-        f"{_explain_masked(report)}"
     )
-
-
-def _explain_masked(report: ReportFields) -> str:
-    """Say what `masked` is, where an arm is called so."""
-    if not any(str(row.get("arm")).startswith("masked") for row in report.get("rows") or []):
-        return ""
-    return (
-        " `masked` is the same model asked once more with its intentions hidden; one that never "
-        "learned from any would be called `without`."
-    )
+    if any(str(row.get("arm")).startswith("masked") for row in report.get("rows") or []):
+        says += (
+            " `masked` is the same model asked once more with its intentions hidden; one that "
+            "never learned from any would be called `without`."
+        )
+    return says
 
 
 def _make_metrics_table(
@@ -173,18 +159,12 @@ def _show_recovery(comparison: ReportFields, report: ReportFields) -> list[Html]
         "undefined where the gain itself may be nothing."
     )
     columns = ["system", *(markup.title_metric(report, name) for name in names)]
-    body = [
-        (
-            system or "all",
-            *(svg.make_figure_cell(markup.read_figure(share.get(name))) for name in names),
-        )
-        for system, share in shares.items()
-    ]
-    return [
-        tag("h3", "Recovery"),
-        markup.make_note(says),
-        markup.make_table("Recovery", columns, body, "narrow"),
-    ]
+    body = []
+    for system, share in shares.items():
+        figures = (markup.read_figure(share.get(name)) for name in names)
+        body.append((system or "all", *map(svg.make_figure_cell, figures)))
+    table = markup.make_table("Recovery", columns, body, "narrow")
+    return [tag("h3", "Recovery"), markup.make_note(says), table]
 
 
 def _draw_forests(
@@ -201,10 +181,9 @@ def _draw_forests(
         for row, figure in zip(rows, figures, strict=True):
             group, name = _name_difference(str(row.get("a")), str(row.get("b")))
             drawn = svg.draw_interval_track(figure, scale, mark=0.0)
-            cells = (name, drawn, svg.make_figure_cell(figure, signed=True))
-            groups.setdefault(group, []).append(
-                (*cells, *_make_test_cells(row)) if over_seeds else cells
-            )
+            cells = [name, drawn, svg.make_figure_cell(figure, signed=True)]
+            cells += _make_test_cells(row) if over_seeds else ()
+            groups.setdefault(group, []).append(cells)
         body: list[Any] = [*groups.pop("", [])]
         body += [markup.RowGroup(name, held) for name, held in groups.items()]
         caption = f"Differences in {title}" + " over seeds" * over_seeds
@@ -216,23 +195,14 @@ def _draw_forests(
 
 def _make_test_cells(row: ReportFields) -> markup.RowCells:
     by_seed, smallest = row.get("mcnemar") or [], markup.read_real(row.get("smallest"))
-    several = tag(
-        "span", *_separate_by_commas(map(markup.typeset_p_value, by_seed)), class_="several"
-    )
+    several: list[Any] = []
+    for p in by_seed:  # each is a span, which does not break within
+        several += [", " if several else None, tag("span", markup.typeset_p_value(p))]
     return (
-        markup.typeset_p_value(row.get("p")),
-        markup.typeset_p_value(row.get("p_holm")),
-        markup.typeset_p_value(row.get("permutation_p")),
-        several if by_seed else markup.NO_FIGURE,
+        *(markup.typeset_p_value(row.get(key)) for key in ("p", "p_holm", "permutation_p")),
+        tag("span", *several, class_="several") if by_seed else markup.NO_FIGURE,
         markup.typeset_number(smallest, formatting.choose_decimals(smallest)),
     )
-
-
-def _separate_by_commas(texts: Iterable[str]) -> Iterable[markup.Child]:
-    """Yield texts with commas between them, none of which breaks within."""
-    for index, text in enumerate(texts):
-        yield ", " if index else None
-        yield tag("span", text)
 
 
 def _name_difference(a: str, b: str) -> tuple[str, markup.Child]:

@@ -6,7 +6,7 @@ The numbers stand in the next cell, so readers of the screen aloud are spared th
 
 import math
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import NamedTuple
 
 from miko_clf.evaluate.html.markup import (
@@ -34,8 +34,9 @@ class Scale(NamedTuple):
 
     def ticks(self, most: int = 5) -> list[float]:
         """Return round numbers, 1, 2 or 5 times a power of ten apart: two at least, some `most`."""
+        power = math.floor(math.log10(self.high - self.low)) - 2
         step = 0.0
-        for size in _list_step_sizes(self.high - self.low):
+        for size in (factor * 10.0 ** (power + n) for n in count() for factor in (1, 2, 5)):
             if self._count(size) < 2:
                 break
             step = size
@@ -71,13 +72,6 @@ def label_tick(tick: float, ticks: list[float]) -> str:
     step = min((b - a for a, b in pairwise(ticks)), default=abs(tick) or 1.0)
     places = max(0, -math.floor(math.log10(step) + 1e-9))
     return typeset_minus(f"{tick + 0.0:.{places}f}")
-
-
-def _list_step_sizes(length: float) -> Iterable[float]:
-    power = math.floor(math.log10(length)) - 2
-    while True:
-        yield from (factor * 10.0**power for factor in (1, 2, 5))
-        power += 1
 
 
 _LABEL_DISTANCE = 14.0  # least distance of two labels, in units of the drawing

@@ -271,7 +271,8 @@ def test_fit_refuses_to_read_what_gives_the_label_away_until_told(
         file.write_text(text)
     recipe = small.model_copy(
         update={
-            "inputs": ("image", "text", "rationale"),
+            "inputs": ("text", "rationale"),
+            "image": None,
             "reasoning": small.reasoning.model_copy(update={"epochs": 0}),
             "task": small.task.model_copy(update={"epochs": 1}),
         }

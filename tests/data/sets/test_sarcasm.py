@@ -1,7 +1,6 @@
 """Published layouts on sarcasm: MMSD 1.0, MMSD2.0, what MIKO released of them, MUStARD."""
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from miko_clf.data.post import KeyInformation
 from miko_clf.data.readers import SkipReport
 from miko_clf.distil.relations import place_sentences
 from miko_clf.errors import PostError
+from tests.support.repository import SHARED
 
-SHARED = Path(os.environ.get("MIKO_SHARED", Path(__file__).parents[2] / "shared")) / "data"
 STEMS = (
     "After posting this Tweet, the user wants to", "After viewing this Tweet, others will",
     "The user posts this Tweet because the user is",
@@ -210,9 +209,9 @@ def test_mustard_without_shows_or_with_a_seed_is_divided_by_scene(tmp_path):
 
 
 def _real(name: str) -> Path:
-    if not (SHARED / name).is_dir():
+    if not (SHARED / "data" / name).is_dir():
         pytest.skip(f"{name} is not beside the project (MIKO_SHARED names its folder)")
-    return SHARED / name
+    return SHARED / "data" / name
 
 
 @pytest.mark.real
