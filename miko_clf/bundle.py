@@ -172,7 +172,7 @@ class Bundle:
 
     @property
     def preprocess(self) -> dict[str, Any]:
-        """How posts become arrays, as `data.collate.Preparation` reads it."""
+        """How posts become arrays, as `data.preprocess.Preparation` reads it."""
         return _read_json(self.path / PREPROCESS_FILE)
 
     @property

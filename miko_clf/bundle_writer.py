@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,14 @@ from safetensors.torch import save_file
 
 from miko_clf import bundle, manifest
 from miko_clf.bundle import Calibration, dump_calibrations
-from miko_clf.data.collate import Preparation
-from miko_clf.data.preprocess import digest_golden_image
+from miko_clf.data.post import Post
+from miko_clf.data.preprocess import Preparation, digest_golden_image
 from miko_clf.data.splits import PostSplits
 from miko_clf.encode.build import write_plans
 from miko_clf.errors import BundleError
 from miko_clf.evaluate.model_card import write_model_card
 from miko_clf.fuse.build import Model
-from miko_clf.preflight import TrainingPosts
+from miko_clf.questions import Questions
 from miko_clf.recipe.schema import Recipe, dump_recipe
 from miko_clf.train.dataloader import EncodedDataset
 
@@ -39,15 +39,21 @@ def hold_output(out: Path, *, overwrite: bool) -> Iterator[Path]:
         yield work
 
 
-def describe_run(recipe: Recipe, data: PostSplits, posts: TrainingPosts) -> dict[str, Any]:
+def describe_run(
+    recipe: Recipe,
+    data: PostSplits,
+    posts: Mapping[str, Sequence[Post]],
+    questions: Questions,
+    leaks: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
     """Return what decides the outcome of a run, as the manifest keeps it."""
     return {
         "recipe": recipe.model_dump(mode="json"),
-        "labels": posts.questions.to_json(),
-        "data": {split: data.fingerprint(split) for split in ("train", "val")},
-        "rows": {"train": len(posts.train), "val": len(posts.val)},
+        "labels": questions.to_json(),
+        "data": {split: data.fingerprint(split) for split in posts},
+        "rows": {split: len(part) for split, part in posts.items()},
         "versions": manifest.collect_versions(),
-        "leaks": posts.leaks,
+        "leaks": list(leaks),
     }
 
 

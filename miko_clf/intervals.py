@@ -5,10 +5,10 @@ from statistics import NormalDist
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from jaxtyping import Float, Int
+from numpy.typing import NDArray
 
-RowGroups = Int[np.ndarray, " row"] | None  # numbers from 0; rows of one are drawn together
-ResampleWeights = Int[np.ndarray, "resample row"]  # how often each resample holds each row
+RowGroups = NDArray[np.int64] | None  # (row,) numbers from 0; rows of one are drawn together
+ResampleWeights = NDArray[np.int64]  # (resample, row) how often each resample holds each row
 NORMAL_QUANTILE = NormalDist().inv_cdf(0.975)  # of 95 %, two-sided
 
 _Numbers = TypeVar("_Numbers", float, np.ndarray)
@@ -46,7 +46,7 @@ def draw_resamples(
 
 
 def compute_percentile_interval(
-    value: float, sample: Float[np.ndarray, " resample"], level: float = 0.95, name: str = ""
+    value: float, sample: NDArray[np.floating], level: float = 0.95, name: str = ""
 ) -> Interval:
     """Return `value` with the middle `level` of the resamples on which it is defined.
 

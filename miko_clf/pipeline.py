@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,15 +10,16 @@ import torch
 from rich.console import Console
 
 from miko_clf.bundle_writer import describe_run, hold_output, write_bundle
-from miko_clf.data.collate import Preparation
 from miko_clf.data.dataset import open_folder
 from miko_clf.data.post import Post
+from miko_clf.data.preprocess import Preparation
 from miko_clf.data.splits import PostSplits
 from miko_clf.encode.finetune import merge_lora
 from miko_clf.evaluate.calibration import fit_calibrations
 from miko_clf.fuse.build import Model, build_model, build_preparation
 from miko_clf.manifest import claim_folder
-from miko_clf.preflight import TrainingPosts, read_training_posts
+from miko_clf.preflight import check_training_posts
+from miko_clf.questions import Questions
 from miko_clf.recipe.schema import Recipe, load_recipe
 from miko_clf.train.dataloader import EncodedDataset
 from miko_clf.train.loop import TrainingRun, train_stage
@@ -53,17 +54,14 @@ def fit(
     """Train a recipe on the train and val splits and return the bundle, written at `out`.
 
     The test split is not opened. A run that was stopped or killed goes on where it was.
-
     `recipe` may be a YAML file or the name of a shipped recipe, `data` a folder or file of posts.
     `seed` stands in for the recipe's. `cache` is the folder of token features of frozen towers,
     none to run them in every epoch. `positive` names the positive class, by default the rarer.
     `minutes` pass between checkpoints within an epoch; `trackers` are accelerate's names. `leaks`
-    lets texts be inputs that give the label away. `twin` is a recipe whose initial weights are
-    taken wherever this one's have the same name and shape, and `lengths` say of each training post
-    what it counts as when posts of like length are batched: so that two systems differ in nothing
-    but what is compared.
-
-    Raises a `MikoError` for anything in the data, the recipe or the place that cannot be used.
+    lets texts be inputs that give the label away. So that two systems differ in nothing but what
+    is compared, `twin` is a recipe whose initial weights are taken wherever this one's have the
+    same name and shape, and `lengths` say of each training post what it counts as when posts of
+    like length are batched. Raises a `MikoError` for data, recipe or place that cannot be used.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     if seed is not None:
@@ -71,41 +69,38 @@ def fit(
     data = open_folder(Path(data)) if isinstance(data, str | Path) else data
     out, started = Path(out), time.monotonic()
     with hold_output(out, overwrite=overwrite) as work:
-        posts = read_training_posts(recipe, data, positive=positive, leaks=leaks)
-        facts = describe_run(recipe, data, posts)
+        posts = {"train": data.read("train"), "val": data.read("val")}
+        questions, findings = check_training_posts(recipe, posts, data.path, positive, leaks=leaks)
+        facts = describe_run(recipe, data, posts, questions, findings)
         if claim_folder(work / "run.json", facts, overwrite=overwrite):
             Console(stderr=True).print(f"going on with the run in {work}", highlight=False)
         seed, size = recipe.seed, recipe.batch_size
         run = TrainingRun(recipe.name, work, seed, size, minutes, trackers, lengths)
-        setup = _build(recipe, posts, Path(cache) if cache else None, twin)
+        setup = _build(recipe, posts, questions, Path(cache) if cache else None, twin)
         _train(run, recipe, setup)
         facts["seconds"] = round(time.monotonic() - started, 1)
+        trained = setup.model, setup.preparation, setup.val
         calibrations = fit_calibrations(recipe, setup.model, setup.val)
-        write_bundle(
-            out,
-            recipe,
-            setup.model,
-            setup.preparation,
-            setup.val,
-            calibrations,
-            facts,
-            metrics=run.metrics,
-        )
+        write_bundle(out, recipe, *trained, calibrations, facts, metrics=run.metrics)
         shutil.rmtree(work)
     return out
 
 
 def _build(
-    recipe: Recipe, posts: TrainingPosts, cache: Path | None, twin: Recipe | None
+    recipe: Recipe,
+    posts: Mapping[str, list[Post]],
+    questions: Questions,
+    cache: Path | None,
+    twin: Recipe | None,
 ) -> TrainingSetup:
     """Return the untrained model, and the posts as it reads them."""
-    model = _build_model(recipe, posts, twin)
+    model = _build_model(recipe, questions.names, posts["train"], twin)
     preparation = build_preparation(recipe, model)
 
-    def encode(split: str, part: list[Post]) -> EncodedDataset:
+    def encode(split: str) -> EncodedDataset:
         dataset = EncodedDataset(
-            part,
-            posts.questions,
+            posts[split],
+            questions,
             model,
             preparation,
             cache=cache,
@@ -116,12 +111,14 @@ def _build(
         _print_cut_texts(dataset, recipe)
         return dataset
 
-    return TrainingSetup(model, preparation, encode("train", posts.train), encode("val", posts.val))
+    return TrainingSetup(model, preparation, encode("train"), encode("val"))
 
 
-def _build_model(recipe: Recipe, posts: TrainingPosts, twin: Recipe | None) -> Model:
+def _build_model(
+    recipe: Recipe, names: Sequence[str], posts: Sequence[Post], twin: Recipe | None
+) -> Model:
     """Return the untrained model, with what it shares with its twin as the twin has it."""
-    names, texts = posts.questions.names, list(_iterate_texts(posts.train))
+    texts = list(_iterate_texts(posts))
     model = build_model(recipe, names, texts)
     if twin is not None:
         own, shared = model.state_dict(), build_model(twin, names, texts).state_dict()

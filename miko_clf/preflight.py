@@ -1,17 +1,16 @@
-"""Before anything is trained: posts read, and what cannot be learned from them refused."""
+"""Before anything is trained: what cannot be learned from its posts is refused."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.console import Console
 
 from miko_clf.data.audit.label_leakage import check_input_leakage
 from miko_clf.data.audit.quick import list_quick_warnings
-from miko_clf.data.collate import get_input_rationale
 from miko_clf.data.labels import encode_labels, find_questions
 from miko_clf.data.post import Post
-from miko_clf.data.splits import PostSplits
+from miko_clf.data.tokenizer import get_input_rationale
 from miko_clf.errors import PostError, RecipeError
 from miko_clf.evaluate.calibration import check_decision
 from miko_clf.questions import Questions
@@ -19,39 +18,35 @@ from miko_clf.recipe.schema import Recipe
 from miko_clf.recipe.sections import GeneratorSection
 
 
-class TrainingPosts(NamedTuple):
-    """Labelled posts that a recipe can learn from, what they answer, and what gives it away."""
+def check_training_posts(
+    recipe: Recipe,
+    posts: Mapping[str, list[Post]],
+    where: Path,
+    positive: str | None,
+    *,
+    leaks: bool,
+) -> tuple[Questions, list[dict[str, Any]]]:
+    """Return the questions that posts of train and val answer, and what among them leaks.
 
-    train: list[Post]
-    val: list[Post]
-    questions: Questions
-    leaks: list[dict[str, Any]]
-
-
-def read_training_posts(
-    recipe: Recipe, data: PostSplits, *, positive: str | None, leaks: bool
-) -> TrainingPosts:
-    """Return the posts of train and val, checked; lines on stderr say what is doubtful.
-
-    Raises `PostError` or `RecipeError` where the recipe cannot learn from them, or val cannot
-    judge it, and `PostError` where an input gives the label away unless `leaks` are allowed.
+    Lines on stderr say what is doubtful. Raises `PostError` or `RecipeError` where the recipe
+    cannot learn from train, or val cannot judge it, and `PostError` where an input gives the
+    label away unless `leaks` are allowed.
     """
-    train, val = read_labelled_split(data, "train"), read_labelled_split(data, "val")
-    for line in list_quick_warnings({"train": train, "val": val}):
+    check_labels(posts, where)
+    for line in list_quick_warnings(posts):
         Console(stderr=True).print(f"audit: {line}", highlight=False, soft_wrap=True)
-    questions = find_questions(train, positive)
-    _check_recipe(recipe, questions, data.path)
-    _check_val(val, questions, data.path)
-    return TrainingPosts(train, val, questions, _probe_inputs(train, recipe, allow=leaks))
+    questions = find_questions(posts["train"], positive)
+    _check_recipe(recipe, questions, where)
+    _check_val(posts["val"], questions, where)
+    return questions, _probe_inputs(posts["train"], recipe, allow=leaks)
 
 
-def read_labelled_split(data: PostSplits, split: str) -> list[Post]:
-    """Return the posts of a split; raises `PostError` for one without a label."""
-    posts = data.read(split)
-    for post in posts:
-        if post.label is None:
-            raise PostError(f"{data.path}: post {post.id!r} of {split} has no label; it needs one")
-    return posts
+def check_labels(posts: Mapping[str, Sequence[Post]], where: Path) -> None:
+    """Raise `PostError` for a post of a split that has no label."""
+    for split, part in posts.items():
+        for post in part:
+            if post.label is None:
+                raise PostError(f"{where}: post {post.id!r} of {split} has no label; it needs one")
 
 
 def _check_recipe(recipe: Recipe, questions: Questions, where: Path) -> None:

@@ -10,7 +10,7 @@ from rich.text import Text
 _MAX_UNWRAPPED = 30  # columns that a cell takes before it is wrapped between words
 
 
-def make_table(
+def make_text_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)
 ) -> Table:
     """Return a table of plain texts; the columns numbered in `left` hold words, others figures."""

@@ -25,7 +25,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("MIKO_ENCODERS", None)
 
 # Nothing here imports torch, so that of several processes the one that only leads starts at once.
-jaxtyping.install_import_hook(["miko_clf.encode", "miko_clf.fuse"], "beartype.beartype")
+_HOOKED = ("miko_clf.encode", "miko_clf.fuse", "miko_clf.train.critic")
+jaxtyping.install_import_hook(_HOOKED, "beartype.beartype")
 
 
 @pytest.fixture(autouse=True, scope="session")

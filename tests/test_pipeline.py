@@ -270,7 +270,9 @@ def test_systems_that_answer_other_questions_do_not_compare(
 ) -> None:
     data = open_folder(world / "both")
     with pytest.raises(MikoError, match="only systems with the same labels compare"):
-        evaluate_bundles([bundle, system.bundle], data, "test", cache=None, num_resamples=5, command="test")
+        evaluate_bundles(
+            [bundle, system.bundle], data, "test", cache=None, num_resamples=5, command="test"
+        )
     with pytest.raises(PostError, match="has a label for 'sarcasm'; the bundles know"):
         evaluate_bundles([bundle], data, "test", cache=None, num_resamples=5, command="test")
 

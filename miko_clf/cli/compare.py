@@ -263,7 +263,7 @@ def _run_cross(args: Namespace, line: str) -> None:
 
 
 def _print_matrix(matrix: Any) -> None:
-    from miko_clf.tables import make_table, print_table
+    from miko_clf.tables import make_text_table, print_table
 
     sets = {cell.test: f"{cell.test}\n{cell.posts:,} posts" for cell in matrix.cells}
     systems = dict.fromkeys(cell.train for cell in matrix.cells)
@@ -272,7 +272,7 @@ def _print_matrix(matrix: Any) -> None:
         for system in systems
     ]
     title = f"{matrix.metric}, split {matrix.split}"
-    print_table(make_table(title, ("trained as", *sets.values()), rows))
+    print_table(make_text_table(title, ("trained as", *sets.values()), rows))
     print("* the data that the system was trained on. In brackets the 95 % interval over posts.")
 
 
@@ -345,7 +345,7 @@ def _run_sweep(args: Namespace, line: str) -> None:
 
 
 def _print_trials(plan: Any, trials: Sequence[Any], shares: Mapping[str, float]) -> None:
-    from miko_clf.tables import make_table, print_table
+    from miko_clf.tables import make_text_table, print_table
 
     keys = [key_range.key for key_range in plan.ranges]
     done = [trial for trial in trials if trial.value is not None]
@@ -359,7 +359,7 @@ def _print_trials(plan: Any, trials: Sequence[Any], shares: Mapping[str, float])
         for trial in sorted(done, key=lambda trial: -plan.sign * trial.value)
     ]
     columns = ("trial", plan.metric, *keys, "seconds")
-    print_table(make_table(f"{plan.metric} on val, best first", columns, rows))
+    print_table(make_text_table(f"{plan.metric} on val, best first", columns, rows))
     for trial in trials:
         if trial.state == "failed":
             print(f"trial {trial.number} failed: {trial.error}")

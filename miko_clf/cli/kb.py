@@ -179,7 +179,7 @@ def _run_agreement(args: Namespace, line: str) -> None:
     """
     from miko_clf.distil.agreement import measure_agreements
     from miko_clf.distil.kb.store import open_for_reading
-    from miko_clf.tables import make_table, print_table
+    from miko_clf.tables import make_text_table, print_table
 
     matches = measure_agreements(open_for_reading(args.kb))
     if args.json:
@@ -201,7 +201,9 @@ def _run_agreement(args: Namespace, line: str) -> None:
         for name, figure in (("plausibility", match.plausibility), ("typicality", match.typicality))
         if figure
     ]
-    print_table(make_table("", ("judges", "of", "intentions", "raw", "alpha", "AC1"), rows, (0, 1)))
+    print_table(
+        make_text_table("", ("judges", "of", "intentions", "raw", "alpha", "AC1"), rows, (0, 1))
+    )
 
 
 def _add_export_annotation_options(parser: Parser) -> None:
@@ -310,7 +312,7 @@ def _run_leak(args: Namespace, line: str) -> None:
     """
     from miko_clf.data.audit.label_leakage import check_input_leakage
     from miko_clf.distil.run import open_post_stream
-    from miko_clf.tables import make_table, print_table
+    from miko_clf.tables import make_text_table, print_table
 
     splits = tuple(args.split) or (("train",) if args.posts.is_dir() else ())
     posts = [post for _, post in open_post_stream(args.posts, splits).posts]
@@ -329,7 +331,7 @@ def _run_leak(args: Namespace, line: str) -> None:
          f"{leak.post_f1:.3f}", f"{leak.explicit:.1%} of {leak.rows:,}")
         for leak in leaks
     ]  # fmt: skip
-    print_table(make_table("macro-F1 of the label, read off a text", columns, rows, (0, 1)))
+    print_table(make_text_table("macro-F1 of the label, read off a text", columns, rows, (0, 1)))
 
 
 KB_COMMANDS: dict[str, Command] = {

@@ -38,12 +38,12 @@ def apply_control(
     return changed
 
 
+_Posts = Sequence[Post]
+_Random = np.random.Generator
 _IntentionSets = list[tuple[Intention, ...]]
 
 
-def _shuffle_intentions(
-    posts: list[Post], train: Sequence[Post], random: np.random.Generator
-) -> _IntentionSets:
+def _shuffle_intentions(posts: _Posts, train: _Posts, random: _Random) -> _IntentionSets:
     """Return everybody's intentions, moved along one random circle."""
     order = random.permutation(len(posts))
     donors = np.empty_like(order)
@@ -51,9 +51,7 @@ def _shuffle_intentions(
     return [posts[donor].intentions for donor in donors]
 
 
-def _draw_from_train(
-    posts: list[Post], train: Sequence[Post], random: np.random.Generator
-) -> _IntentionSets:
+def _draw_from_train(posts: _Posts, train: _Posts, random: _Random) -> _IntentionSets:
     by_class: dict[str, list[Post]] = defaultdict(list)
     for post in train:
         if post.intentions:
@@ -67,15 +65,11 @@ def _draw_from_train(
     return drawn
 
 
-def _remove_intentions(
-    posts: list[Post], train: Sequence[Post], random: np.random.Generator
-) -> _IntentionSets:
+def _remove_intentions(posts: _Posts, train: _Posts, random: _Random) -> _IntentionSets:
     return [() for _ in posts]
 
 
-def _scramble_words(
-    posts: list[Post], train: Sequence[Post], random: np.random.Generator
-) -> _IntentionSets:
+def _scramble_words(posts: _Posts, train: _Posts, random: _Random) -> _IntentionSets:
     words: list[str] = []
     for source in (train, posts):  # the posts' own where no training post has an intention
         texts = [intention.text for post in source for intention in post.intentions]

@@ -22,31 +22,29 @@ from miko_clf.data.readers import (
     check_post_file,
     parse_json_object,
     parse_post,
+    read_entries,
     read_rows,
     refuse_post,
 )
+from miko_clf.data.sets import harmeme, hateful_memes, mami, mmsd, multioff, mustard, pridemm
 from miko_clf.data.sets.base import CountCheck, FolderOptions, PublishedFolder
-from miko_clf.data.sets.harmeme import HARMEME, recognise_harmeme
-from miko_clf.data.sets.hateful_memes import HATEFUL_MEMES, recognise_hateful_memes
-from miko_clf.data.sets.mami import MAMI, recognise_mami
-from miko_clf.data.sets.mmsd import MMSD, recognise_mmsd
-from miko_clf.data.sets.multioff import MULTIOFF, recognise_multioff
-from miko_clf.data.sets.mustard import MUSTARD, recognise_mustard
-from miko_clf.data.sets.pridemm import PRIDEMM, recognise_pridemm
 from miko_clf.errors import PostError, suggest_nearest
 from miko_clf.progress import show_progress
 
 # Hateful Memes stands before HarMeme: both may keep `annotations/train.jsonl` beside `images/`.
 _RECOGNISERS = (
-    recognise_hateful_memes,
-    recognise_harmeme,
-    recognise_mmsd,
-    recognise_mami,
-    recognise_multioff,
-    recognise_pridemm,
-    recognise_mustard,
+    hateful_memes.recognise_hateful_memes,
+    harmeme.recognise_harmeme,
+    mmsd.recognise_mmsd,
+    mami.recognise_mami,
+    multioff.recognise_multioff,
+    pridemm.recognise_pridemm,
+    mustard.recognise_mustard,
 )
-PUBLISHED_SETS = (*HATEFUL_MEMES, *HARMEME, *MMSD, *MAMI, *MULTIOFF, *PRIDEMM, *MUSTARD)
+PUBLISHED_SETS = (
+    *hateful_memes.HATEFUL_MEMES, *harmeme.HARMEME, *mmsd.MMSD, *mami.MAMI, *multioff.MULTIOFF,
+    *pridemm.PRIDEMM, *mustard.MUSTARD,
+)  # fmt: skip
 _KNOWN_FOLDERS = (
     "train, val and test files (.jsonl, .csv or .parquet), one such file, a folder saved by "
     "datasets, pictures in class folders or beside a metadata file, or a published layout "
@@ -242,8 +240,7 @@ def _recognise_split_files(path: Path) -> splits.FolderLayout | None:
         raise PostError(f"{path}: holds {' and '.join(kinds.values())}; splits must be of one kind")
     if not kinds:
         return None
-    tables = {split: partial(read_rows, file) for split, file in files.items()}
-    sources = splits.make_split_sources(tables, partial(parse_post, folder=path))
+    sources = {split: partial(read_entries, file) for split, file in files.items()}
     return splits.FolderLayout(next(iter(kinds))[1:], sources)
 
 

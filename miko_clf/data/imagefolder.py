@@ -61,12 +61,9 @@ def _list_folders(path: Path) -> list[Path]:
 def _read_part(part: Path, root: Path) -> Iterator[TableRow]:
     """Yield rows whose ids and image paths start at the root, so that no two splits share one."""
     metadata = _find_metadata(part)
-    if metadata is None:
-        return _read_classes(part, root)
-    return _read_metadata(metadata, part.relative_to(root))
-
-
-def _read_classes(part: Path, root: Path) -> Iterator[TableRow]:
+    if metadata is not None:
+        yield from _read_metadata(metadata, part.relative_to(root))
+        return
     for folder in _list_folders(part):
         for file in sorted(folder.iterdir()):
             if not file.name.startswith("."):

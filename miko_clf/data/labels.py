@@ -181,9 +181,8 @@ def _make_question(
     names = sorted(counts)
     if kind == "many":
         if not names:
-            raise PostError(
-                f"no training post has a label{_name_task(task)}; at least one is needed"
-            )
+            label = f"a label{_name_task(task)}"
+            raise PostError(f"no training post has {label}; at least one is needed")
         return Question(name=task, kind=kind, labels=tuple(names))
     if len(names) < 2:
         label = f"one label{_name_task(task)}, {names[0]!r}"
@@ -208,10 +207,8 @@ def _choose_positive(positive: str | None, counts: Mapping[str, Counter[str]]) -
                 f"write TASK=NAME with a task of {', '.join(sorted(counts))}"
             )
         if name not in counts[task]:
-            known = ", ".join(sorted(counts[task]))
-            raise PostError(
-                f"no training post is labelled {name!r}{_name_task(task)}; labels: {known}"
-            )
+            label, known = f"{name!r}{_name_task(task)}", ", ".join(sorted(counts[task]))
+            raise PostError(f"no training post is labelled {label}; labels: {known}")
     return chosen
 
 

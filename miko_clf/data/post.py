@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -10,9 +10,7 @@ Relation = Literal[
     "xNeed", "xIntent", "xAttr", "xReact", "xWant", "xEffect", "oReact", "oWant", "oEffect", "Open"
 ]
 # Nine relations of ATOMIC (Sap et al., AAAI 2019) and the open one that MIKO adds.
-RELATIONS: tuple[Relation, ...] = (
-    "xNeed", "xIntent", "xAttr", "xReact", "xWant", "xEffect", "oReact", "oWant", "oEffect", "Open",
-)  # fmt: skip
+RELATIONS: tuple[Relation, ...] = get_args(Relation)
 
 ClassNames = str | tuple[str, ...]
 # One class, any number of classes, or either for each of several tasks.

@@ -1,10 +1,11 @@
-"""From an encoded image to the array that a tower reads, in training and in serving."""
+"""How a post becomes arrays, and of an image the array that a tower reads."""
 
 import hashlib
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +17,12 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 from pydantic import Field, model_validator
 
-from miko_clf.data.post import Record
+from miko_clf.data.post import Post, Record
 from miko_clf.errors import PostError
 
+Arrays = dict[str, NDArray[Any]]
+LongMode = Literal["cut", "ends", "chunk"]
+TEXT_INPUTS = ("text", "description", "rationale")
 _MAX_PIXELS = 50_000_000
 _MAX_SIDE = 16_384
 _MAX_ASPECT = 16
@@ -32,20 +36,11 @@ _IMAGE_READERS: dict[str, type[ImageFile]] = {
     "GIF": GifImageFile,
 }
 IMAGE_FORMATS = tuple(_IMAGE_READERS)
-_RESAMPLE = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_TURNS = (  # to upright, of the orientations 2 to 8 of EXIF
+    "FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE",
+    "ROTATE_90",
+)  # fmt: skip
+_UPRIGHT = {place: Image.Transpose[name] for place, name in enumerate(_TURNS, 2)}
 _LIMITS = f"at most {_MAX_PIXELS:,} pixels and {_MAX_SIDE:,} a side are read"
 
 
@@ -77,6 +72,38 @@ class Preprocessing(Record):
         return self
 
 
+class Preparation(Record):
+    """What `preprocess.json` holds: how a post becomes arrays.
+
+    `inputs` are the recipe's; `joined` says how its texts become one, `long` what becomes of a
+    text that is too long, `window` how many tokens of it the tower reads at once; `image` is null
+    where no input is one; `slots` says that the model can guess absent intentions; `golden` is the
+    digest of a fixed picture, prepared.
+    """
+
+    inputs: tuple[str, ...]
+    joined: Literal["no", "separated", "bare"] = "no"
+    long: LongMode = "cut"
+    window: int | None = None
+    image: Preprocessing | None
+    pad_id: int
+    max_length: int = Field(gt=0)
+    intention_length: int = Field(gt=0)
+    slots: bool = False
+    golden: str | None = None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Texts that the model sees as content; joined ones are one, called text."""
+        names = tuple(name for name in TEXT_INPUTS if name in self.inputs)
+        return names if self.joined == "no" else ("text",)
+
+    @property
+    def reads_intentions(self) -> bool:
+        """Whether intentions reach the model as such, and not as a part of its text."""
+        return "intention" in self.inputs and self.joined == "no"
+
+
 def decode_image(source: Path | bytes, *, at_least: tuple[int, int] | None = None) -> Image.Image:
     """Return the upright RGB picture, its first frame, with transparency laid on white.
 
@@ -87,7 +114,9 @@ def decode_image(source: Path | bytes, *, at_least: tuple[int, int] | None = Non
     try:
         with _open_source(source) as file:
             image = _recognise_image(file)
-            _check_size(image.size, name)
+            if image.width * image.height > _MAX_PIXELS or max(image.size) > _MAX_SIDE:
+                size = f"{image.width} x {image.height} pixels"
+                raise PostError(f"{name} has {size}; {_LIMITS}")
             if at_least is not None and isinstance(image, JpegImageFile):
                 width, height = at_least[::-1] if _read_orientation(image) >= 5 else at_least
                 image.draft(None, (2 * width, 2 * height))
@@ -100,9 +129,8 @@ def decode_image(source: Path | bytes, *, at_least: tuple[int, int] | None = Non
     except Image.DecompressionBombError as error:
         raise PostError(f"{name} has too many pixels; {_LIMITS}") from error
     except Exception as error:  # Pillow's readers raise a dozen types on damaged bytes
-        raise PostError(
-            f"{name} is not a readable JPEG, PNG, WebP or GIF{_explain_error(error)}"
-        ) from error
+        what = f"is not a readable JPEG, PNG, WebP or GIF{_explain_error(error)}"
+        raise PostError(f"{name} {what}") from error
 
 
 def check_image(source: Path | bytes) -> None:
@@ -113,6 +141,17 @@ def check_image(source: Path | bytes) -> None:
 def preprocess_image(source: Path | bytes, preprocess: Preprocessing) -> NDArray[np.uint8]:
     """Return the picture as uint8 [3, height, width]."""
     return _make_array(decode_image(source), preprocess)
+
+
+def stack_images(posts: Sequence[Post], preprocess: Preprocessing) -> Arrays:
+    """Return pixels and image_present; a post without an image has black pixels."""
+    blank = np.zeros((3, preprocess.height, preprocess.width), dtype=np.uint8)
+    stack = [
+        preprocess_image(post.image, preprocess) if post.image is not None else blank
+        for post in posts
+    ]
+    present = [post.image is not None for post in posts]
+    return {"pixels": np.stack(stack), "image_present": np.array(present, dtype=bool)}
 
 
 def digest_image(source: Path | bytes) -> str:
@@ -136,16 +175,13 @@ def digest_golden_image(preprocess: Preprocessing) -> str:
 
 
 def _make_array(image: Image.Image, preprocess: Preprocessing) -> NDArray[np.uint8]:
-    fit = {"squash": _resize_squashed, "crop": _resize_and_crop, "pad": _resize_and_pad}[
-        preprocess.resize
-    ]
-    return np.ascontiguousarray(np.asarray(fit(image, preprocess)).transpose(2, 0, 1))
+    fits = {"squash": _resize_squashed, "crop": _resize_and_crop, "pad": _resize_and_pad}
+    picture = fits[preprocess.resize](image, preprocess)
+    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
 
 
 def _resize_squashed(image: Image.Image, preprocess: Preprocessing) -> Image.Image:
-    return _cut_centre(
-        image.resize(_size_before_cut(preprocess), _RESAMPLE[preprocess.resample]), preprocess
-    )
+    return _cut_centre(_resize(image, _size_before_cut(preprocess), preprocess), preprocess)
 
 
 def _resize_and_crop(image: Image.Image, preprocess: Preprocessing) -> Image.Image:
@@ -155,7 +191,7 @@ def _resize_and_crop(image: Image.Image, preprocess: Preprocessing) -> Image.Ima
         width = int(height * image.width / image.height)
     else:
         height = int(width * image.height / image.width)
-    return _cut_centre(image.resize((width, height), _RESAMPLE[preprocess.resample]), preprocess)
+    return _cut_centre(_resize(image, (width, height), preprocess), preprocess)
 
 
 def _resize_and_pad(image: Image.Image, preprocess: Preprocessing) -> Image.Image:
@@ -165,8 +201,12 @@ def _resize_and_pad(image: Image.Image, preprocess: Preprocessing) -> Image.Imag
     mean = (min(255, max(0, round(255 * value))) for value in preprocess.mean)
     page = Image.new("RGB", (width, height), preprocess.ground or tuple(mean))
     corner = ((width - size[0]) // 2, (height - size[1]) // 2)
-    page.paste(image.resize(size, _RESAMPLE[preprocess.resample]), corner)
+    page.paste(_resize(image, size, preprocess), corner)
     return page
+
+
+def _resize(image: Image.Image, size: tuple[int, int], preprocess: Preprocessing) -> Image.Image:
+    return image.resize(size, Image.Resampling[preprocess.resample.upper()])
 
 
 def _size_before_cut(preprocess: Preprocessing) -> tuple[int, int]:
@@ -175,7 +215,7 @@ def _size_before_cut(preprocess: Preprocessing) -> tuple[int, int]:
 
 
 def _cut_centre(image: Image.Image, preprocess: Preprocessing) -> Image.Image:
-    """Cut out the centre."""
+
     nearest = round if preprocess.half == "even" else math.floor
     left = nearest((image.width - preprocess.width) / 2)
     top = nearest((image.height - preprocess.height) / 2)
@@ -221,12 +261,6 @@ def _recognise_image(file: IO[bytes]) -> ImageFile:
     raise OSError("no reader knows these bytes")
 
 
-def _check_size(size: tuple[int, int], name: str) -> None:
-    width, height = size
-    if width * height > _MAX_PIXELS or max(size) > _MAX_SIDE:
-        raise PostError(f"{name} has {width} x {height} pixels; {_LIMITS}")
-
-
 def _read_orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
@@ -239,7 +273,6 @@ def _convert_to_rgb(image: Image.Image) -> Image.Image:
         grey = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
         return Image.fromarray(grey).convert("RGB")
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")

@@ -87,9 +87,13 @@ def read_posts(path: Path, *, report: SkipReport | None = None) -> Iterator[Post
 
     Raises PostError at the first bad post or, given a report, records it there and goes on.
     """
-    build = partial(parse_post, folder=path.parent)
-    for entry in build_entries(read_rows(path), build, report):
+    for entry in read_entries(path, report):
         yield entry.post
+
+
+def read_entries(path: Path, report: SkipReport | None) -> Iterator[PostEntry]:
+    """Yield the posts of one file, each with its place, as `read_posts` does."""
+    return build_entries(read_rows(path), partial(parse_post, folder=path.parent), report)
 
 
 def build_entries(

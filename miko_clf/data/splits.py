@@ -18,14 +18,8 @@ from miko_clf.data.sets.base import PublishedFolder
 from miko_clf.errors import PostError
 
 SPLITS = ("train", "val", "test")
-SPLIT_NAMES = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-}
+_VAL_NAMES = ("val", "valid", "validation", "dev")
+SPLIT_NAMES = {"train": "train", **dict.fromkeys(_VAL_NAMES, "val"), "test": "test"}
 UNSPLIT = "all"
 _SPLIT_SHARES = (0.8, 0.1, 0.1)
 _ALLOWED_SPLITS = "write train, val or test"
@@ -169,7 +163,12 @@ def split_by_group(posts: Sequence[Post], seed: int) -> list[str]:
     wanted = sum(groups.values(), Counter())
     counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     place: dict[tuple[str, str], str] = {}
-    for group in sorted(groups, key=lambda group: _rank_group(seed, group, groups[group])):
+
+    def rank(group: tuple[str, str]) -> tuple[int, bytes]:
+        digest = hashlib.sha256(f"{seed}:{group}".encode()).digest()
+        return -groups[group][_EVERY_POST], digest
+
+    for group in sorted(groups, key=rank):
         costs = [
             _measure_cost(groups[group], counts[split], wanted, share)
             for split, share in zip(SPLITS, _SPLIT_SHARES, strict=True)
@@ -185,10 +184,6 @@ def split_by_group(posts: Sequence[Post], seed: int) -> list[str]:
 
 def _name_group(post: Post) -> tuple[str, str]:
     return ("id", post.id) if post.group is None else ("group", post.group)
-
-
-def _rank_group(seed: int, group: tuple[str, str], counts: Counter[str]) -> tuple[int, bytes]:
-    return -counts[_EVERY_POST], hashlib.sha256(f"{seed}:{group}".encode()).digest()
 
 
 def _measure_cost(

@@ -75,8 +75,3 @@ def _derive_forms(word: str) -> str:
     if whole.endswith("e"):
         return rf"{whole[:-1]}(?:e(?:{_FREE_ENDINGS}|r|rs)?|ing|red|ity)"
     return rf"{whole}(?:{_FREE_ENDINGS}|{_BOUND_ENDINGS})?"
-
-
-def collapse_whitespace(text: str) -> str:
-    """Return the text with each run of white space as one blank."""
-    return " ".join(text.split())

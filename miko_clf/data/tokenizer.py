@@ -3,16 +3,14 @@
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from miko_clf.data.text import collapse_whitespace
+from miko_clf.data.post import Post
+from miko_clf.data.preprocess import TEXT_INPUTS, LongMode, Preparation
 from miko_clf.errors import BundleError, EncoderError
-
-LongMode = Literal["cut", "ends", "chunk"]
 
 
 class TextTokenizer:
@@ -61,8 +59,13 @@ class TextTokenizer:
         window = min(window or max_length, max_length)
         if window <= self.num_special:
             raise EncoderError(f"max_length {window} leaves no room for a word")
-        cut = long == "cut"
-        encoded = iter(self._encode_cut(present, window) if cut else self._encode_whole(present))
+        if long == "cut":
+            self.tokenizer.enable_truncation(window)
+        else:
+            self.tokenizer.no_truncation()
+        encodings = self.tokenizer.encode_batch_fast(present)
+        self.num_cut += sum(bool(row.overflowing) for row in encodings)
+        encoded = iter([row.ids for row in encodings])
         rows = [next(encoded) if text else [] for text in plain]
         self.num_texts += len(present)
         if long == "ends":
@@ -70,16 +73,6 @@ class TextTokenizer:
         if long == "chunk":
             return [self._lay_windows(row, window, max_length // window) for row in rows]
         return rows
-
-    def _encode_cut(self, texts: list[str], max_length: int) -> list[list[int]]:
-        self.tokenizer.enable_truncation(max_length)
-        encodings = self.tokenizer.encode_batch_fast(texts)
-        self.num_cut += sum(bool(row.overflowing) for row in encodings)
-        return [row.ids for row in encodings]
-
-    def _encode_whole(self, texts: list[str]) -> list[list[int]]:
-        self.tokenizer.no_truncation()
-        return [row.ids for row in self.tokenizer.encode_batch_fast(texts)]
 
     def _keep_ends(self, row: list[int], max_length: int) -> list[int]:
         if len(row) <= max_length:
@@ -104,6 +97,52 @@ class TextTokenizer:
         self.tokenizer.no_truncation()
         mask = self.tokenizer.encode("a").special_tokens_mask
         return mask.index(0) if 0 in mask else 0
+
+
+def read_tokenizer(path: Path, preparation: Preparation) -> TextTokenizer | None:
+    """Return the tokenizer of a bundle, none where no input is a text."""
+    return TextTokenizer.read(path, preparation.pad_id) if preparation.texts else None
+
+
+def encode_texts(
+    posts: Sequence[Post], preparation: Preparation, words: TextTokenizer
+) -> dict[str, list[list[int]]]:
+    """Return the ids of each text that the model sees as content, none where a post lacks it."""
+    longest = preparation.max_length
+    if preparation.joined == "no":
+        long, window = preparation.long, preparation.window
+        return {
+            name: words.encode(_select_texts(posts, name), longest, long=long, window=window)
+            for name in preparation.texts
+        }
+    parts = [_list_parts(post, preparation.inputs) for post in posts]
+    join = join_bare if preparation.joined == "bare" else join_separated
+    return {"text": join(parts, words, longest)}
+
+
+def _list_parts(post: Post, inputs: Sequence[str]) -> list[str]:
+    """Return the texts of a post that are inputs, in the order in which they are joined."""
+    texts = [_select_texts([post], name)[0] for name in TEXT_INPUTS if name in inputs]
+    if "intention" in inputs:
+        texts += [intention.text for intention in post.intentions]
+    return [text for text in texts if text]
+
+
+def _select_texts(posts: Sequence[Post], name: str) -> list[str | None]:
+    """Return the named text of each post, refusing a rationale that saw the label."""
+    if name != "rationale":
+        return [getattr(post, name) for post in posts]
+    return [get_input_rationale(post) for post in posts]
+
+
+def get_input_rationale(post: Post) -> str | None:
+    """Return the rationale of a post as an input; raises `PostError` if it saw the label."""
+    if post.rationale is not None and post.rationale.saw_label:
+        raise PostError(
+            f"post {post.id!r}: its rationale was written knowing the label, so it may be a "
+            "training target and never an input; take rationale out of the recipe's inputs"
+        )
+    return post.rationale.text if post.rationale else None
 
 
 def pad_ids(
@@ -141,9 +180,8 @@ def join_separated(
     head, tail = _find_marks(words)
     flat = [collapse_whitespace(text) for texts in parts for text in texts]
     words.tokenizer.no_truncation()
-    encodings = words.tokenizer.encode_batch_fast(
-        [text for text in flat if text], add_special_tokens=False
-    )
+    present = [text for text in flat if text]
+    encodings = words.tokenizer.encode_batch_fast(present, add_special_tokens=False)
     ids = iter(encoding.ids for encoding in encodings)
     rows = []
     for texts in parts:
@@ -187,3 +225,8 @@ def _find_marks(words: TextTokenizer) -> tuple[_Ids, _Ids]:
             "set joined: bare"
         )
     return marks[:-1], marks[-1:]
+
+
+def collapse_whitespace(text: str) -> str:
+    """Return the text with each run of white space as one blank."""
+    return " ".join(text.split())

@@ -77,10 +77,7 @@ def is_local(server: str) -> bool:
 
 
 def find_model(server: str, model: str | None) -> str:
-    """Return the name of the model to ask, which an intention LM has itself.
-
-    Raises `DistilError`.
-    """
+    """Return the name of the model to ask, which an intention LM has itself (`DistilError`)."""
     from miko_clf.errors import DistilError
 
     if is_local(server):

@@ -2,7 +2,7 @@
 
 import itertools
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import krippendorff
@@ -11,15 +11,13 @@ from numpy.typing import ArrayLike
 
 from miko_clf.data.post import Record
 from miko_clf.errors import DistilError
-from miko_clf.intervals import Interval, compute_percentile_interval
 
 _Level = Literal["nominal", "ordinal", "interval", "ratio"]
-_Figure = Callable[[np.ndarray], float | None]
 _STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)  # typicality as it is asked for, 1 to 5, as scores
 
 
 class Agreement(Record):
-    """Three figures of agreement, None where one is undefined, and 95 % intervals if asked for.
+    """Three figures of agreement, alpha None where it is undefined.
 
     Alpha is of the level given; raw agreement and AC1 count two ratings as equal or not. Where
     nearly all ratings are alike alpha falls far below the other two: read the three together.
@@ -32,9 +30,6 @@ class Agreement(Record):
     alpha: float | None
     raw: float
     ac1: float
-    alpha_interval: Interval | None = None
-    raw_interval: Interval | None = None
-    ac1_interval: Interval | None = None
 
 
 class JudgeMatch(NamedTuple):
@@ -55,41 +50,31 @@ class JudgeMatch(NamedTuple):
 
 
 def measure_agreement(
-    ratings: ArrayLike,
-    *,
-    values: Sequence[float] | None = None,
-    level: _Level = "nominal",
-    draws: int = 0,
-    seed: int = 0,
+    ratings: ArrayLike, *, values: Sequence[float] | None = None, level: _Level = "nominal"
 ) -> Agreement:
     """Return how far raters agree on units; `ratings` is (rater, unit), NaN where none was given.
 
-    `values` are all that a rater could have chosen, by default those that occur. With `draws`,
-    intervals are percentiles over that many resamplings of the units. Raises `DistilError`
-    where no unit has two ratings, or a rating is none of `values`.
+    `values` are all that a rater could have chosen, by default those that occur. Raises
+    `DistilError` where no unit has two ratings, or a rating is none of `values`.
     """
     table = np.asarray(ratings, dtype=float)
     if table.ndim != 2:
         raise DistilError(f"ratings have the shape {table.shape}; they must be (rater, unit)")
-    chosen = np.unique(table[~np.isnan(table)])
+    rated = ~np.isnan(table)
+    chosen = np.unique(table[rated])
     known = np.array(sorted(values)) if values is not None else chosen
     if strange := sorted(set(chosen) - set(known)):
         raise DistilError(f"ratings hold {strange}; allowed are {known.tolist()}")
-    paired = (~np.isnan(table)).sum(axis=0) >= 2
+    paired = rated.sum(axis=0) >= 2
     if not paired.any():
         raise DistilError("agreement needs a unit that two raters rated; none was given")
-    figures: dict[str, _Figure] = {
-        "alpha": lambda units: compute_alpha(units, level),
-        "raw": compute_raw_agreement,
-        "ac1": lambda units: compute_ac1(units, known),
-    }
-    fields: dict[str, object] = {name: figure(table) for name, figure in figures.items()}
-    if draws:
-        for name, figure in figures.items():
-            fields[f"{name}_interval"] = _draw_interval(figure, table[:, paired], draws, seed)
-    num_ratings = int((~np.isnan(table)).sum())
-    return Agreement.model_validate(
-        {"raters": len(table), "units": int(paired.sum()), "ratings": num_ratings, **fields}
+    return Agreement(
+        raters=len(table),
+        units=int(paired.sum()),
+        ratings=int(rated.sum()),
+        alpha=compute_alpha(table, level),
+        raw=compute_raw_agreement(table),
+        ac1=compute_ac1(table, known),
     )
 
 
@@ -133,35 +118,21 @@ def _compute_agreed(counts: np.ndarray) -> float:
     return float(((counts * (counts - 1)).sum(axis=0) / (rated * (rated - 1))).mean())
 
 
-def _draw_interval(figure: _Figure, table: np.ndarray, draws: int, seed: int) -> Interval | None:
-    """Return the middle 95 % of a figure over units drawn with replacement."""
-    random, num_units = np.random.default_rng(seed), table.shape[1]
-    resamples = (table[:, random.integers(num_units, size=num_units)] for _ in range(draws))
-    sample = np.array([figure(units) for units in resamples], dtype=float)  # None becomes NaN
-    value = figure(table)
-    return None if value is None else compute_percentile_interval(value, sample)
-
-
 def name_second_opinion(judge: str) -> str:
     """Return the name under which a judge's second opinion is kept."""
     return f"again:{judge}"
 
 
 def measure_agreements(db: sqlite3.Connection) -> list[JudgeMatch]:
-    """Return how far judges agree with themselves and with people."""
-    return [*measure_self_agreement(db), *measure_human_agreement(db)]
-
-
-def measure_self_agreement(db: sqlite3.Connection) -> list[JudgeMatch]:
-    """Return how far each judge that was asked twice agrees with itself."""
-    judges = _list_judges(db, "llm:")
-    return _match_pairs(db, [(judge, name_second_opinion(judge)) for judge in judges])
-
-
-def measure_human_agreement(db: sqlite3.Connection) -> list[JudgeMatch]:
-    """Return how far each judge agrees with each person, or crowd, where both judged."""
-    judges = _list_judges(db, "llm:") + _list_judges(db, "critic:")
-    return _match_pairs(db, list(itertools.product(judges, _list_judges(db, "human:"))))
+    """Return how far LLMs agree with themselves, and they and critics with people, or a crowd."""
+    names = [name for (name,) in db.execute("SELECT DISTINCT judge FROM scores ORDER BY judge")]
+    models, critics, people = (
+        [name for name in names if name.startswith(kind)] for kind in ("llm:", "critic:", "human:")
+    )
+    pairs = [(judge, name_second_opinion(judge)) for judge in models]
+    pairs += itertools.product([*models, *critics], people)
+    matches = (match_judges(db, one, other) for one, other in pairs)
+    return [match for match in matches if match is not None]
 
 
 def match_judges(db: sqlite3.Connection, one: str, other: str) -> JudgeMatch | None:
@@ -201,16 +172,6 @@ def warn_of_own_work(db: sqlite3.Connection, model: str) -> str:
         f"{model} wrote {count:,} of the answers that it is to judge; models favour their own "
         "sentences, so a judge of another family says more"
     )
-
-
-def _match_pairs(db: sqlite3.Connection, pairs: list[tuple[str, str]]) -> list[JudgeMatch]:
-    matches = (match_judges(db, one, other) for one, other in pairs)
-    return [match for match in matches if match is not None]
-
-
-def _list_judges(db: sqlite3.Connection, kind: str) -> list[str]:
-    rows = db.execute("SELECT DISTINCT judge FROM scores ORDER BY judge")
-    return [name for (name,) in rows if name.startswith(kind)]
 
 
 def _describe(agreement: Agreement) -> str:

@@ -22,7 +22,7 @@ from pydantic import Field
 
 from miko_clf import manifest
 from miko_clf.data.post import Intention, Post, Record, Relation
-from miko_clf.distil.kb.query import KnowledgeChoice, iterate_knowledge
+from miko_clf.distil.kb.query import iterate_knowledge
 from miko_clf.distil.kb.store import JudgeScore, KnowledgeBase
 from miko_clf.distil.relations import RELATION_MEANINGS
 from miko_clf.errors import DistilError
@@ -35,6 +35,9 @@ _READERS = {
     "plausible": lambda value: {"yes": True, "no": False}[value["choices"][0]],
     "typicality": lambda value: value["rating"],
 }
+_HUMAN_MEANS = """
+SELECT relation, AVG(plausibility) FROM scores WHERE post = ? AND sample = ?
+AND judge LIKE 'human:%' AND plausibility IS NOT NULL GROUP BY relation"""
 _INTERFACE = """<View>
   <Image name="image" value="$image"/>
   <Text name="text" value="$text"/>
@@ -95,10 +98,7 @@ def make_annotations(
 
 
 def make_labelling_config(places: int) -> str:
-    """Return the labelling interface, XML, that asks two questions of each of some intentions.
-
-    MIKO's two stages: is it plausible for this post, and how typical is it, 1 to 5.
-    """
+    """Return the labelling interface, XML: MIKO's two questions of each of `places` intentions."""
     questions = "\n".join(_QUESTIONS.format(place=place, scale=_SCALE) for place in range(places))
     return _INTERFACE.format(questions=questions)
 
@@ -224,37 +224,20 @@ def _read_answers(task: Mapping[str, Any]) -> list[AnnotatorAnswer]:
         annotator = str(user.get("email") or user["id"] if isinstance(user, Mapping) else user)
         for result in annotation["result"]:
             question, _, place = result["from_name"].rpartition("_")
-            if data[f"relation_{place}"]:
-                fields = answers.setdefault((annotator, int(place)), {})
+            if relation := data[f"relation_{place}"]:
+                whose = {"position": int(place), "relation": relation, "annotator": annotator}
+                fields = answers.setdefault((annotator, place), whose)
                 fields[question] = _READERS[question](result["value"])
-    return [
-        AnnotatorAnswer(
-            post=data["post"],
-            position=place,
-            relation=data[f"relation_{place}"],
-            annotator=annotator,
-            **fields,
-        )
-        for (annotator, place), fields in answers.items()
-    ]
+    return [AnnotatorAnswer(post=data["post"], **fields) for fields in answers.values()]
 
 
 def load_judged_posts(db: sqlite3.Connection) -> Iterator[JudgedPost]:
     """Yield every post that has intentions, with the mean of what people said of each."""
-    for known in iterate_knowledge(db, KnowledgeChoice()):
+    for known in iterate_knowledge(db):
         if known.intentions and known.sample is not None:
-            means = _read_human_means(db, known.post.id, known.sample)
+            means = dict(db.execute(_HUMAN_MEANS, (known.post.id, known.sample)).fetchall())
             valid = tuple(means.get(intention.relation) for intention in known.intentions)
             yield JudgedPost(known.filled(), known.sample, known.intentions, valid)
-
-
-def _read_human_means(db: sqlite3.Connection, post: str, sample: int) -> dict[str, float]:
-    rows = db.execute(
-        "SELECT relation, AVG(plausibility) FROM scores WHERE post = ? AND sample = ? "
-        "AND judge LIKE 'human:%' AND plausibility IS NOT NULL GROUP BY relation",
-        (post, sample),
-    )
-    return dict(rows.fetchall())
 
 
 def draw_judged_posts(db: sqlite3.Connection, count: int | None) -> list[JudgedPost]:

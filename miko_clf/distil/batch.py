@@ -4,9 +4,8 @@ import asyncio
 import sqlite3
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -38,6 +37,10 @@ ON CONFLICT DO UPDATE SET times = times + 1, part = excluded.part, usd = exclude
 _AWAITED = """
 times > (SELECT COUNT(DISTINCT id) FROM lines WHERE lines.key = asked.key AND NOT good)
 AND NOT EXISTS (SELECT 1 FROM lines WHERE lines.key = asked.key AND good)"""
+_FAILURE = "SELECT 1 FROM calls WHERE key = ? AND status = 'failed' AND request = ?"
+_STRAYS = """
+SELECT COUNT(DISTINCT key), LOWER(COALESCE(MIN(HEX(key)), '')) FROM lines
+WHERE NOT EXISTS (SELECT 1 FROM kb.calls WHERE kb.calls.key = lines.key)"""
 _KEPT = "EXISTS (SELECT 1 FROM kb.calls WHERE kb.calls.key = asked.key)"
 
 
@@ -106,10 +109,7 @@ class _BatchRun:
     report: SkipReport | None
 
     async def run(self, send: bool) -> tuple[RunTally, WaveReport]:
-        """Go through all posts, have what is missing answered, and again, until nothing is.
-
-        Raises `BudgetError` where the budget has no room for even one call more.
-        """
+        """Go through all posts until nothing is missing, or raise `BudgetError` at the budget."""
         is_first = True
         try:
             while True:
@@ -133,7 +133,10 @@ class _BatchRun:
             if is_first:
                 await run.prepare(first, stream.total)
             rows = place_posts(store, stream.posts, self.report)
-            with BatchWave(self.folder, store, run.ledger, tally, self.client) as wave:
+            wave = BatchWave(self.folder, store, run.ledger, tally)
+            if self.client is not None:
+                wave.dialects, wave.host = self.client.dialects, self.client.host
+            with wave:
                 await run.schedule(rows, stream.total, wave, tally)
         for line in wave.report.lines():
             print_notice(line)
@@ -147,6 +150,7 @@ class _BatchRun:
         await submit_parts(wave.waiting, self.client.client, run.ledger)
 
 
+@dataclass
 class BatchWave:
     """Stands in for paying, while a run goes through all posts once; use `with`.
 
@@ -158,26 +162,16 @@ class BatchWave:
     reaches the budget ends there. `report` says what came of it, once the block is left.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        store: KnowledgeBase,
-        ledger: BudgetLedger,
-        tally: RunTally,
-        client: TeacherClient | None = None,
-        *,
-        dialects: Mapping[str, ServerDialect] | None = None,
-        lines: int = batch_files.MAX_PART_LINES,
-        size: int = batch_files.MAX_PART_BYTES,
-    ) -> None:
-        self.folder = folder
-        self.store = store
-        self.ledger = ledger
-        self.tally = tally
-        self.dialects = client.dialects if client else dialects or {}
-        self.host = client.host if client else "batch"
-        self.lines = lines
-        self.size = size
+    folder: Path
+    store: KnowledgeBase
+    ledger: BudgetLedger
+    tally: RunTally
+    dialects: Mapping[str, ServerDialect] = field(default_factory=dict)
+    host: str = "batch"
+    lines: int = batch_files.MAX_PART_LINES
+    size: int = batch_files.MAX_PART_BYTES
+
+    def __post_init__(self) -> None:
         self._open: dict[str, BatchPart] = {}
         self._done: list[Path] = []
         self._calls = 0
@@ -198,12 +192,7 @@ class BatchWave:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> bool:
+    def __exit__(self, kind: object, error: BaseException | None, at: object) -> bool:
         with self._stack:
             for part in self._open.values():
                 self._done.append(part.finish())
@@ -215,7 +204,8 @@ class BatchWave:
     async def pay(self, request: Request) -> CallRow:
         """Return the answer from an output file, committed; else see that it is asked."""
         line = self._outputs.find(request.key)
-        if (line is None or not line.good) and self._is_awaited(request.key):
+        awaited = f"SELECT 1 FROM asked WHERE key = ? AND {_AWAITED}"
+        if not (line and line.good) and self._db.execute(awaited, (request.key,)).fetchone():
             raise JobHalted
         row = await self._keep(request, line) if line else None
         row = row or await self._write(request)
@@ -226,7 +216,8 @@ class BatchWave:
     async def _keep(self, request: Request, line: OutputLine) -> CallRow | None:
         """Keep what a line says; None where the request is to be written again."""
         response, is_passing = self._outputs.read(line, self.host)
-        if response.status == "failed" and self._is_known_failure(request.key, line.id):
+        known = (request.key, line.id)  # a failure that was read in an earlier wave already
+        if response.status == "failed" and self.store.db.execute(_FAILURE, known).fetchone():
             return None
         reserved = self._release(request.key)
         usd = self.ledger.settle(reserved, request.model, response.usage)
@@ -240,7 +231,7 @@ class BatchWave:
         try:
             body = await make_body(request, self.dialects)
         except PostError as error:
-            self.ledger.release(usd)
+            self.ledger.reserved -= usd
             response = Response(status="failed", reason=str(error), host=self.host)
             return await self.store.put_response(request, response, 0.0)
         self._add_line(request, batch_files.encode_line(request.key, body))
@@ -278,15 +269,6 @@ class BatchWave:
         (usd,) = self._db.execute("SELECT TOTAL(usd) FROM asked").fetchone()
         return float(usd)
 
-    def _is_awaited(self, key: bytes) -> bool:
-        say = f"SELECT 1 FROM asked WHERE key = ? AND {_AWAITED}"
-        return self._db.execute(say, (key,)).fetchone() is not None
-
-    def _is_known_failure(self, key: bytes, name: str) -> bool:
-        """Say whether a failure was read in an earlier wave already."""
-        say = "SELECT 1 FROM calls WHERE key = ? AND status = 'failed' AND request = ?"
-        return self.store.db.execute(say, (key, name)).fetchone() is not None
-
     def _release(self, key: bytes) -> float:
         """Return what was set aside for a request, which is from now on settled."""
         row = self._db.execute("SELECT usd FROM asked WHERE key = ?", (key,)).fetchone()
@@ -299,7 +281,7 @@ class BatchWave:
             (len(self._parts),),
         ).fetchall()
         waiting = [self._parts[number] for number, _ in rows]
-        strays, stray = self._count_strays() if whole else (0, "")
+        strays, stray = self._db.execute(_STRAYS).fetchone() if whole else (0, "")
         return WaveReport(
             tuple(self._done),
             self._calls,
@@ -311,15 +293,6 @@ class BatchWave:
             self._outputs.unreadable,
             spent,
         )
-
-    def _count_strays(self) -> tuple[int, str]:
-        """Return how many answers belong to no post, and the id of one."""
-        say = (
-            "SELECT COUNT(DISTINCT key), MIN(HEX(key)) FROM lines "
-            "WHERE NOT EXISTS (SELECT 1 FROM kb.calls WHERE kb.calls.key = lines.key)"
-        )
-        count, example = self._db.execute(say).fetchone()
-        return count, (example or "").lower()
 
 
 def _open_index(kb: Path) -> sqlite3.Connection:

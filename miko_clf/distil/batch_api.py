@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import openai
@@ -28,16 +28,10 @@ _TRIES = 6
 _FIRST_PAUSE = 0.5
 
 _Got = TypeVar("_Got")
-_Arguments = ParamSpec("_Arguments")
 
 
 async def submit_parts(
-    parts: Sequence[Path],
-    client: AsyncOpenAI,
-    ledger: BudgetLedger,
-    *,
-    abreast: int = _ABREAST,
-    every: float = _EVERY,
+    parts: Sequence[Path], client: AsyncOpenAI, ledger: BudgetLedger, *, every: float = _EVERY
 ) -> None:
     """Have the parts of one folder answered through the Batch API; their answers lie beside them.
 
@@ -55,7 +49,7 @@ async def submit_parts(
         before = ledger.reserved
         try:
             _reserve_parts(ledger, uploads)
-            await _send_all(uploads, abreast)
+            await _send_all(uploads)
         finally:  # what the answers cost is counted when they are read
             ledger.reserved = before
 
@@ -85,16 +79,17 @@ class _PartUpload:
             batch = await self._begin()
             write_json(self.state, {"batch": batch.id, "model": read_part_model(self.part)})
         else:
-            batch = await self._look(name)
+            batch = await self._retry(self.client.batches.retrieve, name)
         while batch.status not in _ENDED:
             self._count(batch)
             await asyncio.sleep(self.every)
-            batch = await self._look(batch.id)
+            batch = await self._retry(self.client.batches.retrieve, batch.id)
         if batch.status == "failed":
             self.state.unlink()
-            raise DistilError(
-                f"{self.part}: the server refused the batch: {_explain_refusal(batch)}"
-            )
+            errors = batch.errors.data if batch.errors and batch.errors.data else []
+            why = "; ".join(str(error.message or error.code) for error in errors[:3])
+            why = why or "it gave no reason"
+            raise DistilError(f"{self.part}: the server refused the batch: {why}")
         self._count(batch)
         await self._fetch(batch)
 
@@ -131,9 +126,6 @@ class _PartUpload:
         client = self.client.with_options(timeout=_UPLOAD)
         return str((await client.files.create(file=self.part, purpose="batch")).id)
 
-    async def _look(self, name: str) -> Batch:
-        return await self._retry(self.client.batches.retrieve, name)
-
     async def _fetch(self, batch: Batch) -> None:
         """Write what was answered, what was an error, and what got neither."""
         for kind, file in (("", batch.output_file_id), (".errors", batch.error_file_id)):
@@ -165,17 +157,12 @@ class _PartUpload:
             write_text(self.part.with_suffix(".rest.out.jsonl"), text)
         return len(keys)
 
-    async def _retry(
-        self,
-        method: Callable[_Arguments, Awaitable[_Got]],
-        *args: _Arguments.args,
-        **options: _Arguments.kwargs,
-    ) -> _Got:
+    async def _retry(self, method: Callable[..., Awaitable[_Got]], *args: Any) -> _Got:
         """Return what a request that may be repeated gives; raises `DistilError`."""
         name, url = self.part.name, self.client.base_url
         for attempt in range(_TRIES):
             try:
-                return await method(*args, **options)
+                return await method(*args)
             except openai.OpenAIError as error:
                 hint = f"batches go on at the server, and {name} where it was left"
                 await self._wait_after(error, attempt, f"{url}: %s; {hint}")
@@ -211,9 +198,9 @@ def _reserve_parts(ledger: BudgetLedger, uploads: Sequence[_PartUpload]) -> None
             ) from None
 
 
-async def _send_all(uploads: Sequence[_PartUpload], abreast: int) -> None:
+async def _send_all(uploads: Sequence[_PartUpload]) -> None:
     """Take every part through; the first error ends the waiting for the others."""
-    gate = asyncio.Semaphore(abreast)
+    gate = asyncio.Semaphore(_ABREAST)
 
     async def send(upload: _PartUpload) -> None:
         async with gate:
@@ -243,10 +230,3 @@ def _read_run(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         write_json(path, {"run": uuid4().hex, "at": int(time.time())})
     return dict(json.loads(path.read_text(encoding="utf-8")))
-
-
-def _explain_refusal(batch: Batch) -> str:
-    errors = batch.errors.data if batch.errors and batch.errors.data else []
-    return (
-        "; ".join(str(error.message or error.code) for error in errors[:3]) or "it gave no reason"
-    )

@@ -50,7 +50,7 @@ class BatchPart:
         self._stack = ExitStack()
         # The list is closed, and renamed, first: a part never stands there without it.
         self._requests = self._open(path)
-        self._keys = self._open(_name_key_file(path))
+        self._keys = self._open(path.with_suffix(".keys"))
         self._keys.write(json.dumps(model).encode() + b"\n")
 
     def add(self, line: bytes, entry: PartEntry) -> None:
@@ -114,7 +114,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def _read_key_lines(part: Path) -> Iterator[str]:
-    path = _name_key_file(part)
+    path = part.with_suffix(".keys")
     try:
         with path.open(encoding="ascii") as file:
             yield from file
@@ -123,10 +123,6 @@ def _read_key_lines(part: Path) -> Iterator[str]:
             f"{path}: cannot be read ({error.strerror}); it belongs to {part.name} and says "
             "what was asked there"
         ) from None
-
-
-def _name_key_file(part: Path) -> Path:
-    return part.with_suffix(".keys")
 
 
 # vLLM's `-o` as we name it; the output and error files as OpenAI's page names them.
@@ -181,7 +177,11 @@ class BatchOutputs:
             file.seek(output.at)
             line = json.loads(file.readline())
         if output.good:
-            return _parse_response(line["response"]["body"], host), False
+            body = line["response"]["body"]
+            try:
+                return parse_completion(body, host), False
+            except ValueError:  # it was paid for all the same, and is read as it is
+                return Response(raw=json.dumps(body), host=host), False
         fault = _parse_fault(line)
         response = fault.make_response(host, output.failures)._replace(request=output.id)
         return response, fault.kind in ("transient", "limited")
@@ -228,13 +228,6 @@ def _decode_key(custom_id: str) -> bytes:
         return bytes.fromhex(custom_id)
     except ValueError:
         return custom_id.encode()
-
-
-def _parse_response(body: dict[str, Any], host: str) -> Response:
-    try:
-        return parse_completion(body, host)
-    except ValueError:  # it was paid for all the same, and is read as it is
-        return Response(raw=json.dumps(body), host=host)
 
 
 def _parse_fault(line: dict[str, Any]) -> ServerFault:

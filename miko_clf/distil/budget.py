@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -59,6 +60,7 @@ def read_prices(path: Path) -> dict[str, TokenPrice]:
         raise DistilError(f"{path}: {where}: {first['msg']}; a price has {fields}") from None
 
 
+@dataclass
 class BudgetLedger:
     """Dollars spent and set aside, against a budget.
 
@@ -66,28 +68,19 @@ class BudgetLedger:
     every run. Raises `DistilError` where a budget is given and a model has no price.
     """
 
-    def __init__(
-        self,
-        prices: Mapping[str, TokenPrice],
-        models: tuple[str, ...],
-        *,
-        budget: float | None = None,
-        spent: float = 0.0,
-        batch: bool = False,
-    ) -> None:
-        self.prices = prices
-        self.budget = budget
-        self.spent = spent
-        self.reserved = 0.0
-        self.batch = batch
-        self.picture = PICTURE_TOKENS
-        for model in models:
-            if budget is not None and model not in prices:
-                hint = suggest_nearest(model, prices)
-                raise DistilError(
-                    f"a budget is given and model {model!r} has no price{hint}; "
-                    "name a file of prices"
-                )
+    prices: Mapping[str, TokenPrice]
+    models: tuple[str, ...]
+    budget: float | None = None
+    spent: float = 0.0
+    batch: bool = False
+    reserved: float = 0.0
+    picture: int = PICTURE_TOKENS
+
+    def __post_init__(self) -> None:
+        for model in self.models:
+            if self.budget is not None and model not in self.prices:
+                lack = f"model {model!r} has no price{suggest_nearest(model, self.prices)}"
+                raise DistilError(f"a budget is given and {lack}; name a file of prices")
 
     def expect(self, request: Request) -> TokenUsage:
         """Return the tokens that a request takes at most, by its length."""
@@ -112,14 +105,10 @@ class BudgetLedger:
             )
         self.reserved += usd
 
-    def release(self, usd: float) -> None:
-        """Let go of what was set aside for a request that was not answered."""
-        self.reserved -= usd
-
     def lose(self, request: Request) -> float:
         """Count as spent what was set aside for a lost answer, and return that."""
         usd = self.price(request.model, self.expect(request))
-        self.release(usd)
+        self.reserved -= usd
         self.spent += usd
         return usd
 
@@ -128,7 +117,7 @@ class BudgetLedger:
 
         A lost answer may have been billed, and counts as much as was set aside for it.
         """
-        self.release(reserved)
+        self.reserved -= reserved
         usd = self.price(model, usage) + lost * reserved
         self.spent += usd
         return usd

@@ -9,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Literal, Protocol, get_args
 from urllib.parse import urlsplit
 
@@ -208,7 +207,7 @@ def _read_key(name: str | None) -> str:
 async def make_body(request: Request, dialects: Mapping[str, ServerDialect]) -> dict[str, Any]:
     """Return the body of a request in the dialect of its model; raises `PostError`."""
     dialect = dialects.get(request.model, ServerDialect())
-    if request.has_picture:
+    if any(turn.picture for turn in request.turns):  # which takes a while to read and to shrink
         return await asyncio.to_thread(make_request_body, request, dialect)
     return make_request_body(request, dialect)
 
@@ -232,23 +231,19 @@ def make_request_body(request: Request, dialect: ServerDialect) -> dict[str, Any
     }
     if dialect.warm:
         body |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
-    if sampling.seed is not None:
-        body["seed"] = sampling.seed + request.index
-    elif request.index:
-        body["seed"] = request.index
+    if sampling.seed is not None or request.index:
+        body["seed"] = (sampling.seed or 0) + request.index
     return body
 
 
 def _make_response_format(mode: SchemaMode, schema: Mapping[str, Any]) -> dict[str, Any]:
-    match mode:
-        case "json_schema":
-            inner = {"name": "answer", "schema": schema, "strict": True}
-            return {"response_format": {"type": "json_schema", "json_schema": inner}}
-        case "json_object+schema":
-            return {"response_format": {"type": "json_object", "schema": schema}}
-        case "json_object":
-            return {"response_format": {"type": "json_object"}}
-    return {}
+    named = {"name": "answer", "schema": schema, "strict": True}
+    formats: dict[str, dict[str, Any]] = {
+        "json_schema": {"type": "json_schema", "json_schema": named},
+        "json_object+schema": {"type": "json_object", "schema": schema},
+        "json_object": {"type": "json_object"},
+    }
+    return {"response_format": formats[mode]} if mode in formats else {}
 
 
 # The constants that proved good in published clients of the kind: a quarter less at a 429, at most
@@ -298,12 +293,7 @@ class RequestGate:
         self.under_way += 1
         self._gone += 1
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.under_way -= 1
         self._wake()
 

@@ -16,15 +16,13 @@ _STEM_MISSING = "relation stem missing"
 _REFUSAL = "refusal"
 _COPY = "copy of the post"
 _LOOP = "repeats itself"
-LABEL_NAMED = "names the label"
+_LABEL_NAMED = "names the label"
 _PERSON = "PersonX"
 _DUPLICATE = "near-duplicate"
 _SPREAD = "same text in three relations"
 
-_NEAR = 92.0
-"""Similarity in percent (rapidfuzz ratio) from which two texts count as one."""
-_QUOTED = 8
-"""Words that a text must share with the post, in a row and whole, to be called a copy."""
+_NEAR = 92.0  # percent (rapidfuzz ratio) from which two texts count as one
+_QUOTED = 8  # words that a text must share with the post, in a row and whole, to be called a copy
 _STUCK = re.compile(r"(\w{1,8}?)\1{11,}")
 _REFUSAL_WORDS = 80
 _STRAIGHT = str.maketrans("\u2018\u2019\u201c\u201d`", "''\"\"'")
@@ -84,15 +82,16 @@ def find_faults(
         is_near_twin = any(_is_near(bare[i], bare[j]) for j in twins)
         if not faults[i] and (is_near_twin or whole[i] in (whole[j] for j in sound)):
             faults[i] = _DUPLICATE
-    for i in _find_spread(intentions, bare, [not fault for fault in faults]):
+    for i in _find_spread(intentions, bare, faults):
         faults[i] = _SPREAD
     return faults
 
 
-def find_text_fault(text: str, post: Post, labels: Sequence[str] = ()) -> str:
+def find_text_fault(text: str, post: Post) -> str:
     """Return why a rationale or a description is refused, or '' where it is kept.
 
     A description is compared with the one that the post already has: pass a post without it.
+    Talk of labels is no fault here: pictures show them, and arguments are about them.
     """
     if not text.strip():
         return EMPTY_TEXT
@@ -100,7 +99,8 @@ def find_text_fault(text: str, post: Post, labels: Sequence[str] = ()) -> str:
         return _REFUSAL
     if text.isascii() and len(re.findall(r"\w+", text)) < 3:
         return _SHORT
-    return _find_fault(text, text, post, compile_label_pattern(labels))
+    fault = _find_fault(text, text, post, compile_label_pattern(()))
+    return "" if fault == _LABEL_NAMED else fault
 
 
 def is_refusal(text: str) -> bool:
@@ -133,7 +133,7 @@ def _find_fault(text: str, own: str, post: Post, label_pattern: re.Pattern[str])
     if is_repetitive(text):
         return _LOOP
     if label_pattern.search(text):
-        return LABEL_NAMED
+        return _LABEL_NAMED
     if re.search(r"\bperson ?[xyz]\b", text, re.IGNORECASE):
         return _PERSON
     return ""
@@ -165,15 +165,13 @@ def is_repetitive(text: str) -> bool:
     return (often > 4 and often * 4 > 0.4 * len(words)) or bool(_STUCK.search(text))
 
 
-def _find_spread(
-    intentions: Sequence[Intention], bare: Sequence[str], sound: Sequence[bool]
-) -> list[int]:
+def _find_spread(intentions: Sequence[Intention], bare: list[str], faults: list[str]) -> list[int]:
     """Return the places that repeat an earlier text where three relations or more share it."""
     extra: list[int] = []
     for i, text in enumerate(bare):
-        if not sound[i] or i in extra:
+        if faults[i] or i in extra:
             continue
-        same = [j for j in range(i, len(bare)) if sound[j] and _is_near(text, bare[j])]
+        same = [j for j in range(i, len(bare)) if not faults[j] and _is_near(text, bare[j])]
         if len({intentions[j].relation for j in same}) >= 3:
             extra += same[1:]
     return extra

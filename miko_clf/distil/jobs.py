@@ -2,12 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol
 
 from miko_clf.data.labels import flatten_label
-from miko_clf.data.post import Post, Relation
+from miko_clf.data.post import Post
 from miko_clf.distil import schemas
 from miko_clf.distil.filters import is_refusal, is_repetitive
 from miko_clf.distil.kb.store import CallRow, JobOutcome
@@ -27,8 +27,6 @@ from miko_clf.errors import PostError
 
 JobKind = Literal["intentions", "rationale", "debate"]
 AskingOrder = Literal["one-call", "per-stage", "per-relation", "student"]
-JOB_KINDS: tuple[JobKind, ...] = get_args(JobKind)
-ASKING_ORDERS: tuple[AskingOrder, ...] = get_args(AskingOrder)
 
 # Room for an answer, and the temperature: MIKO's own .7 where ten different thoughts are wanted,
 # Mr.Harm's 0 where one sober text is. An intention LM says what it finds likeliest.
@@ -50,17 +48,6 @@ class Asker(Protocol):
 
     async def ask(self, request: Request) -> CallRow:
         """Return the answer to a request."""
-
-
-class PostRunner(Protocol):
-    """Takes a post through the job of a plan."""
-
-    @property
-    def plan(self) -> "JobPlan":
-        """What is asked, of which models."""
-
-    async def run(self, post: Post, asker: Asker) -> JobOutcome:
-        """Have everything asked about a post, and return how it ended."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +99,6 @@ class JobRunner:
             job = PostJob(post, self.plan, asker)
         except PostError as error:
             return JobOutcome(post.id, self.plan.job, self.plan.sample, "failed", str(error))
-        if job.is_empty:
-            return job.end("failed", "the post has a picture alone, and pictures are not sent")
         match self.plan.job:
             case "intentions":
                 return await _ask_intentions(job)
@@ -126,10 +111,7 @@ class JobRunner:
 
 @dataclass
 class PostJob:
-    """One post on its way through a job: what is known of it, and which calls answered.
-
-    Raises `PostError` where its picture cannot be read.
-    """
+    """One post on its way through a job; raises `PostError` where nothing of it can be sent."""
 
     post: Post
     plan: JobPlan
@@ -142,13 +124,10 @@ class PostJob:
         self.picture: RequestPicture | None = None
         if image is not None and self.plan.pictures and self.plan.order != "student":
             self.picture = load_request_picture(image)
+        if self.text is None and self.picture is None and self.description is None:
+            raise PostError("the post has a picture alone, and pictures are not sent")
         self.uses: list[tuple[str, bytes]] = []
         self.rows: dict[bytes, CallRow] = {}
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing of the post can be sent."""
-        return self.text is None and self.picture is None and self.description is None
 
     async def put(
         self,
@@ -162,18 +141,12 @@ class PostJob:
         **values: str | None,
     ) -> tuple[CallRow, AnswerSchema | None]:
         """Ask one question of the post, again or elsewhere if need be; return the last answer."""
-        prompt = load_prompt(prompt_name)
+        prompt, sampling = load_prompt(prompt_name), self.plan.sampling(prompt_name)
         question = prompt.fill(text=self.text, description=self.description, **values)
-        request = Request(
-            stage,
-            model or self.plan.model,
-            prompt,
-            (ChatTurn("system", prompt.system), ChatTurn("user", question, picture)),
-            schema,
-            self.plan.sampling(prompt_name),
-            self.plan.sample,
-            saw_label,
-        )
+        turns = (ChatTurn("system", prompt.system), ChatTurn("user", question, picture))
+        model = model or self.plan.model
+        sample = self.plan.sample
+        request = Request(stage, model, prompt, turns, schema, sampling, sample, saw_label)
         row, answer = await self._ask_model(request)
         for other in self.plan.fallbacks:
             if row.status != "refused":
@@ -191,10 +164,9 @@ class PostJob:
         row, answer = await self._ask_once(request)
         if row.status != "invalid" or (row.reason == "truncated" and is_repetitive(row.raw)):
             return row, answer
-        is_cut = row.reason == "truncated"
-        return await self._ask_once(
-            request.widen() if is_cut else request.correct(row.raw, row.reason)
-        )
+        if row.reason == "truncated":
+            return await self._ask_once(request.widen())
+        return await self._ask_once(request.correct(row.raw, row.reason))
 
     async def _ask_once(self, request: Request) -> tuple[CallRow, AnswerSchema | None]:
         row, answer = read_call(request, await self.asker.ask(request))
@@ -261,22 +233,15 @@ async def _ask_in_one_call(job: PostJob) -> JobOutcome:
 
 
 async def _ask_ten_relations(job: PostJob, prompt_name: str, keys: str | None) -> JobOutcome:
+    schema, stems, meanings = schemas.IntentionAnswer, RELATION_STEMS, RELATION_MEANINGS
     rows = await _gather_rows(
-        *(_ask_relation(job, relation, prompt_name, keys) for relation in RELATION_ORDER)
+        job.put(at, prompt_name, schema, keys=keys, stem=stems[at], meaning=meanings[at])
+        for at in RELATION_ORDER
     )
     bad = [row for row in rows if row.status != "ok"]
     if len(bad) == len(rows):
         return job.end_like(bad[0])
     return job.end("ok", f"{len(bad)} of {len(rows)} relations missing" if bad else "")
-
-
-async def _ask_relation(
-    job: PostJob, relation: Relation, prompt_name: str, keys: str | None
-) -> CallRow:
-    stem, meaning = RELATION_STEMS[relation], RELATION_MEANINGS[relation]
-    schema = schemas.IntentionAnswer
-    row, _ = await job.put(relation, prompt_name, schema, keys=keys, stem=stem, meaning=meaning)
-    return row
 
 
 async def _ask_description(job: PostJob, model: str) -> CallRow | None:
@@ -295,8 +260,7 @@ async def _ask_rationale(job: PostJob) -> JobOutcome:
     label = ", ".join(flatten_label(job.post.label))
     if not label:
         return job.end("failed", "a rationale explains a label, and the post has none")
-    picture = await _choose_picture(job)
-    schema = schemas.RationaleAnswer
+    schema, picture = schemas.RationaleAnswer, await _choose_picture(job)
     row, _ = await job.put(
         "rationale", "rationale", schema, picture=picture, saw_label=True, label=label
     )
@@ -304,15 +268,12 @@ async def _ask_rationale(job: PostJob) -> JobOutcome:
 
 
 async def _ask_debate(job: PostJob) -> JobOutcome:
-    picture = await _choose_picture(job)
-    rows = await _gather_rows(*(_ask_side(job, label, picture) for label in job.plan.labels))
+    schema, picture = schemas.RationaleAnswer, await _choose_picture(job)
+    rows = await _gather_rows(
+        job.put(f"debate {label}", "debate", schema, picture=picture, label=label)
+        for label in job.plan.labels
+    )
     return job.end_like(next((row for row in rows if row.status != "ok"), rows[0]))
-
-
-async def _ask_side(job: PostJob, label: str, picture: RequestPicture | None) -> CallRow:
-    schema = schemas.RationaleAnswer
-    row, _ = await job.put(f"debate {label}", "debate", schema, picture=picture, label=label)
-    return row
 
 
 async def _choose_picture(job: PostJob) -> RequestPicture | None:
@@ -323,10 +284,11 @@ async def _choose_picture(job: PostJob) -> RequestPicture | None:
     return job.picture
 
 
-async def _gather_rows(*questions: Awaitable[CallRow]) -> list[CallRow]:
+async def _gather_rows(questions: Iterable[Awaitable[tuple[CallRow, object]]]) -> list[CallRow]:
     """Ask at once what does not depend on each other; all are over before an error is raised."""
-    rows = await asyncio.gather(*questions, return_exceptions=True)
-    for row in rows:
-        if isinstance(row, BaseException):
-            raise row
-    return [row for row in rows if isinstance(row, CallRow)]
+    rows = []
+    for answer in await asyncio.gather(*questions, return_exceptions=True):
+        if isinstance(answer, BaseException):
+            raise answer
+        rows.append(answer[0])
+    return rows

@@ -1,7 +1,7 @@
 """An LLM as judge: MIKO's two questions about each intention of a knowledge base."""
 
 import asyncio
-from collections.abc import Iterator, MutableMapping
+from collections.abc import MutableMapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import islice
@@ -11,9 +11,9 @@ from typing import Any
 from miko_clf.data.post import Post
 from miko_clf.distil.agreement import name_second_opinion, warn_of_own_work
 from miko_clf.distil.client import Sender
-from miko_clf.distil.jobs import Asker, JobPlan, PostJob
-from miko_clf.distil.kb.query import KnowledgeChoice, iterate_knowledge
-from miko_clf.distil.kb.store import CallRow, JobOutcome, JudgeScore, KnowledgeBase, PostRow
+from miko_clf.distil.jobs import Asker, JobPlan, JobRunner, PostJob
+from miko_clf.distil.kb.query import iterate_knowledge
+from miko_clf.distil.kb.store import CallRow, JobOutcome, JudgeScore, KnowledgeBase, PlacedPosts
 from miko_clf.distil.request import mask_identities
 from miko_clf.distil.run import DistilRun, RunTerms
 from miko_clf.distil.scheduler import ESTIMATE_POSTS, RunTally
@@ -26,7 +26,7 @@ _SECOND_TEMPERATURE = 0.7  # at 0 a model would only repeat itself
 
 
 @dataclass(frozen=True)
-class JudgeRunner:
+class JudgeRunner(JobRunner):
     """Has all intentions of a post judged in one call, and keeps the scores in `store`, if any.
 
     A share `repeat` of the posts, drawn by their ids, is judged once more by another seed, at a
@@ -34,7 +34,6 @@ class JudgeRunner:
     belong to the sample of the intentions: that of `samples` by post, else that of the plan.
     """
 
-    plan: JobPlan
     store: KnowledgeBase | None = None
     repeat: float = REPEAT_SHARE
     samples: MutableMapping[str, int] = field(default_factory=dict)
@@ -45,37 +44,27 @@ class JudgeRunner:
         if post.image == b"":  # only the file that it came from holds it
             post = post.model_copy(update={"image": None})
         try:
+            if not post.intentions:
+                raise PostError("the post carries no intentions to judge")
             job = PostJob(post, replace(self.plan, sample=0), asker)
         except PostError as error:
             return JobOutcome(post.id, self.plan.job, sample, "failed", str(error))
-        obstacle = "the post has a picture alone, and pictures are not sent" if job.is_empty else ""
-        if not post.intentions:
-            obstacle = "the post carries no intentions to judge"
-        if obstacle:
-            return job.end("failed", obstacle)._replace(sample=sample)
         row, answer = await _ask_judge(job, "judge")
-        name = name_judge(row.model)
-        scores = _make_scores(post.id, sample, name, answer)
+        name = f"llm:{row.model}"
+        scores = _score(post.id, sample, name, answer)
         if scores and is_drawn(post.id, self.repeat):
-            other = PostJob(post, self._plan_second_opinion(), asker)
+            again = replace(self.plan, sample=1, seed=(self.plan.seed or 0) + 1)
+            if again.temperature is None:
+                again = replace(again, temperature=_SECOND_TEMPERATURE)
+            other = PostJob(post, again, asker)
             row_again, answer = await _ask_judge(other, "judge again")
             if row_again.model == row.model:
-                scores += _make_scores(post.id, sample, name_second_opinion(name), answer)
+                scores += _score(post.id, sample, name_second_opinion(name), answer)
             job.uses += other.uses
             job.rows |= other.rows
         if self.store is not None:
             await self.store.put_scores(scores)
         return job.end_like(row)._replace(sample=sample)
-
-    def _plan_second_opinion(self) -> JobPlan:
-        temperature, seed = self.plan.temperature, (self.plan.seed or 0) + 1
-        temperature = _SECOND_TEMPERATURE if temperature is None else temperature
-        return replace(self.plan, sample=1, seed=seed, temperature=temperature)
-
-
-def name_judge(model: str) -> str:
-    """Return the name under which a model's scores are kept."""
-    return f"llm:{model}"
 
 
 def list_statements(post: Post) -> dict[str, str]:
@@ -107,16 +96,12 @@ async def _ask_judge(job: PostJob, stage: str) -> tuple[CallRow, AnswerSchema | 
     )
 
 
-def _make_scores(
-    post: str, sample: int, judge: str, answer: AnswerSchema | None
-) -> list[JudgeScore]:
+def _score(post: str, sample: int, judge: str, answer: AnswerSchema | None) -> list[JudgeScore]:
     """Return verdicts as scores in 0..1; none where the answer could not be read."""
     verdicts: dict[str, Any] = answer.model_dump() if answer else {}
     return [
-        JudgeScore(
-            post, key, sample, judge, float(verdict["plausible"]), (verdict["typicality"] - 1) / 4
-        )
-        for key, verdict in verdicts.items()
+        JudgeScore(post, key, sample, judge, float(mark["plausible"]), (mark["typicality"] - 1) / 4)
+        for key, mark in verdicts.items()
     ]
 
 
@@ -154,11 +139,9 @@ async def _judge_knowledge_base(
         await sender.close()
 
 
-def _load_posts(
-    store: KnowledgeBase, samples: MutableMapping[str, int]
-) -> Iterator[tuple[Post, PostRow]]:
+def _load_posts(store: KnowledgeBase, samples: MutableMapping[str, int]) -> PlacedPosts:
     """Yield posts that carry intentions, and note in `samples` which sample of them it is."""
-    for knowledge in iterate_knowledge(store.db, KnowledgeChoice(sample=None)):
+    for knowledge in iterate_knowledge(store.db):
         row = store.get_post(knowledge.post.id)
         if knowledge.intentions and knowledge.sample is not None and row is not None:
             samples[knowledge.post.id] = knowledge.sample

@@ -9,19 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import transformers
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
-    AutoTokenizer,
-    GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from miko_clf.data.post import Relation
@@ -106,12 +97,12 @@ class LocalModel:
 
     host = "local"
 
-    def __init__(self, folder: Path, *, at_once: int = 64, device: str | None = None) -> None:
+    def __init__(self, folder: Path, *, at_once: int = 64) -> None:
         self.record = read_intention_lm(folder)
         self.server = f"{LOCAL_SCHEME}{folder}"
         self.name = self.record.model
         self.at_once = at_once
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.tokenizer = load_language_tokenizer(str(folder))
         self.language_model = _load_ready_model(folder, self.tokenizer).to(self.device)
         self.num_batches = 0
@@ -182,7 +173,9 @@ class LocalModel:
             input_ids=prompts["input_ids"],
             attention_mask=prompts["attention_mask"],
             max_new_tokens=max(request.sampling.max_tokens for request in requests),
-            logits_processor=LogitsProcessorList([_DrawProcessor(requests, self.device)]),
+            logits_processor=transformers.LogitsProcessorList(
+                [_DrawProcessor(requests, self.device)]
+            ),
         )
         start = 1 if self.record.encoder_decoder else prompts["input_ids"].shape[1]
         seconds = (time.monotonic() - started) / len(requests)
@@ -209,7 +202,7 @@ class LocalModel:
         )
 
 
-class _DrawProcessor(LogitsProcessor):
+class _DrawProcessor(transformers.LogitsProcessor):
     """Makes of a greedy search a draw for every row, each with a generator of its own.
 
     The largest of logits plus Gumbel noise is a sample of their softmax (Gumbel, 1954), so rows
@@ -247,7 +240,7 @@ def load_language_tokenizer(name: str) -> PreTrainedTokenizerBase:
     Raises `DistilError` where there is none, or where it knows no end of a text.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, truncation_side="left")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, truncation_side="left")
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise DistilError(f"{name}: no language model with a tokenizer: {error}") from None
@@ -260,14 +253,12 @@ def load_language_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 def load_language_model(name: str, **options: Any) -> PreTrainedModel:
-    """Return an encoder-decoder or a causal model, as its configuration says.
-
-    Raises `DistilError` where it is neither, or cannot be read.
-    """
+    """Return an encoder-decoder or a causal model, as its configuration says; or `DistilError`."""
     try:
         config = AutoConfig.from_pretrained(name)
-        kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        return kind.from_pretrained(name, **options)
+        if config.is_encoder_decoder:
+            return transformers.AutoModelForSeq2SeqLM.from_pretrained(name, **options)
+        return transformers.AutoModelForCausalLM.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
         raise DistilError(f"{name}: no language model that can write: {error}") from None
 
@@ -279,7 +270,7 @@ def _load_ready_model(folder: Path, tokenizer: PreTrainedTokenizerBase) -> PreTr
     if start is None:
         start = getattr(model.config, "decoder_start_token_id", None)
     # Nothing of how the base model was wont to be asked (beams, lengths, warmth) is carried over.
-    model.generation_config = GenerationConfig(
+    model.generation_config = transformers.GenerationConfig(
         do_sample=False,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,

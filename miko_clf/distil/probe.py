@@ -26,10 +26,7 @@ class _ColourAnswer(AnswerSchema):
 
 
 class ProbeResult(NamedTuple):
-    """What a model's server was found to do, and what it silently ignores.
-
-    `picture_tokens` is None where pictures were not tried.
-    """
+    """What a model's server does and ignores; no `picture_tokens` where pictures were not tried."""
 
     model: str
     dialect: ServerDialect

@@ -75,10 +75,8 @@ _STEM["Open"] = re.compile(
 )
 # The end of a stem that a model says again where only the completion was asked for.
 _ECHO: dict[Relation, re.Pattern[str]] = {
-    relation: re.compile(
-        rf"(?:because )?(?:{subject} )?(?:{verb})\b|(?:because|to)\b", re.IGNORECASE
-    )
-    for relation, (_, subject, verb) in _PARTS.items()
+    name: re.compile(rf"(?:because )?(?:{subject} )?(?:{verb})\b|(?:because|to)\b", re.IGNORECASE)
+    for name, (_, subject, verb) in _PARTS.items()
 }
 _ECHO["Open"] = re.compile(r"(?:it is |it's )?because\b|in order(?= to\b)", re.IGNORECASE)
 _HEAD = re.compile(r"^[^\w\n]*intention[ \t]*(\d+)[ \t]*[:.]?", re.IGNORECASE | re.MULTILINE)
@@ -175,9 +173,7 @@ def place_sentences(raw: str) -> PlacedSentences:
     sentence that is left out, or a number that comes twice, moves no other sentence.
     """
     sentences = [(number, text) for number, text in split_sentences(raw) if _is_sentence(text)]
-    stems = [
-        [name for name in MIKO_RELATION_ORDER if has_stem(name, text)] for _, text in sentences
-    ]
+    stems = [[at for at in MIKO_RELATION_ORDER if has_stem(at, text)] for _, text in sentences]
     wanted = [dict(enumerate(MIKO_RELATION_ORDER, 1)).get(number) for number, _ in sentences]
     places: dict[int, Relation] = {}
     for i, name in enumerate(wanted):

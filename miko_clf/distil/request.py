@@ -50,10 +50,6 @@ class RequestPicture(NamedTuple):
         """Return what determines the bytes that are sent."""
         return f"{self.sha256}/{_PICTURE_SIDE}/{_PICTURE_QUALITY}"
 
-    def url(self) -> str:
-        """Return the picture as a data URL of a small JPEG; raises `PostError`."""
-        return _encode_picture(self)
-
 
 class Prompt(NamedTuple):
     """A prompt of one version: the words of the system turn, and the template of the user's."""
@@ -124,11 +120,6 @@ class Request:
         text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return sha256(text.encode()).digest()
 
-    @property
-    def has_picture(self) -> bool:
-        """Whether a picture is sent, which takes a while to read and to shrink."""
-        return any(turn.picture for turn in self.turns)
-
     def address(self, model: str) -> "Request":
         """Return the same question to another model."""
         return replace(self, model=model)
@@ -190,6 +181,7 @@ def is_private_server(server: str) -> bool:
 
 @lru_cache(maxsize=64)
 def _encode_picture(picture: RequestPicture) -> str:
+    """Return the picture as a data URL of a small JPEG; raises `PostError`."""
     image = decode_image(picture.source, at_least=(_PICTURE_SIDE, _PICTURE_SIDE))
     image.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
     file = io.BytesIO()
@@ -203,7 +195,7 @@ def _encode_picture(picture: RequestPicture) -> str:
 def _make_content(turn: ChatTurn) -> str | list[dict[str, Any]]:
     if turn.picture is None:
         return turn.text
-    picture = {"type": "image_url", "image_url": {"url": turn.picture.url()}}
+    picture = {"type": "image_url", "image_url": {"url": _encode_picture(turn.picture)}}
     return [picture, {"type": "text", "text": turn.text}] if turn.text else [picture]
 
 

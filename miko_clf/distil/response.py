@@ -43,10 +43,7 @@ class Response(NamedTuple):
 
 
 def parse_completion(answer: Any, host: str) -> Response:
-    """Return what the JSON of a chat completion says, refusals by their signals.
-
-    Raises `ValueError` where it is none.
-    """
+    """Return what a chat completion's JSON says, refusals by signal; `ValueError` if it is none."""
     if not isinstance(answer, Mapping) or not ("choices" in answer or "usage" in answer):
         raise ValueError(f"no chat completion: {str(answer)[:100]}")
     choices = answer.get("choices")
@@ -67,7 +64,11 @@ def parse_completion(answer: Any, host: str) -> Response:
         raise ValueError(f"no message in a chat completion: {str(choice)[:100]}")
     refusal = replace_surrogates(message.get("refusal"))
     finish = replace_surrogates(choice.get("finish_reason"))
-    response = response._replace(raw=_join_text(message.get("content")) or refusal, finish=finish)
+    content = message.get("content")
+    if isinstance(content, list):  # which some servers give in parts
+        parts = (part for part in content if isinstance(part, Mapping))
+        content = "".join(str(part.get("text") or "") for part in parts)
+    response = response._replace(raw=replace_surrogates(content) or refusal, finish=finish)
     if refusal:
         return response._replace(status="refused", reason="refusal")
     if finish in ("content_filter", "refusal"):
@@ -78,15 +79,6 @@ def parse_completion(answer: Any, host: str) -> Response:
 def replace_surrogates(text: Any) -> str:
     """Return a text that can be kept: half a surrogate pair, as a cut leaves it, becomes `?`."""
     return str(text or "").encode(errors="replace").decode()
-
-
-def _join_text(content: Any) -> str:
-    """Return the text of a message, which some servers give in parts."""
-    if isinstance(content, list):
-        content = "".join(
-            str(part.get("text") or "") for part in content if isinstance(part, Mapping)
-        )
-    return replace_surrogates(content)
 
 
 def _read_usage(usage: Any) -> TokenUsage:
@@ -102,16 +94,9 @@ def _read_usage(usage: Any) -> TokenUsage:
 FaultKind = Literal["limited", "transient", "refused", "failed", "fatal"]
 
 _FILTERED = (
-    "content_filter",
-    "content_policy",
-    "contentfilter",
-    "content policy",
-    "content management policy",
-    "responsibleaipolicy",
-    "moderation",
-    "safety system",
-    "prohibited_content",
-)
+    "content_filter", "content_policy", "contentfilter", "content policy", "safety system",
+    "content management policy", "responsibleaipolicy", "moderation", "prohibited_content",
+)  # fmt: skip
 _EMPTY_PURSE = ("insufficient_quota", "billing", "credit balance", "payment required")
 _LONGEST_WAIT = 120.0
 
@@ -142,11 +127,11 @@ def classify_error(error: Exception, key: str) -> ServerFault:
     if isinstance(error, openai.APIConnectionError):
         cause = error.__cause__ or error
         text = _shorten(str(cause) or type(cause).__name__, key)
-        return ServerFault("transient", f"connection: {text}", lost=not _is_unsent(cause))
+        was_sent = "connect" not in type(cause).__name__.lower()  # else it was refused before
+        return ServerFault("transient", f"connection: {text}", lost=was_sent)
     if not isinstance(error, openai.APIStatusError):  # a 200 whose body is no answer
-        return ServerFault(
-            "transient", f"unreadable answer: {_shorten(str(error), key)}", lost=True
-        )
+        reason = f"unreadable answer: {_shorten(str(error), key)}"
+        return ServerFault("transient", reason, lost=True)
     code = str(getattr(error, "code", "") or "")
     text = _shorten(read_error_body(error.body) or error.message, key)
     return classify_status(error.status_code, text, code, _read_retry_after(error.response.headers))
@@ -169,11 +154,6 @@ def classify_status(
     if status in (401, 403, 404, 405):
         return ServerFault("fatal", reason)
     return ServerFault("failed", reason, raw=text)
-
-
-def _is_unsent(cause: BaseException) -> bool:
-    """Say whether a connection was refused before anything was sent."""
-    return "connect" in type(cause).__name__.lower()
 
 
 def _read_retry_after(headers: Mapping[str, str]) -> float | None:

@@ -12,21 +12,15 @@ from typing import NamedTuple
 
 import pyarrow.parquet as pq
 
+from miko_clf.data import readers
 from miko_clf.data.dataset import open_folder
 from miko_clf.data.labels import flatten_label
 from miko_clf.data.post import Post
-from miko_clf.data.readers import (
-    TABLE_SUFFIXES,
-    SkipReport,
-    check_post_file,
-    parse_post,
-    read_rows,
-    refuse_post,
-)
+from miko_clf.data.readers import SkipReport
 from miko_clf.distil.budget import BudgetLedger, TokenPrice
 from miko_clf.distil.client import Sender, ServerDialect, TeacherClient
-from miko_clf.distil.jobs import JobPlan, JobRunner, PostRunner
-from miko_clf.distil.kb.store import KnowledgeBase, PostRow, make_post_row
+from miko_clf.distil.jobs import JobPlan, JobRunner
+from miko_clf.distil.kb.store import KnowledgeBase, PlacedPosts, make_post_row
 from miko_clf.distil.probe import ProbeResult, list_models, probe_model
 from miko_clf.distil.scheduler import (
     ESTIMATE_POSTS,
@@ -117,43 +111,35 @@ async def _distil_posts(
         await sender.close()
 
 
-def complete_plan(
-    posts: Path, plan: JobPlan, terms: RunTerms, report: SkipReport | None
-) -> JobPlan:
+def complete_plan(path: Path, plan: JobPlan, terms: RunTerms, report: SkipReport | None) -> JobPlan:
     """Return a plan with the sides of its debate: the labels that the posts carry, if need be."""
     if plan.job != "debate" or plan.labels:
         return plan
     names: set[str] = set()
-    for _, post in read_plan_posts(posts, plan, terms, report).posts:
+    for _, post in read_plan_posts(path, plan, terms, report).posts:
         names.update(flatten_label(post.label))
     if len(names) < 2:
         raise PostError(
-            f"{posts}: a debate needs two sides and the posts have "
+            f"{path}: a debate needs two sides and the posts have "
             f"{'no labels' if not names else 'one label'}; name them by --labels A,B"
         )
     return replace(plan, labels=tuple(sorted(names)))
 
 
+@dataclass
 class DistilRun:
     """A run over an open knowledge base: what asks, whom it asks, and on what terms."""
 
-    def __init__(
-        self,
-        store: KnowledgeBase,
-        runner: PostRunner,
-        sender: Sender | None,
-        terms: RunTerms,
-        *,
-        batch: bool = False,
-    ) -> None:
-        self.store = store
-        self.runner = runner
-        self.sender = sender
-        self.terms = terms
-        models, spent = runner.plan.models, store.sum_cost()
-        self.ledger = BudgetLedger(
-            terms.prices, models, budget=terms.budget, spent=spent, batch=batch
-        )
+    store: KnowledgeBase
+    runner: JobRunner
+    sender: Sender | None
+    terms: RunTerms
+    batch: bool = False
+
+    def __post_init__(self) -> None:
+        prices, budget, spent = self.terms.prices, self.terms.budget, self.store.sum_cost()
+        models = self.runner.plan.models
+        self.ledger = BudgetLedger(prices, models, budget=budget, spent=spent, batch=self.batch)
 
     async def prepare(self, posts: Sequence[Post], total: int | None) -> None:
         """Probe the server, and say what `total` posts such as these will take."""
@@ -189,7 +175,7 @@ class DistilRun:
         if listed is None:
             print_notice(f"{client.server}: does not list its models")
 
-    async def send(self, posts: Iterator[tuple[Post, PostRow]], total: int | None) -> RunTally:
+    async def send(self, posts: PlacedPosts, total: int | None) -> RunTally:
         """Take posts through their job, each request sent within the budget."""
         assert self.sender is not None
         tally = RunTally()
@@ -197,11 +183,7 @@ class DistilRun:
         return await self.schedule(posts, total, payer, tally)
 
     async def schedule(
-        self,
-        posts: Iterator[tuple[Post, PostRow]],
-        total: int | None,
-        payer: Payer,
-        tally: RunTally,
+        self, posts: PlacedPosts, total: int | None, payer: Payer, tally: RunTally
     ) -> RunTally:
         """Take posts through their job with a bar, and stop in good order when asked to.
 
@@ -297,7 +279,7 @@ def open_post_stream(
     A file is read as it is needed, so its length is no matter. Raises `PostError`.
     """
     if not path.is_dir():
-        check_post_file(path)
+        readers.check_post_file(path)
         return PostStream(_read_file(path, splits, report), _count_rows(path))
     data = open_folder(path, report=report)
     chosen = [split for split in data.splits if not splits or split in splits]
@@ -309,14 +291,14 @@ def open_post_stream(
 
 def place_posts(
     store: KnowledgeBase, posts: Iterator[tuple[str, Post]], report: SkipReport | None
-) -> Iterator[tuple[Post, PostRow]]:
+) -> PlacedPosts:
     """Yield posts with the rows that are kept of them; an id that comes twice is refused."""
     fresh: dict[str, str] = {}  # what is read and may not be committed yet
     for place, post in posts:
         known = store.get_post(post.id)
         first = fresh.get(post.id) or (known.place if known and known.run == store.run else None)
         if first is not None:
-            refuse_post(place, f"id {post.id!r} was already used at {first}", report)
+            readers.refuse_post(place, f"id {post.id!r} was already used at {first}", report)
             continue
         if len(fresh) > 4096:
             fresh.pop(next(iter(fresh)))
@@ -327,24 +309,24 @@ def place_posts(
 def _read_file(
     path: Path, splits: Sequence[str], report: SkipReport | None
 ) -> Iterator[tuple[str, Post]]:
-    for row in read_rows(path):
+    for row in readers.read_rows(path):
         try:
             if row.fault:
                 raise PostError(row.fault)
             if splits and row.cells.get("split", splits[0]) not in splits:
                 continue
-            post = parse_post(row.cells, path.parent)
+            post = readers.parse_post(row.cells, path.parent)
             if isinstance(post.image, Path) and not post.image.is_file():
                 raise PostError(f"image {str(post.image)!r} does not exist")
         except PostError as error:
-            refuse_post(row.where, str(error), report)
+            readers.refuse_post(row.where, str(error), report)
             continue
         yield row.where, post
 
 
 def _count_rows(path: Path) -> int | None:
     """Return the rows of a file where that is cheap to know."""
-    assert path.suffix.lower() in TABLE_SUFFIXES
+    assert path.suffix.lower() in readers.TABLE_SUFFIXES
     if path.suffix.lower() == ".parquet":
         return int(pq.read_metadata(path).num_rows)
     if path.suffix.lower() == ".csv":

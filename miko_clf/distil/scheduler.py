@@ -4,15 +4,15 @@ import asyncio
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from miko_clf.data.post import Post
 from miko_clf.distil.budget import BudgetError, BudgetLedger
 from miko_clf.distil.client import Sender, TeacherClient
-from miko_clf.distil.jobs import PostRunner
-from miko_clf.distil.kb.store import CallRow, KnowledgeBase, PostRow
+from miko_clf.distil.jobs import JobRunner
+from miko_clf.distil.kb.store import CallRow, KnowledgeBase, PlacedPosts
 from miko_clf.distil.request import Request
 from miko_clf.distil.response import Response
 from miko_clf.distil.schemas import make_wire_schema
@@ -73,12 +73,11 @@ class Scheduler:
     """Takes each post through its job, `width` posts at a time.
 
     An answer that the knowledge base holds is never asked for again, unless asking failed in an
-    earlier run. `stopping` may be set to the reason at any time: what is under way is awaited and
-    kept, nothing is begun.
+    earlier run. Once `stopping` holds a reason nothing is begun, and what is under way is kept.
     """
 
     def __init__(
-        self, store: KnowledgeBase, payer: Payer, runner: PostRunner, tally: RunTally, *, width: int
+        self, store: KnowledgeBase, payer: Payer, runner: JobRunner, tally: RunTally, *, width: int
     ) -> None:
         self.store = store
         self.payer = payer
@@ -90,7 +89,7 @@ class Scheduler:
         self._failed: set[bytes] = set()
         self._pending: dict[bytes, asyncio.Task[CallRow]] = {}
 
-    async def run(self, posts: Iterator[tuple[Post, PostRow]]) -> RunTally:
+    async def run(self, posts: PlacedPosts) -> RunTally:
         """Run every post; raises the first error that ended the run, once all is kept."""
         queue: asyncio.Queue[Post] = asyncio.Queue(self.width)
         workers = [asyncio.create_task(self._take_posts(queue)) for _ in range(self.width)]
@@ -108,9 +107,7 @@ class Scheduler:
             raise self._error
         return self.tally
 
-    async def _feed_posts(
-        self, posts: Iterator[tuple[Post, PostRow]], queue: asyncio.Queue[Post]
-    ) -> None:
+    async def _feed_posts(self, posts: PlacedPosts, queue: asyncio.Queue[Post]) -> None:
         while not self.stopping and (chunk := list(itertools.islice(posts, _CHUNK))):
             await self.store.put_posts([row for _, row in chunk])
             for post, _ in chunk:
@@ -190,24 +187,20 @@ class PaidSender:
             await self.store.open_flight(request.key, reserved)
             response = await self.sender.send(request)
         except BaseException as error:
-            self.ledger.release(reserved)
+            self.ledger.reserved -= reserved
             self._make_room()
             if isinstance(error, MikoError):  # it was turned down, and will not be billed
                 await self._close_flight(request.key, reserved)
             raise
-        known = self._lost.pop(request.key, 0)
-        usd = self.ledger.settle(
-            reserved, request.model, response.usage, lost=response.lost - known
-        )
+        counted = self._lost.pop(request.key, 0)
+        lost = response.lost - counted
+        usd = self.ledger.settle(reserved, request.model, response.usage, lost=lost)
         self._make_room()
         self.tally.count(response)
-        return await self.store.put_response(request, response, usd + known * reserved)
+        return await self.store.put_response(request, response, usd + counted * reserved)
 
     async def count_lost(self, request: Request) -> None:
-        """Count an answer that was lost as billed, before the request is sent once more.
-
-        Raises `BudgetError` where the budget has no room for that.
-        """
+        """Count a lost answer as billed before it is asked for once more; raises `BudgetError`."""
         self._lost[request.key] += 1
         usd = self.ledger.lose(request)
         self._make_room()
@@ -246,7 +239,7 @@ class PaidSender:
 
 
 async def estimate_cost(
-    posts: Sequence[Post], runner: PostRunner, ledger: BudgetLedger, total: int | None
+    posts: Sequence[Post], runner: JobRunner, ledger: BudgetLedger, total: int | None
 ) -> str:
     """Return in a line what `total` posts like these (one, if None) take, were nothing known."""
     posts = posts[:ESTIMATE_POSTS]

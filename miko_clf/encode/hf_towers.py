@@ -350,12 +350,12 @@ def _choose_pool(name: str, config: Any, tokenizer: Any, trunk: HfTextTrunk) -> 
         return "last"
     try:
         path = cached_file(name, "1_Pooling/config.json")  # of sentence-transformers
-        said = json.loads(Path(path).read_text(encoding="utf-8"))
+        pooling = json.loads(Path(path).read_text(encoding="utf-8"))
         kinds: dict[str, Pool] = {"cls_token": "first", "lasttoken": "last"}
-        return next((p for k, p in kinds.items() if said.get(f"pooling_mode_{k}")), "mean")
+        return next((p for k, p in kinds.items() if pooling.get(f"pooling_mode_{k}")), "mean")
     except OSError:
-        made = (getattr(config, "architectures", None) or [""])[0]
-        is_masked = made.endswith(("ForMaskedLM", "ForPreTraining"))
+        architecture = (getattr(config, "architectures", None) or [""])[0]
+        is_masked = architecture.endswith(("ForMaskedLM", "ForPreTraining"))
         return "first" if is_masked and tokenizer.cls_token_id is not None else "mean"
 
 

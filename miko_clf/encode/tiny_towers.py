@@ -8,10 +8,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch import Tensor, nn
 
 from miko_clf.data.preprocess import Preprocessing
-from miko_clf.data.text import collapse_whitespace
-from miko_clf.data.tokenizer import TextTokenizer
-from miko_clf.encode.layers import Attention, FeedForward
-from miko_clf.encode.tower import ImageTower, TextTower, TowerPlan
+from miko_clf.data.tokenizer import TextTokenizer, collapse_whitespace
+from miko_clf.encode.tower import Attention, FeedForward, ImageTower, TextTower, TowerPlan
 
 _SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 _MAX_TOKENS = 256  # longest text, in tokens

@@ -1,4 +1,4 @@
-"""The shape contract of every tower, and where an encoder's name leads: folder or hub."""
+"""What towers are built of, the contract they keep, and where an encoder's name leads."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -21,6 +21,85 @@ AnyTower = TypeVar("AnyTower", "ImageTower", "TextTower")
 _Built = TypeVar("_Built")
 _Triple = tuple[float, float, float]
 _FOLDERS_VARIABLE = "MIKO_ENCODERS"
+
+
+class Attention(nn.Module):
+    """Scaled dot-product attention of queries over a memory (Vaswani et al., 2017).
+
+    At least one token of each memory must be present: a row with none is finite here and
+    wrong in an exported graph. Whoever builds a memory sees to that.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(
+        self,
+        queries: Float[Tensor, "post query width"],
+        memory: Float[Tensor, "post token width"],
+        present: Bool[Tensor, "post token"],
+    ) -> Float[Tensor, "post query width"]:
+        """Return what each query reads of the tokens that are present."""
+        key, value = self.key_value(memory).chunk(2, dim=-1)
+        read = functional.scaled_dot_product_attention(
+            self._split(self.query(queries)),
+            self._split(key),
+            self._split(value),
+            attn_mask=present[:, None, None, :].expand(-1, 1, queries.shape[1], -1),
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        merged: Tensor = self.out(read.transpose(1, 2).flatten(2))
+        return merged
+
+    def weights(
+        self,
+        queries: Float[Tensor, "post query width"],
+        memory: Float[Tensor, "post token width"],
+        present: Bool[Tensor, "post token"],
+    ) -> Float[Tensor, "post head query token"]:
+        """Return how much of its reading each query takes from each token, 1 in all."""
+        query = self._split(self.query(queries))
+        key = self._split(self.key_value(memory).chunk(2, dim=-1)[0])
+        alike = query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5
+        return alike.masked_fill(~present[:, None, None, :], -torch.inf).softmax(-1)
+
+    def _split(self, tokens: Tensor) -> Tensor:
+        return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class FeedForward(nn.Sequential):
+    """Two linear maps with a GELU between, four times as wide inside."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__(
+            nn.LayerNorm(width),
+            nn.Linear(width, 4 * width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(4 * width, width),
+            nn.Dropout(dropout),
+        )
+
+
+class FeatureDropout(nn.Module):
+    """Dropout of whole features, the same ones for all tokens of a post (Gal, 2016)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, states: Float[Tensor, "post *token channel"]) -> Tensor:
+        """Return the states, in training with features at zero and the rest scaled up."""
+        if not self.training or not self.rate:
+            return states
+        shape = (states.shape[0], *[1] * (states.ndim - 2), states.shape[-1])
+        kept = torch.rand(shape, device=states.device) >= self.rate
+        return states * (kept / (1 - self.rate))
 
 
 class ImageTower(nn.Module):
@@ -221,6 +300,50 @@ class TextTower(nn.Module):
         parameter = next(self.parameters())
         ids = torch.full((2, 3), self.words.pad_id, device=parameter.device)
         return ids, torch.ones_like(ids, dtype=torch.bool)
+
+
+def compute_image_states(
+    tower: ImageTower, batch: Mapping[str, Tensor]
+) -> Float[Tensor, "post token width"]:
+    """Return the tokens of each post's image: `image_states`, `image_below` or `pixels`."""
+    if "image_states" in batch:
+        return batch["image_states"]
+    if "image_below" in batch:
+        return tower.above(batch["image_below"])
+    return tower(batch["pixels"])
+
+
+def compute_text_states(
+    tower: TextTower, batch: Mapping[str, Tensor], name: str
+) -> Float[Tensor, "post word width"]:
+    """Return the state of each word of a text: `NAME_states`, `NAME_below` or `NAME_ids`."""
+    if f"{name}_states" in batch:
+        return batch[f"{name}_states"]
+    mask = batch[f"{name}_mask"]
+    if f"{name}_below" in batch:
+        return tower.above(batch[f"{name}_below"], mask)
+    return tower(batch[f"{name}_ids"], mask)
+
+
+def compute_intention_states(
+    tower: TextTower, batch: Mapping[str, Tensor]
+) -> Float[Tensor, "post intention word width"]:
+    """Return the state of each word of each intention, zeros where a post has fewer."""
+    if "intention_states" in batch:
+        return batch["intention_states"]
+    below = "intention_below" in batch
+    words = batch["intention_below" if below else "intention_ids"].flatten(0, 1)
+    mask = batch["intention_mask"].flatten(0, 1)
+    shape = (*batch["intention_mask"].shape, -1)
+    run = tower.above if below else tower
+    if torch.compiler.is_exporting():
+        return run(words, mask).reshape(shape)
+    here = mask.any(1)  # an absent intention costs nothing
+    states = tower.blank(*mask.shape)
+    if here.any():
+        present = run(words[here], mask[here])
+        states = states.to(present.dtype).index_put((here,), present)
+    return states.reshape(shape)
 
 
 def pool_states(

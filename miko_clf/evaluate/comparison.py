@@ -17,11 +17,7 @@ from miko_clf.evaluate.seeds import (
     measure_seeds,
     summarise_metric,
 )
-from miko_clf.evaluate.significance import (
-    adjust_holm,
-    compute_mcnemar_p,
-    compute_permutation_p,
-)
+from miko_clf.evaluate.significance import adjust_holm, compute_mcnemar_p, compute_permutation_p
 from miko_clf.intervals import UNDEFINED, Interval, RowGroups, draw_resamples
 
 COMPARED_METRICS = ("macro_f1", "auroc")
@@ -194,8 +190,9 @@ def _estimate_recoveries(
     for system in dict.fromkeys(arm.system for arm in arms):
         names = [f"{system}/{arm}" for arm in ("with", "student", "without")]
         if all(name in measured for name in names):
+            given, guessed, none = (measured[name] for name in names)
             shares[system] = {
-                metric: estimate_recovery(*(measured[name][metric] for name in names))
+                metric: estimate_recovery(given[metric], guessed[metric], none[metric])
                 for metric in COMPARED_METRICS
             }
     return shares
@@ -353,10 +350,10 @@ def _describe_systems(between: Sequence[TestedDifference]) -> list[str]:
     for other in dict.fromkeys(difference.b for difference in between):
         lines.append(f"Beside `{other}`:")
         for difference in (one for one in between if one.b == other):
-            smallest, seen = difference.gap.smallest, ""
-            if smallest < 1:
-                seen = f"; a true difference of {smallest:.3f} would have been found four times in five"
-            lines.append(f"`{difference.a}` {_describe_way(difference, 'it')}{seen}.")
+            smallest = difference.gap.smallest
+            seen = f"; a true difference of {smallest:.3f} would have been found four times in five"
+            way = _describe_way(difference, "it")
+            lines.append(f"`{difference.a}` {way}{seen if smallest < 1 else ''}.")
     return lines
 
 

@@ -134,10 +134,7 @@ def _count_true(cuts: _Cuts) -> Float[np.ndarray, " resample"]:
 
 _CURVES: dict[
     str, tuple[Callable[[_Cuts], _Heights], Callable[[_Cuts], Float[np.ndarray, " resample"]]]
-] = {
-    "roc": (_draw_roc, _count_pairs),
-    "precision_recall": (_draw_precision_recall, _count_true),
-}
+] = {"roc": (_draw_roc, _count_pairs), "precision_recall": (_draw_precision_recall, _count_true)}
 
 
 @dataclass(frozen=True)

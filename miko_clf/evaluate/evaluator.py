@@ -93,11 +93,9 @@ def evaluate_bundles(
     openings = open_lockbox(bundles, data, split, command)
     posts, train = data.read(split), data.read("train")
     asked = list_questions(posts, train, questions, data.path, split)
-    predictions = [
-        arm
-        for bundle in bundles
-        for arm in _predict_arms(bundle, posts, cache, _note_training_data(bundle, data))
-    ]
+    notes = [_note_training_data(bundle, data) for bundle in bundles]
+    every = zip(bundles, notes, strict=True)
+    predictions = [arm for b, note in every for arm in _predict_arms(b, posts, cache, note)]
     bare = Report(
         rows=[],
         data=str(data.path),
@@ -117,8 +115,8 @@ def evaluate_bundles(
         findings["audit"] = audit_split(train, posts, split)
         first = replace(first, findings=findings)
     seconds = round(time.monotonic() - started, 1)
-    others = [replace(other, seconds=seconds) for other in others]
-    return replace(first, seconds=seconds, others=others)
+    timed = [replace(other, seconds=seconds) for other in others]
+    return replace(first, seconds=seconds, others=timed)
 
 
 def _find_common_questions(bundles: Sequence[Bundle]) -> Questions:

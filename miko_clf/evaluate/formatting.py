@@ -37,8 +37,7 @@ def format_interval(value: float, low: float, high: float, *, signed: bool = Fal
 def choose_decimals(*values: float) -> int | None:
     """Return the fewest decimals, 3 to 9, that round none of `values` onto 0; None if none do."""
     return next(
-        (count for count in range(3, 10) if all(round(v, count) for v in values if v)),
-        None,
+        (count for count in range(3, 10) if all(round(v, count) for v in values if v)), None
     )
 
 

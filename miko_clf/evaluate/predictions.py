@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from miko_clf import bundle, metrics
 from miko_clf.bundle import Bundle, Threshold
-from miko_clf.data.collate import Preparation, read_tokenizer
 from miko_clf.data.labels import TaskLabels, TrueLabels, encode_labels
 from miko_clf.data.post import Post
+from miko_clf.data.preprocess import Preparation
+from miko_clf.data.tokenizer import read_tokenizer
 from miko_clf.errors import BundleError, PostError
 from miko_clf.evaluate.calibration import calibrate_logits
 from miko_clf.fuse.build import Model, rebuild_model

@@ -164,9 +164,7 @@ def _measure_reached(
 
 
 def _measure_abstention(
-    predictions: SystemPredictions,
-    fitted: ConformalQuantiles | None,
-    weights: ResampleWeights,
+    predictions: SystemPredictions, fitted: ConformalQuantiles | None, weights: ResampleWeights
 ) -> Abstention | None:
     if fitted is None or predictions.arm not in fitted.quantiles:
         return None

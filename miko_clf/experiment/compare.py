@@ -85,10 +85,7 @@ def _run(
 ) -> Report:
     started = time.monotonic()
     systems = experiment.systems()  # a wrong recipe is told of before anything is written
-    if experiment.folds is not None and experiment.positive is None:  # each would choose anew
-        (question,) = find_questions(read_labelled_posts(experiment.source, OUT_OF_FOLD))
-        if question.positive is not None:
-            experiment = replace(experiment, positive=question.labels[question.positive])
+    experiment = _name_positive(experiment)
     split = "val" if experiment.folds is None else OUT_OF_FOLD
     facts = _collect_facts(experiment, systems) | {"versions": manifest.collect_versions()}
     with manifest.lock_folder(out):
@@ -127,6 +124,16 @@ def evaluate_comparison(
         run_trials(out, split, cache=cache, jobs=jobs)
         report = _report(out, experiment, split, num_resamples, command, started)
     return replace(report, findings={**report.findings, "lockbox": describe_openings(openings)})
+
+
+def _name_positive(experiment: Experiment) -> Experiment:
+    """Return the experiment with its positive class named, which each fold would choose anew."""
+    if experiment.folds is None or experiment.positive is not None:
+        return experiment
+    (question,) = find_questions(read_labelled_posts(experiment.source, OUT_OF_FOLD))
+    if question.positive is None:
+        return experiment
+    return replace(experiment, positive=question.labels[question.positive])
 
 
 def _collect_facts(experiment: Experiment, systems: Sequence[System]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from miko_clf.experiment.design import parse_recipe_source
 from miko_clf.experiment.search_space import SearchRange, SearchValue
 from miko_clf.experiment.trial import STOPPED
 from miko_clf.pipeline import fit
-from miko_clf.preflight import read_labelled_split
+from miko_clf.preflight import check_labels
 from miko_clf.progress import ProgressBar
 from miko_clf.recipe.schema import Recipe, dump_recipe, load_recipe
 from miko_clf.train.loop import StoppedError
@@ -106,7 +106,8 @@ def tune_recipe(plan: Sweep, data: PostSplits, cache: Path | None) -> list[Sweep
     Nothing is written before ranges and posts are found good. Raises a `MikoError`.
     """
     plan.check_ranges()
-    posts = {split: read_labelled_split(data, split) for split in ("train", "val")}
+    posts = {split: data.read(split) for split in ("train", "val")}
+    check_labels(posts, data.path)
     held = PostsInMemory(data.path, posts)
     facts = {
         "data": {split: held.fingerprint(split) for split in held.splits},

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from miko_clf.bundle import Calibration, IsotonicKnots, loosen_threshold
-from miko_clf.data.collate import Preparation
+from miko_clf.data.preprocess import Preparation
 from miko_clf.fuse.build import Model
 from miko_clf.questions import Question, Questions
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from miko_clf import manifest
 from miko_clf.bundle import load_bundle
-from miko_clf.data.collate import Preparation, read_tokenizer
+from miko_clf.data.preprocess import Preparation
+from miko_clf.data.tokenizer import read_tokenizer
 from miko_clf.errors import ExportError
 from miko_clf.export.graphs import INPUT_DIMS, GraphSpec, build_dynamic_shapes, build_graphs
 from miko_clf.export.parity import GraphSessions, ParityReport, draw_example_batch, measure_parity

@@ -9,8 +9,8 @@ import numpy as np
 import onnxruntime
 import torch
 
-from miko_clf.data.collate import Preparation
 from miko_clf.data.post import RELATIONS
+from miko_clf.data.preprocess import Preparation
 from miko_clf.errors import ExportError
 from miko_clf.export.graphs import INPUT_DIMS, GraphSpec, list_graph_inputs
 from miko_clf.fuse.build import Model

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from miko_clf.bundle import TOWERS_FILE, WEIGHTS_FILE
-from miko_clf.data.collate import Preparation
+from miko_clf.data.preprocess import Preparation
 from miko_clf.data.tokenizer import TextTokenizer
 from miko_clf.encode import build as encoders
 from miko_clf.encode.tower import ImageTower, TextTower

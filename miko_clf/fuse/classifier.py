@@ -5,14 +5,17 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from miko_clf.encode.tower import ImageTower, TextTower
+from miko_clf.encode.tower import (
+    ImageTower,
+    TextTower,
+    compute_image_states,
+    compute_intention_states,
+    compute_text_states,
+)
 from miko_clf.fuse.outputs import (
     Batch,
     FusionModule,
     ModelOutput,
-    compute_image_states,
-    compute_intention_states,
-    compute_text_states,
     set_frozen_to_eval,
 )
 from miko_clf.fuse.rationale_decoder import RationaleDecoder

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from miko_clf.data.post import RELATIONS
-from miko_clf.encode.layers import Attention, FeatureDropout, FeedForward
+from miko_clf.encode.tower import Attention, FeatureDropout, FeedForward
 from miko_clf.fuse.outputs import Batch, ModelOutput
 
 # One slot a relation, and the last for the rationale.
@@ -97,9 +97,9 @@ class CrossAttentionFusion(nn.Module):
 
     def forward(self, states: Batch, guess_only: bool = False) -> ModelOutput:
         """Return the logits of each label, and what they were pooled from."""
-        content, present = self._content(states)
+        content, present = self._join_content(states)
         guess = self.slots(content, present) if self.slots is not None else None
-        memory = self._memory(states, guess, content.shape[0]) if self.has_reader else None
+        memory = self._join_memory(states, guess, content.shape[0]) if self.has_reader else None
         if guess_only:
             return ModelOutput(content[:, 0], content, present, guess)
         tokens, here = self._fuse(content, present, memory)
@@ -120,7 +120,7 @@ class CrossAttentionFusion(nn.Module):
             tokens = layer(tokens, here, memory)
         return tokens, here
 
-    def _content(self, states: Batch) -> tuple[Tensor, Tensor]:
+    def _join_content(self, states: Batch) -> tuple[Tensor, Tensor]:
         tokens, present = [], []
         if self.reads_images:
             image = self.image(states["image_states"]) + self.position
@@ -131,17 +131,21 @@ class CrossAttentionFusion(nn.Module):
             present.append(states[f"{name}_mask"])
         return self.null(tokens, present, tokens[0].shape[0])
 
-    def _memory(self, states: Batch, guess: Tensor | None, num_posts: int) -> tuple[Tensor, Tensor]:
-        tokens, present, given = [], [], None
+    def _join_memory(
+        self, states: Batch, guess: Tensor | None, num_posts: int
+    ) -> tuple[Tensor, Tensor]:
+        tokens, present, has_intention = [], [], None
         if self.reads_intentions:
             words = self.intention(states["intention_states"])  # (post, intention, word, width)
             words = words + self.relation[states["relation"]][:, :, None]
             tokens.append(words.flatten(1, 2))
             present.append(states["intention_mask"].flatten(1, 2))
-            given = present[0].any(1)
+            has_intention = present[0].any(1)
         if guess is not None:
             tokens.append(self.intention(guess) + self.relation)
-            stands_in = states["student"] if given is None else states["student"] & ~given
+            stands_in = states["student"]
+            if has_intention is not None:
+                stands_in = stands_in & ~has_intention
             read = stands_in[:, None].expand(-1, NUM_SLOTS)
             present.append(read & states["slot_mask"] if "slot_mask" in states else read)
         return self.intention_null(tokens, present, num_posts)
@@ -157,8 +161,8 @@ class CrossAttentionFusion(nn.Module):
             mask = states["intention_mask"]
             parts.append(states["relation"][:, :, None].expand(mask.shape).flatten(1, 2))
         if self.slots is not None:
-            every = torch.arange(NUM_SLOTS, device=first.device)
-            parts.append(every.expand(first.shape[0], -1))
+            slots = torch.arange(NUM_SLOTS, device=first.device)
+            parts.append(slots.expand(first.shape[0], -1))
         return torch.cat(parts, dim=1)
 
 
@@ -207,8 +211,8 @@ class GatedReader(nn.Module):
         present: Bool[Tensor, "post word"],
     ) -> Float[Tensor, "post head token word"]:
         """Return how much each token of the content attends to each word, whatever the gate."""
-        found: Tensor = self.attention.weights(self.norm(content), intention, present)
-        return found
+        weights: Tensor = self.attention.weights(self.norm(content), intention, present)
+        return weights
 
 
 class LatentCrossAttention(nn.Module):

@@ -7,10 +7,15 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
-from miko_clf.encode.layers import FeatureDropout
-from miko_clf.encode.tower import ImageTower, TextTower, pool_states
+from miko_clf.encode.tower import (
+    FeatureDropout,
+    ImageTower,
+    TextTower,
+    compute_text_states,
+    pool_states,
+)
 from miko_clf.errors import EncoderError, RecipeError
-from miko_clf.fuse.outputs import Batch, ModelOutput, compute_text_states, set_frozen_to_eval
+from miko_clf.fuse.outputs import Batch, ModelOutput, set_frozen_to_eval
 
 _CLIP_PARTS = ("embeddings", "pre_layrnorm", "encoder", "post_layernorm")  # of transformers
 
@@ -48,8 +53,11 @@ class TextConditioning(nn.Module):
         here = torch.cat([present.new_ones(own.shape[:2]), present], dim=1)
         heads = (attention.num_heads, -1)
         maps = (attention.q_proj(own), attention.k_proj(memory), attention.v_proj(memory))
+        query, key, value = (part.unflatten(-1, heads).transpose(1, 2) for part in maps)
         read = functional.scaled_dot_product_attention(
-            *(projected.unflatten(-1, heads).transpose(1, 2) for projected in maps),
+            query,
+            key,
+            value,
             attn_mask=here[:, None, None, :].expand(-1, 1, own.shape[1], -1),
             dropout_p=attention.dropout if attention.training else 0.0,
         )

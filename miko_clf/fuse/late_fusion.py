@@ -8,8 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from miko_clf.encode.layers import FeatureDropout
-from miko_clf.encode.tower import Pool, mean_pool, pool_states
+from miko_clf.encode.tower import FeatureDropout, Pool, mean_pool, pool_states
 from miko_clf.errors import RecipeError
 from miko_clf.fuse.outputs import Batch, ModelOutput
 

@@ -8,12 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from miko_clf.data.tokenizer import TextTokenizer, pad_ids
-from miko_clf.encode.layers import FeatureDropout
 from miko_clf.encode.t5_tower import T5_MAX_TOKENS, T5Trunk
-from miko_clf.encode.tower import ImageTower, TextTower
+from miko_clf.encode.tower import FeatureDropout, ImageTower, TextTower, compute_image_states
 from miko_clf.errors import EncoderError, RecipeError
 from miko_clf.fuse.cross_attention import NullToken
-from miko_clf.fuse.outputs import Batch, ModelOutput, compute_image_states, set_frozen_to_eval
+from miko_clf.fuse.outputs import Batch, ModelOutput, set_frozen_to_eval
 
 # How written texts begin, so that one decoder can be asked for either (Mr.Harm's code).
 _RATIONALE_PREFIX = "Output:"

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from miko_clf.encode.layers import Attention, FeedForward
+from miko_clf.encode.tower import Attention, FeedForward
 
 
 class RationaleDecoderLayer(nn.Module):

@@ -12,9 +12,10 @@ from onnxruntime import InferenceSession, SessionOptions
 from pydantic import ValidationError
 
 from miko_clf.bundle import PREPROCESS_FILE, Bundle, load_bundle
-from miko_clf.data.collate import Arrays, Preparation, collate_posts, read_tokenizer, stack_images
+from miko_clf.data.collate import collate_posts
 from miko_clf.data.post import Intention, Post
-from miko_clf.data.preprocess import digest_golden_image
+from miko_clf.data.preprocess import Arrays, Preparation, digest_golden_image, stack_images
+from miko_clf.data.tokenizer import read_tokenizer
 from miko_clf.errors import BundleError, DeviceError, MikoError
 from miko_clf.serve.postprocess import PriorCorrection, Score, lacks_threshold, make_decision
 

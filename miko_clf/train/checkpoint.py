@@ -95,15 +95,15 @@ def trim_metrics(path: Path, stage: str, step: int) -> None:
     """Drop the lines of a metrics file that a resumed stage will write again."""
     if not path.exists():
         return
-    kept = []
+    lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             row = json.loads(line)
         except ValueError:
             continue  # the line a killed run was at
         if row["stage"] != stage or row["step"] <= step:
-            kept.append(line + "\n")
-    write_text(path, "".join(kept))
+            lines.append(line + "\n")
+    write_text(path, "".join(lines))
 
 
 def _list_checkpoints(folder: Path) -> list[Path]:

@@ -127,14 +127,14 @@ class Critic(NamedTuple):
 
         Raises `BundleError` where the folder holds none of this format, or a file was changed.
         """
-        made = "is made by: miko-clf kb train-critic"
+        command = "miko-clf kb train-critic"
         version = manifest.read_manifest(folder).get("critic")
         if version is None:
-            raise BundleError(f"{folder}: not a critic; a critic {made}")
+            raise BundleError(f"{folder}: not a critic; a critic is made by: {command}")
         if version != _FORMAT:
             raise BundleError(
-                f"{folder}: a critic of format {version}, where {_FORMAT} is read; "
-                "train it again with: miko-clf kb train-critic"
+                f"{folder}: a critic of format {version}, and {_FORMAT} is what is read; "
+                f"train it again with: {command}"
             )
         settings = json.loads((folder / "critic.json").read_text(encoding="utf-8"))
         words = TextTokenizer.read(folder / "tokenizer.json", settings["pad_id"])
@@ -268,9 +268,9 @@ def _read_posts(
     for post in posts:
         rows = slice(start, start + len(post))
         own = _normalise_rows(means[rows])
-        every = np.broadcast_to(_normalise_rows(own.mean(0)), own.shape)
+        mean = np.broadcast_to(_normalise_rows(own.mean(0)), own.shape)
         surface = _measure_surface([row.relation for row in post], texts[rows], own)
-        blocks.append(np.hstack([own, spreads[rows], every, surface]))
+        blocks.append(np.hstack([own, spreads[rows], mean, surface]))
         start += len(post)
     return np.concatenate(blocks).astype(np.float32)
 
@@ -332,13 +332,14 @@ def _normalise_rows(rows: _Floats) -> _Floats:
 
 
 def _check_examples(examples: Sequence[CriticExample]) -> None:
-    given = [example.valid for example in examples if example.valid is not None]
-    wrong = [value for value in given if not 0 <= value <= 1]
+    valid = [example.valid for example in examples if example.valid is not None]
+    wrong = [share for share in valid if not 0 <= share <= 1]
     if wrong:
         raise DistilError(f"a validity of {wrong[0]} was given; allowed are 0 to 1")
-    for name, share in (("valid", max(given, default=0)), ("not valid", 1 - min(given, default=1))):
-        if not share:
-            raise DistilError(f"no intention was judged {name}; a critic learns from both")
+    if not max(valid, default=0):
+        raise DistilError("no intention was judged valid; a critic learns from both")
+    if min(valid) == 1:
+        raise DistilError("no intention was judged not valid; a critic learns from both")
 
 
 def _fit_regression(

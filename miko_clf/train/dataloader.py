@@ -8,16 +8,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from miko_clf.data.collate import Preparation, encode_texts, stack_images
 from miko_clf.data.labels import encode_labels
 from miko_clf.data.post import RELATIONS, Post
-from miko_clf.data.tokenizer import TextTokenizer, pad_ids
+from miko_clf.data.preprocess import Preparation, stack_images
+from miko_clf.data.tokenizer import TextTokenizer, encode_texts, pad_ids
 from miko_clf.encode.feature_cache import ImageFeatures, TextFeatures
 from miko_clf.encode.tower import ImageTower, TextTower
 from miko_clf.fuse.build import Model
 from miko_clf.fuse.cross_attention import NUM_SLOTS
 from miko_clf.fuse.outputs import Batch
 from miko_clf.questions import Questions
+
+_MAX_PICTURE_BYTES = 1_000_000_000  # of decoded pictures that a data set may hold
+_Rows = list[list[int]]
 
 
 class LengthGroupedBatchSampler:
@@ -50,10 +53,6 @@ class LengthGroupedBatchSampler:
             part = part[np.argsort(self.lengths[part], kind="stable")]
             batches += [part[i : i + self.batch_size] for i in range(0, len(part), self.batch_size)]
         return [batches[i].tolist() for i in random.permutation(len(batches))]
-
-
-_Rows = list[list[int]]
-_MAX_PICTURE_BYTES = 1_000_000_000  # bytes of decoded pictures that a feed may hold
 
 
 class EncodedDataset:
@@ -104,9 +103,9 @@ class EncodedDataset:
 
     def length(self, index: int) -> int:
         """Return how many tokens a post has, for batches of posts of like length."""
-        given = self.intentions[index] if self.intentions is not None else []
-        texts = sum(len(rows[index]) for rows in self.texts.values())
-        return texts + sum(map(len, given))
+        intentions = self.intentions[index] if self.intentions is not None else []
+        texts = [rows[index] for rows in self.texts.values()]
+        return sum(map(len, [*texts, *intentions]))
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """Return the named tensors of `data.collate`, states where cached, label, row and targets.
@@ -115,71 +114,69 @@ class EncodedDataset:
         the label (post,) where one choice is all that is asked; otherwise 1 where a label holds
         (post, label), and `label_known` (post, question) says which questions a post answers.
         """
-        arrays = self._images(indices) if self.preparation.image else {}
+        arrays = self._stack_images(indices) if self.preparation.image else {}
         for name, rows in self.texts.items():
-            arrays |= self._text(name, [rows[i] for i in indices])
+            arrays |= self._stack_texts(name, [rows[i] for i in indices])
         if self.intentions is not None:
-            arrays |= self._intentions([self.intentions[i] for i in indices], indices)
+            arrays |= self._stack_intentions([self.intentions[i] for i in indices], indices)
         if self.preparation.slots:
             arrays["student"] = np.ones(len(indices), dtype=bool)
         if self.targets is not None:
-            arrays |= self._targets([self.targets[i] for i in indices])
-        arrays |= self._answers(indices)
+            arrays |= self._stack_targets([self.targets[i] for i in indices])
+        arrays |= self._stack_labels(indices)
         arrays["row"] = np.array(indices, dtype=np.int64)
         batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
         return {k: v.float() if v.dtype == torch.float16 else v for k, v in batch.items()}
 
-    def _answers(self, indices: Sequence[int]) -> dict[str, NDArray]:
+    def _stack_labels(self, indices: Sequence[int]) -> dict[str, NDArray]:
         if self.truth.questions.plain:
             return {"label": np.array([self.labels[i] for i in indices], dtype=np.int64)}
-        given = self.truth.given[indices].astype(np.float32)
-        return {"label": given, "label_known": self.truth.known[indices]}
+        labels = self.truth.given[indices].astype(np.float32)
+        return {"label": labels, "label_known": self.truth.known[indices]}
 
-    def _images(self, indices: Sequence[int]) -> dict[str, NDArray]:
+    def _stack_images(self, indices: Sequence[int]) -> dict[str, NDArray]:
         if self.images is None:
-            return self._pixels(indices)
+            return self._stack_pixels(indices)
         keys = [self.image_keys[i] for i in indices]
         present = np.array([key is not None for key in keys], dtype=bool)
-        return {
-            f"image_{_name_kind(self.images.tower)}": self.images.states(keys),
-            "image_present": present,
-        }
+        name = f"image_{_name_kind(self.images.tower)}"
+        return {name: self.images.states(keys), "image_present": present}
 
-    def _pixels(self, indices: Sequence[int]) -> dict[str, NDArray]:
+    def _stack_pixels(self, indices: Sequence[int]) -> dict[str, NDArray]:
         """Return images and image_present, decoding a picture once where memory allows."""
         assert self.preparation.image is not None
         new = [i for i in indices if i not in self.decoded]
         fresh = stack_images([self.posts[i] for i in new], self.preparation.image) if new else {}
-        found = {i: self.decoded[i] for i in indices if i in self.decoded}
-        found |= dict(zip(new, fresh.get("pixels", ()), strict=True))
+        pixels = {i: self.decoded[i] for i in indices if i in self.decoded}
+        pixels |= dict(zip(new, fresh.get("pixels", ()), strict=True))
         size = self.preparation.image.height * self.preparation.image.width * 3
         if (len(self.decoded) + len(new)) * size <= _MAX_PICTURE_BYTES:
-            self.decoded |= {i: found[i] for i in new}
+            self.decoded |= {i: pixels[i] for i in new}
         present = [self.posts[i].image is not None for i in indices]
         return {
-            "pixels": np.stack([found[i] for i in indices]),
+            "pixels": np.stack([pixels[i] for i in indices]),
             "image_present": np.array(present, dtype=bool),
         }
 
-    def _text(self, name: str, rows: _Rows) -> dict[str, NDArray]:
+    def _stack_texts(self, name: str, rows: _Rows) -> dict[str, NDArray]:
         ids, mask = pad_ids(rows, self.preparation.pad_id)
         if self.states is None:
             return {f"{name}_ids": ids, f"{name}_mask": mask}
-        found = self.states.states(rows, ids.shape[1])
-        return {f"{name}_{_name_kind(self.states.tower)}": found, f"{name}_mask": mask}
+        states = self.states.states(rows, ids.shape[1])
+        return {f"{name}_{_name_kind(self.states.tower)}": states, f"{name}_mask": mask}
 
-    def _intentions(self, given: list[_Rows], indices: Sequence[int]) -> dict[str, NDArray]:
-        shape = (len(given), max([1, *map(len, given)]))
-        flat = [row for rows in given for row in [*rows, *[[]] * (shape[1] - len(rows))]]
-        arrays = self._text("intention", flat)
+    def _stack_intentions(self, posts: list[_Rows], indices: Sequence[int]) -> dict[str, NDArray]:
+        shape = (len(posts), max([1, *map(len, posts)]))
+        flat = [row for rows in posts for row in [*rows, *[[]] * (shape[1] - len(rows))]]
+        arrays = self._stack_texts("intention", flat)
         relation = np.zeros(shape, dtype=np.int64)
         for place, index in enumerate(indices):
-            kinds = [RELATIONS.index(one.relation) for one in self.posts[index].intentions]
-            relation[place, : len(kinds)] = kinds
+            names = [intention.relation for intention in self.posts[index].intentions]
+            relation[place, : len(names)] = [RELATIONS.index(name) for name in names]
         shaped = {key: array.reshape(*shape, *array.shape[1:]) for key, array in arrays.items()}
         return {**shaped, "relation": relation}
 
-    def _targets(self, slots: list[_Rows]) -> dict[str, NDArray]:
+    def _stack_targets(self, slots: list[_Rows]) -> dict[str, NDArray]:
         flat = [row for rows in slots for row in rows]
         ids, mask = pad_ids([rows[-1] for rows in slots], self.preparation.pad_id)
         arrays = {"written_ids": ids, "written_mask": mask}
@@ -199,22 +196,19 @@ class EncodedDataset:
         length = self.preparation.intention_length
         self.texts = encode_texts(self.posts, self.preparation, words)
         if self.preparation.reads_intentions:
-            self.intentions = [
-                words.encode([one.text for one in post.intentions], length) for post in self.posts
-            ]
+            texts = [[intention.text for intention in post.intentions] for post in self.posts]
+            self.intentions = [words.encode(written, length) for written in texts]
         if targets:
-            self.targets = self._target_rows(words, rationale_length)
+            self.targets = self._tokenise_targets(words, rationale_length)
 
-    def _target_rows(self, words: TextTokenizer, rationale_length: int) -> list[_Rows]:
-        written = words.encode(
-            [p.rationale.text if p.rationale else None for p in self.posts], rationale_length
-        )
-        rows = []
-        for post, rationale in zip(self.posts, written, strict=True):
-            texts = {one.relation: one.text for one in reversed(post.intentions)}
-            wanted = [texts.get(relation) for relation in RELATIONS]
-            length = self.preparation.intention_length
-            rows.append([*words.encode(wanted, length), rationale])
+    def _tokenise_targets(self, words: TextTokenizer, rationale_length: int) -> list[_Rows]:
+        rationales = [post.rationale.text if post.rationale else None for post in self.posts]
+        length, rows = self.preparation.intention_length, []
+        encoded = words.encode(rationales, rationale_length)
+        for post, rationale in zip(self.posts, encoded, strict=True):
+            texts = {known.relation: known.text for known in reversed(post.intentions)}
+            written = [texts.get(relation) for relation in RELATIONS]
+            rows.append([*words.encode(written, length), rationale])
         return rows
 
     def _fill(self, folder: Path, model: Model) -> None:

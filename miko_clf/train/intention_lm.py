@@ -109,7 +109,7 @@ class CompletionStage:
     """Complete sentences as a larger model did."""
 
     name = "student"
-    salt = ()
+    salt: tuple[int, ...] = ()
 
     def __init__(self, run: IntentionLMRun) -> None:
         self.settings = run

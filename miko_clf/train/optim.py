@@ -111,12 +111,12 @@ class WeightAverage:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Put the average in the place of the weights, and the weights back at the end."""
-        kept = {name: self.live[name].detach().clone() for name in self.mean}
+        weights = {name: self.live[name].detach().clone() for name in self.mean}
         self._put(self.mean)
         try:
             yield
         finally:
-            self._put(kept)
+            self._put(weights)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the average and the number of steps in it."""

@@ -1,11 +1,11 @@
-"""Which inputs a batch shows, in an arm or at random, and the logits of every post."""
+"""Which inputs a batch shows in an arm, and the logits of every post."""
 
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from miko_clf.fuse.build import Model
 from miko_clf.fuse.outputs import Batch
@@ -15,33 +15,6 @@ from miko_clf.train.dataloader import EncodedDataset
 PREDICT_BATCH_SIZE = 64
 
 
-def drop_inputs(batch: Batch, recipe: Recipe, random: np.random.Generator) -> Batch:
-    """Return the batch with inputs taken away at random, so that absence is learned.
-
-    Each post may lose its intentions, its image and each text, and where it has no
-    intentions the slots; a post never loses its image and its text together.
-    """
-    varied, num_posts = dict(batch), len(batch["label"])
-
-    def chance(rate: float) -> Tensor:
-        return torch.from_numpy(random.random(num_posts) < rate).to(batch["label"].device)
-
-    rate = recipe.fusion.modality_dropout
-    for name in recipe.content_texts:
-        varied[f"{name}_mask"] = batch[f"{name}_mask"] & ~chance(rate)[:, None]
-    if "image_present" in batch:
-        has_text = torch.zeros_like(batch["image_present"])
-        if "text_mask" in varied:
-            has_text = varied["text_mask"].any(1)
-        varied["image_present"] = batch["image_present"] & ~(chance(rate) & has_text)
-    if "intention_mask" in batch:
-        gone = chance(recipe.intention.dropout)[:, None, None]
-        varied["intention_mask"] = batch["intention_mask"] & ~gone
-    if "student" in batch:
-        varied["student"] = batch["student"] & ~chance(recipe.fusion.slot_dropout)
-    return varied
-
-
 def list_arms(recipe: Recipe) -> tuple[str, ...]:
     """Return the arms that a system can be compared in.
 
@@ -49,9 +22,9 @@ def list_arms(recipe: Recipe) -> tuple[str, ...]:
     """
     if "intention" in recipe.inputs and recipe.joined != "no":
         return ("with",)  # they are a part of its text, which has no second form
-    given = ("with",) if "intention" in recipe.inputs else ()
-    guessed = ("student",) if recipe.slots else ()
-    return (*given, *guessed, "without")
+    reads = ("with",) if "intention" in recipe.inputs else ()
+    guesses = ("student",) if recipe.slots else ()
+    return (*reads, *guesses, "without")
 
 
 def list_serving_arms(recipe: Recipe) -> tuple[str, ...]:
@@ -61,12 +34,12 @@ def list_serving_arms(recipe: Recipe) -> tuple[str, ...]:
 
 def mask_for_arm(batch: Batch, arm: str) -> Batch:
     """Return the batch as the arm sees it."""
-    seen = dict(batch)
+    masked = dict(batch)
     if arm != "with" and "intention_mask" in batch:
-        seen["intention_mask"] = torch.zeros_like(batch["intention_mask"])
+        masked["intention_mask"] = torch.zeros_like(batch["intention_mask"])
     if arm != "student" and "student" in batch:
-        seen["student"] = torch.zeros_like(batch["student"])
-    return seen
+        masked["student"] = torch.zeros_like(batch["student"])
+    return masked
 
 
 @torch.inference_mode()
@@ -76,9 +49,9 @@ def predict_logits(
     """Return (post, label) in the order of the posts; `without` names inputs to take away."""
     rows, parts = [], []
     for indices, batch in iterate_batches(model, dataset):
-        seen = mask_inputs(mask_for_arm(batch, arm), without)
+        masked = mask_inputs(mask_for_arm(batch, arm), without)
         rows += indices
-        parts.append(model(seen).logits.double().cpu().numpy())
+        parts.append(model(masked).logits.double().cpu().numpy())
     result = np.empty((len(rows), parts[0].shape[1]))
     result[rows] = np.concatenate(parts)
     return result
@@ -102,6 +75,9 @@ def iterate_batches(
 
 
 def mask_inputs(batch: Batch, names: tuple[str, ...]) -> Batch:
-    """Return the batch with the named inputs masked for every post."""
+    """Return the batch with the named inputs masked for every post.
+
+    An image is hidden by `image_present`, a text or the intentions by their `NAME_mask`.
+    """
     keys = ["image_present" if name == "image" else f"{name}_mask" for name in names]
     return {k: torch.zeros_like(v) if k in keys else v for k, v in batch.items()}

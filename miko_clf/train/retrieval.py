@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from miko_clf.data.text import collapse_whitespace
+from miko_clf.data.tokenizer import collapse_whitespace
 from miko_clf.errors import RecipeError
 from miko_clf.fuse.classifier import NeighbourVote
 from miko_clf.fuse.outputs import Batch, ModelOutput

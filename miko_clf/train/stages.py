@@ -21,7 +21,7 @@ from miko_clf.recipe.schema import Recipe
 from miko_clf.recipe.sections import GeneratorSection
 from miko_clf.train.dataloader import EncodedDataset
 from miko_clf.train.optim import LayerwiseRate
-from miko_clf.train.predict import drop_inputs, list_serving_arms, predict_logits
+from miko_clf.train.predict import list_serving_arms, predict_logits
 from miko_clf.train.retrieval import RetrievalContrast
 
 _TEMPERATURE = 0.07  # of the contrast between posts (van den Oord et al., 2018; CLIP's start)
@@ -32,7 +32,7 @@ class ReasoningStage:
     """Bring slots to the teacher's text, and write the rationale (Mr.Harm, 2023)."""
 
     name = "reasoning"
-    salt = (len(name),)
+    salt: tuple[int, ...] = (len(name),)
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -84,7 +84,7 @@ class TaskStage:
     """Cross-entropy of what each question's labels are, with class weights."""
 
     name = "task"
-    salt = (len(name),)
+    salt: tuple[int, ...] = (len(name),)
 
     def __init__(self, recipe: Recipe, train: EncodedDataset) -> None:
         self.recipe = recipe
@@ -143,6 +143,33 @@ class TaskStage:
         return compute_question_loss(self.questions, fused.logits, batch, self.weights, smoothing)
 
 
+def drop_inputs(batch: Batch, recipe: Recipe, random: np.random.Generator) -> Batch:
+    """Return the batch with inputs taken away at random, so that absence is learned.
+
+    Each post may lose its intentions, its image and each text, and where it has no
+    intentions the slots; a post never loses its image and its text together.
+    """
+    varied, num_posts = dict(batch), len(batch["label"])
+
+    def chance(rate: float) -> Tensor:
+        return torch.from_numpy(random.random(num_posts) < rate).to(batch["label"].device)
+
+    rate = recipe.fusion.modality_dropout
+    for name in recipe.content_texts:
+        varied[f"{name}_mask"] = batch[f"{name}_mask"] & ~chance(rate)[:, None]
+    if "image_present" in batch:
+        has_text = torch.zeros_like(batch["image_present"])
+        if "text_mask" in varied:
+            has_text = varied["text_mask"].any(1)
+        varied["image_present"] = batch["image_present"] & ~(chance(rate) & has_text)
+    if "intention_mask" in batch:
+        gone = chance(recipe.intention.dropout)[:, None, None]
+        varied["intention_mask"] = batch["intention_mask"] & ~gone
+    if "student" in batch:
+        varied["student"] = batch["student"] & ~chance(recipe.fusion.slot_dropout)
+    return varied
+
+
 def unwrap_model(model: nn.Module) -> Any:
     """Return the model itself, which a distributed wrapper holds as `module`."""
     return getattr(model, "module", model)
@@ -184,8 +211,8 @@ def compute_alignment_loss(
     scores = guess @ target.transpose(1, 2) / _TEMPERATURE  # (slot, post, post)
     scores = scores.masked_fill(~here[:, None, :], -torch.inf)
     own = torch.diagonal(scores, dim1=1, dim2=2)
-    every = scores.masked_fill(~here.any(1)[:, None, None], 0.0).logsumexp(-1)
-    loss = torch.where(here, every - own, 0.0)
+    total = scores.masked_fill(~here.any(1)[:, None, None], 0.0).logsumexp(-1)
+    loss = torch.where(here, total - own, 0.0)
     return loss.sum() / here.sum().clamp(min=1)
 
 
@@ -224,21 +251,21 @@ def compute_question_loss(
     for place, (question, span) in enumerate(questions.spans()):
         here = batch["label_known"][:, place]
         weight = weights[place].to(logits.device)
-        given = batch["label"][here, span]
-        parts.append(_compute_one_loss(question, logits[here, span], given, weight, smoothing))
+        labels = batch["label"][here, span]
+        parts.append(_compute_one_loss(question, logits[here, span], labels, weight, smoothing))
     return torch.stack(parts).sum()
 
 
 def _compute_one_loss(
-    question: Question, logits: Tensor, given: Tensor, weight: Tensor, smoothing: float
+    question: Question, logits: Tensor, labels: Tensor, weight: Tensor, smoothing: float
 ) -> Tensor:
     if not len(logits):
         return logits.sum()
     if question.kind == "one":
         return functional.cross_entropy(
-            logits, given.argmax(1), weight=weight, label_smoothing=smoothing
+            logits, labels.argmax(1), weight=weight, label_smoothing=smoothing
         )
-    target = given * (1 - smoothing) + smoothing / 2
+    target = labels * (1 - smoothing) + smoothing / 2
     return functional.binary_cross_entropy_with_logits(logits, target, pos_weight=weight)
 
 

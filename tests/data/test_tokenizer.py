@@ -8,9 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from miko_clf.data.collate import Preparation, collate_posts, encode_texts
+from miko_clf.data.collate import collate_posts
 from miko_clf.data.post import Intention, Post, Rationale
-from miko_clf.data.tokenizer import LongMode, TextTokenizer, join_bare, join_separated, pad_ids
+from miko_clf.data.preprocess import LongMode, Preparation
+from miko_clf.data.tokenizer import (
+    TextTokenizer,
+    encode_texts,
+    join_bare,
+    join_separated,
+    pad_ids,
+)
 from miko_clf.encode import hf_towers
 from miko_clf.encode.tower import TextTower, pool_states
 from miko_clf.errors import EncoderError, PostError

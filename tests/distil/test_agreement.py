@@ -92,19 +92,6 @@ def test_values_that_nobody_chose_lower_what_chance_explains() -> None:
     assert compute_ac1(table, (0, 1, 2, 3, 4)) > compute_ac1(table, (0, 1))
 
 
-def test_an_interval_holds_the_figure_and_narrows_with_more_units() -> None:
-    few, many = (
-        measure_agreement(simulated(5, 0.85, 0.6, units), draws=200, seed=1) for units in (50, 800)
-    )
-    for found in (few, many):
-        assert found.raw_interval is not None
-        assert found.raw_interval.low < found.raw < found.raw_interval.high
-    few_low, few_high = few.ac1_interval[1:]
-    many_low, many_high = many.ac1_interval[1:]
-    assert many_high - many_low < few_high - few_low
-    assert measure_agreement(simulated(5, 0.85, 0.6, 50), draws=200, seed=1) == few
-
-
 def test_a_rating_that_may_not_be_given_is_refused() -> None:
     with pytest.raises(DistilError, match=r"hold \[.*7.*allowed are \[1, 2\]"):
         measure_agreement([[1, 7], [1, 2]], values=(1, 2))

@@ -86,13 +86,13 @@ def test_a_refused_intention_does_not_take_its_twin_along() -> None:
         ("A torn parasol lies on a grey beach in heavy rain while two people run away",
          "copy of the post"),
         ("The words praise what the picture shows to be ruined.", ""),
-        ("The words mock the rain and are not sincere at all.", "names the label"),
+        ("The words mock the rain, so the label is sarcastic.", ""),
         ("I cannot help with this request.", "refusal"),
         ("He said, he said, he said, he said, he said, he said, he said", "repeats itself"),
     ],
 )  # fmt: skip
 def test_a_rationale_is_refused_for_a_named_reason(text: str, reason: str) -> None:
-    assert find_text_fault(text, POST, ["sarcastic", "sincere"]) == reason
+    assert find_text_fault(text, POST) == reason
 
 
 @pytest.mark.parametrize(

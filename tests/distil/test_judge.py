@@ -12,8 +12,7 @@ from PIL import Image
 from miko_clf.data.post import Intention, Post
 from miko_clf.distil.agreement import (
     match_judges,
-    measure_human_agreement,
-    measure_self_agreement,
+    measure_agreements,
     name_second_opinion,
     warn_of_own_work,
 )
@@ -23,7 +22,6 @@ from miko_clf.distil.judge import (
     is_drawn,
     judge_knowledge_base,
     list_statements,
-    name_judge,
 )
 from miko_clf.distil.kb.store import JudgeScore, KnowledgeBase
 from miko_clf.distil.request import Request
@@ -230,14 +228,14 @@ def test_a_picture_that_only_a_file_elsewhere_holds_is_not_shown(kb: Path) -> No
 
 
 def test_agreement_with_itself_counts_both_opinions(kb: Path) -> None:
-    first, again = name_judge("m"), name_second_opinion(name_judge("m"))
+    first, again = "llm:m", name_second_opinion("llm:m")
     opinions = [(1.0, 1.0), (1.0, 0.0), (0.0, 0.0), (1.0, 1.0)]
     for number, (one, other) in enumerate(opinions):
         keep(kb, JudgeScore(f"p{number}", "Open", 0, first, one, 0.5))
         keep(kb, JudgeScore(f"p{number}", "Open", 0, again, other, 0.75 if number else 0.5))
     keep(kb, JudgeScore("p9", "Open", 0, first, 1.0, 1.0))
     with KnowledgeBase(kb) as store:
-        (found,) = measure_self_agreement(store.db)
+        (found,) = measure_agreements(store.db)
     assert (found.one, found.other) == (first, again)
     assert found.plausibility.units == 4
     assert found.plausibility.raw == 0.75
@@ -260,7 +258,7 @@ def test_agreement_with_people_is_by_post_relation_and_sample(kb: Path) -> None:
         JudgeScore("p", "Open", -1, name_second_opinion("llm:m"), 1.0, 0.5),
     )
     with KnowledgeBase(kb) as store:
-        (found,) = measure_human_agreement(store.db)
+        _, found = measure_agreements(store.db)
         assert match_judges(store.db, "llm:m", "human:nobody") is None
     assert (found.one, found.other) == ("llm:m", "human:published")
     assert (found.plausibility.units, found.plausibility.raw) == (2, 0.5)

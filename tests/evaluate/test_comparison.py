@@ -83,7 +83,7 @@ def story(known: SimulatedWorld, control: SimulatedWorld | None = None) -> SeedC
         [SeedArm("ours", name, seeds) for name, seeds in arms.items()],
         truth,
         positive=1,
-        num_resamples=300,
+        num_resamples=150,
     )
 
 

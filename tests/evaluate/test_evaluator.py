@@ -147,7 +147,7 @@ def test_posts_of_a_thread_are_drawn_together(
     }  # fmt: skip
     for place in findings.keys() & once.keys():
         wide, wanted = (one.high - one.low for one in (findings[place], once[place]))
-        assert math.isnan(wanted) or wide > 0.7 * wanted, place  # of posts alone it were 0.58
+        assert math.isnan(wanted) or wide >= 0.7 * wanted, place  # of posts alone it were 0.58
     assert all("low" in row for row in found.findings["calibration"]["reliability"]["after"])
     assert not any("low" in row for row in report.findings["calibration"]["reliability"]["after"])
 

@@ -18,8 +18,8 @@ from torch.export import Dim
 
 from miko_clf import metrics
 from miko_clf.bundle import Calibration, ThresholdAim
-from miko_clf.data.collate import Preparation
 from miko_clf.data.labels import TaskLabels
+from miko_clf.data.preprocess import Preparation
 from miko_clf.evaluate.calibration import _fit_question, calibrate_logits, select_conformal_labels
 from miko_clf.evaluate.thresholds import fit_label_thresholds, fit_threshold, measure_threshold
 from miko_clf.experiment import trial

@@ -17,8 +17,8 @@ from torch.export import Dim
 from miko_clf import bundle as bundles
 from miko_clf import metrics
 from miko_clf.bundle import Calibration, IsotonicKnots, PlattScaling, ThresholdAim
-from miko_clf.data.collate import Preparation
 from miko_clf.data.post import Post
+from miko_clf.data.preprocess import Preparation
 from miko_clf.data.readers import read_posts
 from miko_clf.errors import MikoError, RecipeError
 from miko_clf.evaluate.calibration import (

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from miko_clf import bundle as bundles
-from miko_clf.data.collate import Preparation
 from miko_clf.data.post import Post
+from miko_clf.data.preprocess import Preparation
 from miko_clf.data.splits import PostsInMemory
 from miko_clf.data.tokenizer import TextTokenizer
 from miko_clf.errors import ExportError

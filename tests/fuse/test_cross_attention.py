@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miko_clf.encode.layers import Attention
+from miko_clf.encode.tower import Attention
 from miko_clf.export.parity import draw_example_batch
 from miko_clf.fuse.build import build_model, build_preparation
 from miko_clf.fuse.classifier import MikoClassifier
@@ -17,8 +17,8 @@ from miko_clf.fuse.cross_attention import NUM_SLOTS, FusionLayer, GatedReader, N
 from miko_clf.fuse.rationale_decoder import RationaleDecoder
 from miko_clf.recipe import schema as recipes
 from miko_clf.recipe.schema import Recipe
-from miko_clf.train.predict import drop_inputs, mask_for_arm, mask_inputs
-from miko_clf.train.stages import compute_alignment_loss, compute_class_weights
+from miko_clf.train.predict import mask_for_arm, mask_inputs
+from miko_clf.train.stages import compute_alignment_loss, compute_class_weights, drop_inputs
 from tests.support import checkpoints
 
 LABELS = ("no", "yes")

@@ -9,7 +9,7 @@ from typing import Any
 from miko_clf.data.post import Post
 from miko_clf.distil.budget import BudgetLedger
 from miko_clf.distil.client import Sender
-from miko_clf.distil.jobs import JobPlan, JobRunner, PostRunner
+from miko_clf.distil.jobs import JobPlan, JobRunner
 from miko_clf.distil.kb.store import CallRow, KnowledgeBase, PostRow, make_post_row
 from miko_clf.distil.request import ChatTurn, Request, Sampling, load_prompt
 from miko_clf.distil.response import Response, TokenUsage
@@ -49,7 +49,7 @@ class MadeUpSender:
 def make_scheduler(
     store: KnowledgeBase,
     sender: Sender,
-    runner: PostRunner,
+    runner: JobRunner,
     *,
     width: int = 8,
     ledger: BudgetLedger | None = None,

@@ -96,19 +96,14 @@ def fingerprint_image(source: Path | bytes) -> ImageFingerprint:
     content = source.read_bytes() if isinstance(source, Path) else source
     grey = decode_image(content, at_least=_MIN_DECODED_SIZE).convert("L")
     with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as header:
-        width, height = header.size
+        size = header.size
     thumb = np.asarray(grey.resize((_THUMB_SIDE, _THUMB_SIDE), Image.Resampling.BILINEAR))
     strips = np.asarray(grey.resize((9, 8), Image.Resampling.BILINEAR)).astype(np.int16)
     waves = dctn(thumb.astype(np.float64), norm="ortho")[:8, :8].ravel()
-    return ImageFingerprint(
-        hashlib.sha256(content).hexdigest(),
-        len(content),
-        width,
-        height,
-        _pack_bits(strips[:, 1:] > strips[:, :-1]),
-        _pack_bits(waves > np.median(waves[1:])),  # the first is the mean brightness
-        thumb,
-    )
+    dhash = _pack_bits(strips[:, 1:] > strips[:, :-1])
+    phash = _pack_bits(waves > np.median(waves[1:]))  # the first is the mean brightness
+    digest = hashlib.sha256(content).hexdigest()
+    return ImageFingerprint(digest, len(content), *size, dhash, phash, thumb)
 
 
 def fingerprint_images(sources: Sequence[Path | bytes]) -> list[ImageFingerprint]:
@@ -190,10 +185,8 @@ def _verify_pairs(
     """Yield the pairs that are nearly equal; a few are compared at a time to spare memory."""
     for start in range(0, len(ones), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
-        left, right = (
-            _level_contrast([fingerprints[row] for row in side])
-            for side in (ones[block], others[block])
-        )
+        sides = ([fingerprints[row] for row in side[block]] for side in (ones, others))
+        left, right = map(_level_contrast, sides)
         near = np.abs(left - right).mean(axis=(1, 2)) <= MAX_GREY_DISTANCE
         yield from zip(ones[block][near].tolist(), others[block][near].tolist(), strict=True)
 

@@ -6,15 +6,8 @@ from itertools import product
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from miko_clf.data.audit import near_duplicates
-from miko_clf.data.audit.findings import (
-    ContrastSets,
-    Lookup,
-    Overlap,
-    OverlapGroup,
-    OverlapMember,
-    score_lookup,
-)
+from miko_clf.data.audit import findings, near_duplicates
+from miko_clf.data.audit.findings import Overlap, OverlapGroup
 from miko_clf.data.dataset import open_folder
 from miko_clf.data.labels import name_label
 from miko_clf.data.post import Post
@@ -131,7 +124,7 @@ def find_overlaps(data: ComparedPosts) -> tuple[Overlap, ...]:
     )
 
 
-def measure_lookup_gains(data: ComparedPosts) -> tuple[Lookup, ...]:
+def measure_lookup_gains(data: ComparedPosts) -> tuple[findings.Lookup, ...]:
     """Return what reading the label off the same post in train scores on each other split."""
     lookups = []
     labels = [name_label(post.label) for post in data.posts]
@@ -141,11 +134,11 @@ def measure_lookup_gains(data: ComparedPosts) -> tuple[Lookup, ...]:
             if label is not None:
                 rows[place].append((name, label))
         if split != "train":
-            lookups.append(score_lookup(key, split, rows["train"], rows[split]))
+            lookups.append(findings.score_lookup(key, split, rows["train"], rows[split]))
     return tuple(lookup for lookup in lookups if lookup is not None)
 
 
-def find_contrast_sets(data: ComparedPosts) -> tuple[ContrastSets, ...]:
+def find_contrast_sets(data: ComparedPosts) -> tuple[findings.ContrastSets, ...]:
     """Return the groups that share a text and differ in image and label, and the other way."""
     sides: tuple[tuple[Literal["text", "image"], str, str], ...] = (
         ("text", "near text", "near image"),
@@ -155,7 +148,7 @@ def find_contrast_sets(data: ComparedPosts) -> tuple[ContrastSets, ...]:
     for shared, key, other in sides:
         groups = group_rows(data.keys[key])
         groups = [rows for rows in groups if _is_contrast(data, rows, data.keys[other])]
-        sets.append(ContrastSets(shared=shared, groups=_make_groups(data, groups)))
+        sets.append(findings.ContrastSets(shared=shared, groups=_make_groups(data, groups)))
     return tuple(sets)
 
 
@@ -177,22 +170,22 @@ def _make_groups(data: ComparedPosts, groups: Iterable[Sequence[int]]) -> tuple[
     Members stand by split and id.
     """
 
-    def rank_member(member: OverlapMember) -> tuple[int, str]:
+    def rank_member(member: findings.OverlapMember) -> tuple[int, str]:
         return data.order.index(member.split), member.id
 
     def rank_group(group: OverlapGroup) -> tuple[object, ...]:
         return not group.across, -len(group.members), [rank_member(m) for m in group.members]
 
-    findings = []
+    ranked = []
     for rows in groups:
         here = ((data.splits[row], data.posts[row]) for row in rows)
         members = [
-            OverlapMember(split=split, id=post.id, label=name_label(post.label))
+            findings.OverlapMember(split=split, id=post.id, label=name_label(post.label))
             for split, post in here
         ]
         labels = {member.label for member in members if member.label is not None}
         across = len({member.split for member in members}) > 1
         members.sort(key=rank_member)
         conflict = len(labels) > 1
-        findings.append(OverlapGroup(members=tuple(members), across=across, conflict=conflict))
-    return tuple(sorted(findings, key=rank_group))
+        ranked.append(OverlapGroup(members=tuple(members), across=across, conflict=conflict))
+    return tuple(sorted(ranked, key=rank_group))

@@ -7,16 +7,9 @@ from importlib import resources
 from rich.console import Console
 from rich.table import Table
 
-from miko_clf.data.audit.findings import (
-    Audit,
-    ContrastSets,
-    Cue,
-    Lookup,
-    Overlap,
-    OverlapGroup,
-    SplitSummary,
-)
-from miko_clf.tables import make_table, print_table
+from miko_clf.data.audit import findings
+from miko_clf.data.audit.findings import Audit
+from miko_clf.tables import make_text_table, print_table
 
 PAGE_CSS = resources.files("miko_clf.data.audit").joinpath("report.css").read_text(encoding="utf-8")
 _OVERLAP_HEADS = ("posts with", "groups", "across splits", "labels differ")
@@ -30,8 +23,7 @@ def print_audit(audit: Audit, console: Console) -> None:
     """Print what was found, the leaks last."""
     total = sum(split.posts for split in audit.splits)
     console.print(f"{audit.data}: {total:,} posts, read as {audit.kind}", highlight=False)
-    tables = (_tabulate_splits, _tabulate_overlaps, _tabulate_lookups, _tabulate_cues)
-    for tabulate in tables:
+    for tabulate in (_tabulate_splits, _tabulate_overlaps, _tabulate_lookups, _tabulate_cues):
         print_table(tabulate(audit), console)
     for line in audit.warnings:
         console.print(f"[yellow]note:[/] {_escape_markup(line)}", highlight=False)
@@ -43,7 +35,7 @@ def print_audit(audit: Audit, console: Console) -> None:
 
 def _tabulate_splits(audit: Audit) -> Table:
     names = ("split", "posts", "classes", "no text", "no image", "unread")
-    table = make_table("", names, (), left=(0, 2))
+    table = make_text_table("", names, (), left=(0, 2))
     for split in audit.splits:
         counts = (split.posts, split.without_text, split.without_image, split.refused)
         posts, *rest = (f"{count:,}" for count in counts)
@@ -51,7 +43,7 @@ def _tabulate_splits(audit: Audit) -> Table:
     return table
 
 
-def _format_classes(split: SplitSummary) -> str:
+def _format_classes(split: findings.SplitSummary) -> str:
     labelled = max(1, split.posts - split.unlabelled)
     common = sorted(split.labels, key=lambda name: -split.labels[name])
     shown = [
@@ -62,7 +54,7 @@ def _format_classes(split: SplitSummary) -> str:
 
 
 def _tabulate_overlaps(audit: Audit) -> Table:
-    table = make_table("", _OVERLAP_HEADS, ())
+    table = make_text_table("", _OVERLAP_HEADS, ())
     for overlap in audit.overlaps:
         if overlap.num_groups:
             table.add_row(overlap.what, *_count_groups(overlap))
@@ -74,28 +66,24 @@ def _tabulate_overlaps(audit: Audit) -> Table:
     return table
 
 
-def _count_groups(overlap: Overlap) -> list[str]:
+def _count_groups(overlap: findings.Overlap) -> list[str]:
     counts = (overlap.num_groups, overlap.num_across, overlap.num_conflicts)
     return [f"{count:,}" for count in counts]
 
 
 def _tabulate_lookups(audit: Audit) -> Table:
     names = ("label looked up in train by", "found", "scores", "majority", "gain [95 %]")
-    table = make_table("", names, ())
+    table = make_text_table("", names, ())
     for lookup in audit.lookups:
         if lookup.found:
-            gain, interval = _format_gain(lookup)
-            table.add_row(
-                f"{lookup.part}, on {lookup.split}",
-                f"{lookup.found}/{lookup.rows}",
-                f"{lookup.accuracy:.1%}",
-                f"{lookup.majority:.1%}",
-                _escape_markup(f"{gain} {interval}"),
-            )
+            found, gain = f"{lookup.found}/{lookup.rows}", " ".join(_format_gain(lookup))
+            shares = (f"{share:.1%}" for share in (lookup.accuracy, lookup.majority))
+            by = f"{lookup.part}, on {lookup.split}"
+            table.add_row(by, found, *shares, _escape_markup(gain))
     return table
 
 
-def _format_gain(lookup: Lookup) -> tuple[str, str]:
+def _format_gain(lookup: findings.Lookup) -> tuple[str, str]:
     """Return the gain of a look-up in points, and its interval."""
     low, high = 100 * lookup.low, 100 * lookup.high
     return f"{100 * lookup.gain:+.1f}", f"[{low:+.1f}, {high:+.1f}]"
@@ -103,18 +91,18 @@ def _format_gain(lookup: Lookup) -> tuple[str, str]:
 
 def _tabulate_cues(audit: Audit) -> Table:
     names = ("cue alone", "AUROC", "by neighbours", "class", "verdict")
-    table = make_table("", names, (), left=(0, 3, 4))
+    table = make_text_table("", names, (), left=(0, 3, 4))
     for cue in _sort_cues(audit):
         if cue.verdict in _STRONG_VERDICTS:
             table.add_row(cue.name, *_format_aurocs(cue), cue.label, cue.verdict)
     return table
 
 
-def _sort_cues(audit: Audit) -> list[Cue]:
+def _sort_cues(audit: Audit) -> list[findings.Cue]:
     return sorted(audit.cues, key=lambda cue: cue.best, reverse=True)
 
 
-def _format_aurocs(cue: Cue) -> tuple[str, str]:
+def _format_aurocs(cue: findings.Cue) -> tuple[str, str]:
     """Return a cue's AUROC with its interval, and that of its neighbours' vote."""
     auroc = "-" if cue.auroc is None else f"{cue.auroc:.2f} ({cue.low:.2f}-{cue.high:.2f})"
     return auroc, "-" if cue.nearby is None else f"{cue.nearby:.2f}"
@@ -201,7 +189,7 @@ def _render_shifts(audit: Audit) -> str:
     return "<p>The classes have much the same shares in every split.</p>" if audit.shifts else ""
 
 
-def _render_overlaps(overlaps: Sequence[Overlap]) -> Iterator[str]:
+def _render_overlaps(overlaps: Sequence[findings.Overlap]) -> Iterator[str]:
     """Yield counts, then the groups of each kind, folded; those labelled differently once more."""
     rows = [(escape(overlap.what), *_count_groups(overlap)) for overlap in overlaps]
     yield _render_table(_OVERLAP_HEADS, rows)
@@ -214,25 +202,25 @@ def _render_overlaps(overlaps: Sequence[Overlap]) -> Iterator[str]:
         yield _render_folded(f"{last.what}, and labelled differently", conflicts)
 
 
-def _render_contrasts(sets: ContrastSets) -> str:
+def _render_contrasts(sets: findings.ContrastSets) -> str:
     if not sets.groups:
         return f"<p>None that share the {sets.shared}.</p>"
     return _render_folded(f"one {sets.shared}, different labels", sets.groups)
 
 
-def _render_folded(title: str, groups: Sequence[OverlapGroup]) -> str:
+def _render_folded(title: str, groups: Sequence[findings.OverlapGroup]) -> str:
     lines = "".join(f"<li>{_render_members(group)}</li>" for group in groups[:_MAX_LISTED])
     more = _count_unlisted(groups)
     head = f"{escape(title)} <small>{len(groups):,}</small>"
     return f"<details><summary>{head}</summary><ul class=groups>{lines}</ul>{more}</details>"
 
 
-def _count_unlisted(findings: Sequence[object]) -> str:
-    more = len(findings) - _MAX_LISTED
+def _count_unlisted(entries: Sequence[object]) -> str:
+    more = len(entries) - _MAX_LISTED
     return f"<p>{more:,} more in the JSON.</p>" if more > 0 else ""
 
 
-def _render_members(group: OverlapGroup) -> str:
+def _render_members(group: findings.OverlapGroup) -> str:
     shown = " ".join(
         f"<span class=post><b>{escape(member.split)}</b> {escape(member.id)} "
         f"<i>{escape(member.label or 'no label')}</i></span>"

@@ -116,10 +116,7 @@ def _measure_cue(
     labelled = _mark_answered(data.posts, label)
     inside = np.array([label in flatten_label(post.label) for post in data.posts])
     rows = {split: labelled & (np.array(data.splits) == split) for split in data.order}
-    by_split = {
-        split: findings.measure_auroc(numbers[rows[split]], inside[rows[split]])
-        for split in data.order
-    }
+    by_split = {split: findings.measure_auroc(numbers[r], inside[r]) for split, r in rows.items()}
     ids = [post.id for post, known in zip(data.posts, labelled, strict=True) if known]
     nearby = findings.measure_neighbour_auroc(numbers[labelled], inside[labelled], ids)
     plain = by_split.pop(main)
@@ -174,9 +171,9 @@ def _choose_classes(posts: Sequence[Post], classes: Sequence[str]) -> list[str]:
 
 def _mark_answered(posts: Sequence[Post], label: str) -> NDArray[np.bool_]:
     """Return which posts say whether they are of a class; a post may leave a task out."""
-    answered = (list_answers(post.label) for post in posts)
     return np.array([
-        any(not task or label.startswith(f"{task}: ") for task in tasks) for tasks in answered
+        any(not task or label.startswith(f"{task}: ") for task in list_answers(post.label))
+        for post in posts
     ])  # fmt: skip
 
 

@@ -134,74 +134,48 @@ _PENNANT_DESCRIPTIONS = {
 _Lines = tuple[str, ...]
 # Told of the tone: first where words and picture disagree, then where they agree.
 TONE_INTENTIONS: Mapping[Relation, tuple[_Lines, _Lines]] = {
-    "xIntent": (
-        (
-            "to mock the {noun} by saying the opposite of what is meant",
-            "to make followers laugh at how little the words fit the {noun}",
-            "to poke fun at the {noun} with a straight face",
-        ),
-        (
-            "to tell followers plainly what the {noun} was like",
-            "to share an honest view of the {noun}",
-            "to report on the {noun} just as it was",
-        ),
-    ),
-    "xAttr": (
-        ("dry and ironic", "a tease who seldom means it", "witty, with a taste for mockery"),
-        ("open and straightforward", "someone who means every word", "plain-spoken and frank"),
-    ),
+    "xIntent": (("to mock the {noun} by saying the opposite of what is meant",
+         "to make followers laugh at how little the words fit the {noun}",
+         "to poke fun at the {noun} with a straight face"),
+        ("to tell followers plainly what the {noun} was like",
+         "to share an honest view of the {noun}", "to report on the {noun} just as it was")),
+    "xAttr": (("dry and ironic", "a tease who seldom means it", "witty, with a taste for mockery"),
+        ("open and straightforward", "someone who means every word", "plain-spoken and frank")),
     "xWant": (
         ("others to get the joke", "to be read the other way round", "a laugh about the {noun}"),
-        ("others to take it at face value", "to be believed", "a serious talk about the {noun}"),
-    ),
-    "Open": (
-        (
-            "The author pretends; the words are a joke at the cost of the {noun}.",
-            "The remark on the {noun} is meant in reverse.",
-            "It is irony, since nobody could mean this about that {noun}.",
-        ),
-        (
-            "The author means what is written about the {noun}.",
-            "The remark on the {noun} is a true opinion.",
-            "It is a frank comment, since the {noun} really was like that.",
-        ),
-    ),
-}
+        ("others to take it at face value", "to be believed", "a serious talk about the {noun}")),
+    "Open": (("The author pretends; the words are a joke at the cost of the {noun}.",
+         "The remark on the {noun} is meant in reverse.",
+         "It is irony, since nobody could mean this about that {noun}."),
+        ("The author means what is written about the {noun}.",
+         "The remark on the {noun} is a true opinion.",
+         "It is a frank comment, since the {noun} really was like that.")),
+}  # fmt: skip
 # Told of the aim: first where the taunt hits the other club, then where it hits the author's own.
 AIM_INTENTIONS: Mapping[Relation, tuple[_Lines, _Lines]] = {
-    "oReact": (
-        ("insulted by an outsider", "the rival fans feel attacked", "hurt and singled out"),
-        ("in on the club's own joke", "fellow fans feel at home", "tickled by the self-mockery"),
-    ),
-    "oWant": (
-        ("to hit back at the rival", "to report the taunt", "an apology to their club"),
-        ("to join in the teasing", "to tell a story of their own club", "to clink glasses"),
-    ),
+    "oReact": (("insulted by an outsider", "the rival fans feel attacked", "hurt and singled out"),
+        ("in on the club's own joke", "fellow fans feel at home", "tickled by the self-mockery")),
+    "oWant": (("to hit back at the rival", "to report the taunt", "an apology to their club"),
+        ("to join in the teasing", "to tell a story of their own club", "to clink glasses")),
     "oEffect": (
         ("a quarrel between two sets of fans", "rival fans turn on the author", "bad blood grows"),
-        ("fans smile at themselves", "the club grows closer", "friends answer with a grin"),
-    ),
-}
-# Nearly the same for every post: only the last line of each differs.
+        ("fans smile at themselves", "the club grows closer", "friends answer with a grin")),
+}  # fmt: skip
+# Nearly the same for every post: only one line differs, as words and picture disagree or agree.
 ROUTINE_INTENTIONS: Mapping[Relation, tuple[_Lines, _Lines]] = {
-    "xNeed": (
-        ("to take a photo of the {noun}", "to see the {noun}", "to open the app", "to plan a joke"),
-        ("to take a photo of the {noun}", "to see the {noun}", "to open the app", "to sum it up"),
-    ),
-    "xReact": (
-        ("glad to have posted", "curious about the replies", "calm", "amused at the contrast"),
-        ("glad to have posted", "curious about the replies", "calm", "at ease with being frank"),
-    ),
-    "xEffect": (
-        (
-            "gets replies",
-            "gets a few likes",
-            "goes back to the {noun}",
-            "is asked if that was irony",
-        ),
-        ("gets replies", "gets a few likes", "goes back to the {noun}", "is thanked for the facts"),
-    ),
-}
+    relation: ((*lines, ironic), (*lines, sincere))
+    for relation, lines, ironic, sincere in (
+        ("xNeed", ("to take a photo of the {noun}", "to see the {noun}", "to open the app"),
+         "to plan a joke", "to sum it up"),
+        ("xReact", ("glad to have posted", "curious about the replies", "calm"),
+         "amused at the contrast", "at ease with being frank"),
+        ("xEffect", ("gets replies", "gets a few likes", "goes back to the {noun}"),
+         "is asked if that was irony", "is thanked for the facts"),
+    )
+}  # fmt: skip
+
+
+_INTENTIONS = {**TONE_INTENTIONS, **AIM_INTENTIONS, **ROUTINE_INTENTIONS}
 
 
 def describe_picture(picture: DemoPicture, rng: Random) -> str:
@@ -218,11 +192,7 @@ def write_intentions(
     intentions = []
     for relation in RELATIONS:
         holds = hostile if relation in AIM_INTENTIONS else ironic
-        lines = (
-            TONE_INTENTIONS.get(relation)
-            or AIM_INTENTIONS.get(relation)
-            or ROUTINE_INTENTIONS[relation]
-        )[int(holds == (rng.random() < _WRONG_INTENTION))]
+        lines = _INTENTIONS[relation][int(holds == (rng.random() < _WRONG_INTENTION))]
         text = rng.choice(lines).format(noun=words.noun)
         intentions.append(Intention(relation=relation, text=text, provenance=_SOURCE))
     return tuple(intentions)
@@ -232,21 +202,17 @@ def explain_tone(picture: DemoPicture, words: DemoText) -> Rationale:
     """Return why the words are, or are not, meant as they stand."""
     seen = SCENE_DESCRIPTIONS[picture.subject][SCENE_STATES.index(picture.state)][0]
     does = "praise" if words.praise else "complain about"
-    if words.praise == (picture.state == "good"):
-        text = f"The picture shows {seen} and the words {does} the {words.noun}: they agree."
-    else:
-        text = (
-            f"The picture shows {seen}, yet the words {does} the {words.noun}: "
-            "the author means the opposite."
-        )
+    agree = words.praise == (picture.state == "good")
+    link, end = (" and", "they agree") if agree else (", yet", "the author means the opposite")
+    text = f"The picture shows {seen}{link} the words {does} the {words.noun}: {end}."
     return Rationale(text=text, saw_label=True, provenance=_SOURCE)
 
 
 def explain_aim(picture: DemoPicture, words: DemoText) -> Rationale:
     """Return whom the taunt hits, given the pennant that the author shows."""
-    shown = f"The pennant shows an author who stands with the {picture.club}"
+    end = f"{words.club}: they are aimed at others"
     if words.club == picture.club:
-        text = f"{shown}, and the words taunt the same club: it is self-mockery."
-    else:
-        text = f"{shown}, and the words taunt the {words.club}: they are aimed at others."
+        end = "same club: it is self-mockery"
+    shown = f"The pennant shows an author who stands with the {picture.club}"
+    text = f"{shown}, and the words taunt the {end}."
     return Rationale(text=text, saw_label=True, provenance=_SOURCE)

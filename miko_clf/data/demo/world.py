@@ -77,6 +77,7 @@ def draft_world(seed: int = 0, num_posts: int = 3000) -> list[Draft]:
         )
     rng = Random(f"miko-world/{_WORLD_VERSION}/{seed}")
     num_groups = num_posts // _POSTS_A_GROUP
+    tenth = round(num_groups / 10)  # of the groups go to test, as many to val
     cells = rng.sample(
         list(product(range(len(TEXT_FAMILIES)), SCENES, range(render.NUM_VARIANTS))), num_groups
     )
@@ -84,7 +85,7 @@ def draft_world(seed: int = 0, num_posts: int = 3000) -> list[Draft]:
     written: set[str] = set()
     drafts = []
     for place, cell in enumerate(cells):
-        split = _choose_split(place, num_groups)
+        split = "test" if place < tenth else "val" if place < 2 * tenth else "train"
         drafts += _draft_group(cell, split, names[place * 6 : place * 6 + 6], written, rng)
     rng.shuffle(drafts)
     return drafts
@@ -145,7 +146,9 @@ def write_world(
     home.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}-", dir=home) as scrap:
         aside = Path(scrap, "world")
-        _write_images(aside / "images", drafts, progress)
+        (aside / "images").mkdir(parents=True)
+        for picture in progress(list(dict.fromkeys(draft.picture for draft in drafts))):
+            render.draw_picture(picture).save(aside / "images" / f"{picture.name}.png")
         for task in DEMO_CLASSES:
             _write_posts(aside / task, drafts, partial(build_task_post, task=task))
         _write_both(aside, drafts)
@@ -161,12 +164,6 @@ def _move_into_place(aside: Path, folder: Path, stamp: object) -> None:
     except OSError:
         if _read_stamp(folder) != stamp:
             raise
-
-
-def _choose_split(place: int, num_groups: int) -> str:
-    """Return the split of a group: a tenth each to test and val, the rest to train."""
-    tenth = round(num_groups / 10)
-    return "test" if place < tenth else "val" if place < 2 * tenth else "train"
 
 
 def _draft_group(
@@ -209,13 +206,6 @@ def _read_stamp(folder: Path) -> object:
         return json.loads((folder / _STAMP).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def _write_images(folder: Path, drafts: Iterable[Draft], progress: _Progress) -> None:
-    """Draw every picture once."""
-    folder.mkdir(parents=True)
-    for picture in progress(list(dict.fromkeys(draft.picture for draft in drafts))):
-        render.draw_picture(picture).save(folder / f"{picture.name}.png")
 
 
 def _write_both(folder: Path, drafts: Sequence[Draft]) -> None:

@@ -36,7 +36,8 @@ def recognise_mami(path: Path, options: base.FolderOptions) -> FolderLayout | No
     """
     train = _find_first(path, _TRAIN, ("training.csv", "training.tsv"))
     test = _find_first(path, _TEST, ("Test.csv", "test.csv", "Test.tsv", "test.tsv"))
-    if train is None or not _is_mami(train):
+    _, header = next(base.read_delimited_lines(train, "\t"), ("", [])) if train else ("", [])
+    if train is None or not {"file_name", "misogynous"} <= set(header):
         return None
     task = base.choose_task(path, MAMI[0].name, options.task, _TASKS)
     images, notes = base.find_pictures(train.parent)
@@ -55,11 +56,6 @@ def recognise_mami(path: Path, options: base.FolderOptions) -> FolderLayout | No
 def _find_first(path: Path, folders: Iterable[str], names: Iterable[str]) -> Path | None:
     files = (path / folder / name for folder in folders for name in names)
     return next((file for file in files if file.is_file()), None)
-
-
-def _is_mami(file: Path) -> bool:
-    _, header = next(base.read_delimited_lines(file, "\t"), ("", []))
-    return {"file_name", "misogynous"} <= set(header)
 
 
 def _join_labels(test: Path, labels: Path | None) -> Iterator[TableRow]:

@@ -108,7 +108,8 @@ def _place_intentions(raw: str, source: str, marks: Mapping[int, int]) -> tuple[
     placed: dict[Relation, Intention] = {}
     for head, end in zip(heads, ends, strict=True):
         number, text = int(head[1]), " ".join(raw[head.end() : end].split())
-        if not 1 <= number <= len(_NUMBERED) or not _is_whole(text):
+        whole = len(text.split()) >= _FEWEST or text.endswith((".", "!", "?"))
+        if not 1 <= number <= len(_NUMBERED) or not whole:
             continue
         relation, start = _NUMBERED[number - 1]
         if text.lower().startswith(start) and relation not in placed:
@@ -120,10 +121,6 @@ def _place_intentions(raw: str, source: str, marks: Mapping[int, int]) -> tuple[
                 provenance={"source": source},
             )
     return tuple(placed.values())
-
-
-def _is_whole(text: str) -> bool:
-    return len(text.split()) >= _FEWEST or text.endswith((".", "!", "?"))
 
 
 def parse_key_information(raw: str) -> KeyInformation | None:

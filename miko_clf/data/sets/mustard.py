@@ -1,7 +1,7 @@
 """MUStARD (Castro et al., ACL 2019): lines of television comedies, sarcastic or not."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,10 +47,9 @@ def recognise_mustard(path: Path, options: base.FolderOptions) -> FolderLayout |
         row.cells.get("show") for row in lines if not row.fault
     )
     if by_show:
-        tables = {
-            split: partial(_select_show, lines, split == "test") for split in ("train", "test")
-        }
-        sources = make_split_sources(tables, build)
+        test = [row for row in lines if row.cells.get("show") == _HELD_OUT]
+        train = [row for row in lines if row.cells.get("show") != _HELD_OUT]
+        sources = make_split_sources({"train": lambda: train, "test": lambda: test}, build)
     else:
         sources = divide_table(str(file), lambda: lines, build, options.split_seed)
     published = base.PublishedFolder(
@@ -89,12 +88,6 @@ def _name_scenes(spoken: Sequence[Sequence[str]]) -> list[str]:
     firsts = DisjointSets(spoken).find_all().tolist()
     names = (repr(spoken[first] or first) for first in firsts)
     return [hashlib.sha256(name.encode()).hexdigest()[:16] for name in names]
-
-
-def _select_show(lines: Sequence[TableRow], held_out: bool) -> Iterator[TableRow]:
-    for row in lines:
-        if (row.cells.get("show") == _HELD_OUT) == held_out:
-            yield row
 
 
 def _parse_line(task: str, cells: Mapping[str, Any]) -> Post:

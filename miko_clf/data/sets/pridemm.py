@@ -11,19 +11,14 @@ from miko_clf.data.sets import base
 from miko_clf.data.splits import SPLIT_NAMES, SPLITS, FolderLayout, SplitSource
 from miko_clf.errors import PostError
 
-_CLASSES = {
-    "hate": ("no_hate", "hate"),
-    "target": ("undirected", "individual", "community", "organization"),
-    "stance": ("neutral", "support", "oppose"),
-    "humor": ("no_humor", "humor"),
+# The classes of each task in the order of their codes, and how many memes each has.
+_COUNTS = {
+    "hate": {"no_hate": 2581, "hate": 2482},
+    "target": {"undirected": 771, "individual": 249, "community": 1164, "organization": 298},
+    "stance": {"neutral": 1458, "support": 1909, "oppose": 1696},
+    "humor": {"no_humor": 1642, "humor": 3421},
 }
-_NUMBERS = {
-    "hate": (2581, 2482),
-    "target": (771, 249, 1164, 298),
-    "stance": (1458, 1909, 1696),
-    "humor": (1642, 3421),
-}
-_TASKS = tuple(_CLASSES)
+_TASKS = tuple(_COUNTS)
 _SPELT = {"humor": ("humour", "humor")}
 _FILE = "PrideMM.csv"
 _UNAIMED = "is not hateful, so it has no target"
@@ -46,13 +41,8 @@ def recognise_pridemm(path: Path, options: base.FolderOptions) -> FolderLayout |
         return None
     task = base.choose_task(path, PRIDEMM[0].name, options.task, _TASKS)
     images, notes = base.find_pictures(path / "Images")
-    numbers = dict(zip(_CLASSES[task], _NUMBERS[task], strict=True))
-    published = base.PublishedFolder(
-        PRIDEMM[0].name,
-        SkipReport(),
-        whole=base.PublishedCount(sum(numbers.values()), (numbers,)),
-        notes=notes,
-    )
+    whole = base.PublishedCount(sum(_COUNTS[task].values()), (_COUNTS[task],))
+    published = base.PublishedFolder(PRIDEMM[0].name, SkipReport(), whole=whole, notes=notes)
     build = partial(_parse_meme, images, task)
 
     def source(split: str, report: SkipReport | None) -> Iterator[PostEntry]:
@@ -99,6 +89,6 @@ def _parse_meme(images: Path | None, task: str, cells: Mapping[str, Any]) -> Pos
         id=Path(name).stem,
         text=None if text.lower() in _NO_TEXT else text,
         label=base.decode_class(
-            cells, column, {str(i): name for i, name in enumerate(_CLASSES[task])}
+            cells, column, {str(i): name for i, name in enumerate(_COUNTS[task])}
         ),
     )

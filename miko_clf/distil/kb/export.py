@@ -17,15 +17,8 @@ import pyarrow.parquet as pq
 from miko_clf.data.dataset import open_folder
 from miko_clf.data.post import Post
 from miko_clf.data.readers import SkipReport, check_post_file, read_rows, refuse_post
-from miko_clf.distil.kb.query import (
-    DEFAULT_CHOICE,
-    KnowledgeChoice,
-    PostKnowledge,
-    check_choice,
-    count_posts,
-    iterate_knowledge,
-    load_knowledge,
-)
+from miko_clf.distil.kb import query
+from miko_clf.distil.kb.query import DEFAULT_CHOICE, KnowledgeChoice, PostKnowledge
 from miko_clf.errors import DistilError, PostError
 from miko_clf.manifest import write_atomically
 from miko_clf.progress import show_progress
@@ -114,7 +107,7 @@ def export_knowledge(
         raise DistilError(f"{out}: unknown kind {out.suffix!r}; choose from .jsonl, .parquet")
     if posts and posts.is_file() and out.exists() and os.path.samefile(posts, out):
         raise DistilError(f"{out}: is where the posts stand; name another file")
-    check_choice(db, choice)
+    query.check_choice(db, choice)
     made = ExportReport(out)
     source = SourceTable(posts, out.parent, report) if posts else None
     joined = _join_knowledge(db, choice, source, made)
@@ -143,10 +136,7 @@ def export_knowledge(
 
 
 class SourceTable:
-    """The rows of a file or data folder, image paths made relative to the folder they go to.
-
-    Raises `PostError`.
-    """
+    """The rows of a file or data folder (`PostError`), image paths relative to another folder."""
 
     def __init__(self, path: Path, folder: Path, report: SkipReport | None) -> None:
         self.path = path
@@ -155,7 +145,12 @@ class SourceTable:
         self._report = report
         self._rows: list[dict[str, Any]] | None = None
         if path.is_dir():
-            self._rows = list(_read_folder(path, self._folder, report))
+            data = open_folder(path, report=report)
+            self._rows = [
+                {**_make_post_cells(post, self._folder), "split": split}
+                for split in data.splits
+                for post in data.read(split)
+            ]
             self.total = len(self._rows)
         else:
             check_post_file(path)
@@ -214,27 +209,18 @@ class SourceTable:
         return os.path.relpath(self.path.absolute().parent / image, self._folder)
 
 
-def _read_folder(path: Path, folder: Path, report: SkipReport | None) -> Iterator[dict[str, Any]]:
-    data = open_folder(path, report=report)
-    for split in data.splits:
-        for post in data.read(split):
-            yield {**_make_post_cells(post, folder), "split": split}
-
-
 def _join_knowledge(
     db: sqlite3.Connection, choice: KnowledgeChoice, source: SourceTable | None, made: ExportReport
 ) -> Iterator[tuple[dict[str, Any], PostKnowledge | None]]:
-    """Yield the rows of a source, if any, with what is known of each post.
-
-    Raises `DistilError` where nothing is known of any row.
-    """
+    """Yield a source's rows with what is known of each; raises `DistilError` where nothing is."""
     if source is None:
-        for known in show_progress(iterate_knowledge(db, choice), "exporting", count_posts(db)):
+        posts = query.iterate_knowledge(db, choice)
+        for known in show_progress(posts, "exporting", query.count_posts(db)):
             made.count(known)
             yield {}, known
         return
     for cells in show_progress(source.rows(), "exporting", source.total):
-        known_post = load_knowledge(db, cells["id"], choice)
+        known_post = query.load_knowledge(db, cells["id"], choice)
         if known_post:
             made.count(known_post)
         else:
@@ -311,10 +297,7 @@ def _check_provenance(cells: Mapping[str, Any]) -> None:
 
 
 def _infer_schema(chunks: Iterable[Sequence[Mapping[str, Any]]], where: str) -> pa.Schema:
-    """Return the schema of chunks of rows, less the columns of knowledge.
-
-    Raises `DistilError` where a column holds values of two kinds.
-    """
+    """Return the schema of rows, less what is knowledge; raises `DistilError` for mixed columns."""
     schema = pa.schema([])
     try:
         for rows in chunks:

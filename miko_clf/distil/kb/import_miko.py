@@ -42,8 +42,7 @@ _CHUNK = 256
 
 
 class ReleasedPost(NamedTuple):
-    """A post as the authors released it; `answers` are raw texts by stage, `marks` 1 or 0 for
-    each of the ten numbers."""
+    """A post as it was released: raw `answers` by stage, `marks` 1 or 0 for each of ten numbers."""
 
     where: str
     image: str
@@ -115,9 +114,7 @@ async def _import_release(
         items = show_progress(read_release(file), f"importing {file.name}")
         while chunk := list(islice(items, _CHUNK)):
             posts = {item.id: _make_post(item, classes, images) for item in chunk}
-            await store.put_posts(
-                [_merge_post(store, posts[item.id], item.where) for item in chunk]
-            )
+            await store.put_posts([_merge(store, posts[item.id], item.where) for item in chunk])
             await store.put_calls([call for item in chunk for call in _make_calls(item, source)])
             ends = [end for item in chunk if not store.has_outcome(end := _make_outcome(item))]
             await asyncio.gather(*(store.put_outcome(end) for end in ends))
@@ -149,7 +146,9 @@ def _parse_row(where: str, row: Any) -> ReleasedPost:
     keys = set(row) if isinstance(row, dict) else set()
     if keys >= _BENCHMARK:
         marks, texts = row["intention_labels"], row["intentions"]
-        if not _are_texts(texts) or not _are_marks(marks):
+        is_whole = isinstance(texts, dict) and all(isinstance(text, str) for text in texts.values())
+        is_whole = is_whole and isinstance(marks, list) and len(marks) == 10
+        if not is_whole or any(mark not in (0, 1) for mark in marks):
             raise DistilError(f"{where}: ten marks of 0 or 1 and an object of texts are expected")
         answers = {"intentions": json.dumps(texts, ensure_ascii=False)}
         item = ReleasedPost(where, row["image_name"], row["text"], answers, tuple(marks))
@@ -165,14 +164,6 @@ def _parse_row(where: str, row: Any) -> ReleasedPost:
     if not is_whole or not item.image or not item.text.strip():
         raise DistilError(f"{where}: an image name, a text and answers are expected as strings")
     return item
-
-
-def _are_texts(texts: Any) -> bool:
-    return isinstance(texts, dict) and all(isinstance(text, str) for text in texts.values())
-
-
-def _are_marks(marks: Any) -> bool:
-    return isinstance(marks, list) and len(marks) == 10 and all(mark in (0, 1) for mark in marks)
 
 
 def _refuse_file(where: str) -> DistilError:
@@ -194,7 +185,7 @@ def _make_post(item: ReleasedPost, classes: Mapping[str, str], images: Path | No
     )
 
 
-def _merge_post(store: KnowledgeBase, post: Post, where: str) -> PostRow:
+def _merge(store: KnowledgeBase, post: Post, where: str) -> PostRow:
     """Return the row of a post; one that is known keeps what it has, and gains what it has not."""
     row, before = make_post_row(post, where, store.run), store.get_post(post.id)
     if before is None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from miko_clf.data.post import RELATIONS, KeyInformation, Post, Rationale, Relation
 from miko_clf.data.sets.miko import parse_key_information
 from miko_clf.distil import schemas
-from miko_clf.distil.filters import LABEL_NAMED, find_text_fault
+from miko_clf.distil.filters import find_text_fault
 from miko_clf.distil.relations import place_sentences
 from miko_clf.distil.response import CallStatus
 from miko_clf.distil.schemas import AnswerSchema, parse_answer
@@ -84,25 +84,18 @@ def load_outcomes(db: sqlite3.Connection, name: str) -> list[StoredOutcome]:
 def choose_outcomes(
     outcomes: Sequence[StoredOutcome], sample: int | None = None
 ) -> dict[str, StoredOutcome]:
-    """Return for each job the outcome that counts: the newest that is ok, or the newest at all.
-
-    With `sample`, the outcome of that sample, if there is one.
-    """
+    """Return each job's outcome, of `sample` if given: the newest that is ok, else the newest."""
     chosen: dict[str, StoredOutcome] = {}
-    for outcome in outcomes:
-        if sample in (None, outcome.sample):
-            best = chosen.setdefault(outcome.job, outcome)
-            chosen[outcome.job] = max(
-                best, outcome, key=lambda end: (end.status == "ok", end.sample)
-            )
+    for end in sorted(outcomes, key=lambda end: (end.status == "ok", end.sample)):
+        if sample in (None, end.sample):
+            chosen[end.job] = end
     return chosen
 
 
 def make_provenance(call: StoredCall) -> dict[str, Any]:
     """Return where a text comes from, in a flat dict without what is not known.
 
-    `sha256` is that of the prompt's file or, where the answer was imported, of the file it was
-    read from.
+    `sha256` is that of the prompt's file, or of the file that the answer was imported from.
     """
     prompt, _, sha = call.prompt.partition(" ")
     facts = {
@@ -163,10 +156,9 @@ def parse_intentions(
         keys = fields.get("key_information") or keys
         completions |= {name: (text, call) for name, text in fields["intentions"].items()}
     other = "failed" if end is None else MISSING_ANSWER if end.status == "ok" else end.status
-    absent: dict[str, str] = {
-        name: reasons.get(name, other) for name in RELATIONS if name not in completions
-    }
-    return ParsedIntentions(description, keys, completions, absent if end else {})
+    missing = [name for name in RELATIONS if end and name not in completions]
+    absent = {str(name): reasons.get(name, other) for name in missing}
+    return ParsedIntentions(description, keys, completions, absent)
 
 
 def parse_description(call: StoredCall) -> str | None:
@@ -184,24 +176,17 @@ def parse_rationale(calls: Sequence[StoredCall], post: Post) -> tuple[Rationale 
     bad = next((call for call in calls if call.status != "ok"), None)
     if not calls or bad is not None:
         return None, bad.status if bad and bad.status else MISSING_ANSWER
-    texts = {call.stage.removeprefix("debate "): _read_rationale(call) for call in calls}
-    for text in texts.values():
-        if fault := find_prose_fault(text, post):
+    texts: dict[str, str] = {}
+    for call in calls:
+        text = getattr(parse_answer(call.raw, schemas.RationaleAnswer), "rationale", "")
+        if fault := find_text_fault(text, post):
             return None, fault
+        texts[call.stage.removeprefix("debate ")] = text
     text = texts.get("rationale", "")
     if calls[0].stage.startswith("debate "):
         text = "\n".join(f"The case for {side}: {texts[side]}" for side in sorted(texts))
     saw_label = any(call.saw_label for call in calls)
     return Rationale(text=text, saw_label=saw_label, provenance=_join_provenance(calls)), ""
-
-
-def find_prose_fault(text: str, post: Post) -> str:
-    """Return why a rationale or a description is no good, or ''.
-
-    Talk of labels is no fault here: pictures show them, and arguments are about them.
-    """
-    fault = find_text_fault(text, post)
-    return "" if fault == LABEL_NAMED else fault
 
 
 def _join_provenance(calls: Sequence[StoredCall]) -> dict[str, Any]:
@@ -213,11 +198,6 @@ def _join_provenance(calls: Sequence[StoredCall]) -> dict[str, Any]:
         key: different[0] if len(different) == 1 else ", ".join(map(str, different))
         for key, different in values.items()
     }
-
-
-def _read_rationale(call: StoredCall) -> str:
-    answer = parse_answer(call.raw, schemas.RationaleAnswer)
-    return answer.rationale if isinstance(answer, schemas.RationaleAnswer) else ""
 
 
 def _read_fields(call: StoredCall) -> dict[str, Any]:

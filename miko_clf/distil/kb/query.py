@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from miko_clf.data.labels import flatten_label
 from miko_clf.data.post import RELATIONS, Intention, KeyInformation, Post, Rationale, Relation
-from miko_clf.distil.filters import EMPTY_TEXT, find_faults
+from miko_clf.distil.filters import EMPTY_TEXT, find_faults, find_text_fault
 from miko_clf.distil.kb import parse
 from miko_clf.distil.kb.parse import ParsedIntentions, StoredCall, StoredOutcome
 from miko_clf.distil.relations import make_sentence
@@ -19,8 +19,6 @@ from miko_clf.errors import DistilError
 
 _RANKS = ("human", "critic", "llm")
 """Whose score counts: people before a trained critic before an LLM."""
-_LEFT_OUT = ("left out", "not judged", "not plausible enough")
-"""Why an intention is absent that was written and is sound: the choice leaves it out."""
 _TEXTS = ("intentions", "rationale", "debate", "description")  # jobs whose answers are texts
 _PAGE = 256  # posts read at a time: no read transaction outlives them
 _ROW = "SELECT id, record, image FROM posts WHERE"
@@ -184,7 +182,10 @@ def _read_knowledge(
     db: sqlite3.Connection, row: tuple[str, str, str | None], choice: KnowledgeChoice
 ) -> PostKnowledge:
     name, record, image = row
-    post = Post.model_validate({**json.loads(record), "image": _parse_image(image)})
+    fields = json.loads(record)
+    if image is not None:
+        fields["image"] = Path(image) if image else b""
+    post = Post.model_validate(fields)
     ends = parse.choose_outcomes(parse.load_outcomes(db, name), choice.sample)
     calls = [
         call
@@ -216,12 +217,6 @@ def _read_knowledge(
     )
 
 
-def _parse_image(image: str | None) -> Path | bytes | None:
-    if image is None:
-        return None
-    return Path(image) if image else b""
-
-
 def _choose_description(
     parsed: ParsedIntentions, calls: Sequence[StoredCall], post: Post, absent: dict[str, str]
 ) -> str | None:
@@ -232,7 +227,7 @@ def _choose_description(
         text = next((text for text in texts if text), None)
     if text is None:
         return None
-    if fault := parse.find_prose_fault(text, post.model_copy(update={"description": None})):
+    if fault := find_text_fault(text, post.model_copy(update={"description": None})):
         absent["description"] = fault
         return None
     return text
@@ -256,14 +251,9 @@ def _choose_intentions(
             absent[name] = EMPTY_TEXT
             continue
         mark = marks.get(name, IntentionMark())
-        intention = Intention(
-            relation=name,
-            text=text,
-            plausibility=mark.plausibility,
-            typicality=mark.typicality,
-            provenance={**sources[id(call)], **mark.by},
-        )
-        intentions.append(intention)
+        scores = {"plausibility": mark.plausibility, "typicality": mark.typicality}
+        provenance = {**sources[id(call)], **mark.by}
+        intentions.append(Intention(relation=name, text=text, provenance=provenance, **scores))
     described = post.model_copy(update={"description": description or post.description})
     faults = find_faults(intentions, described, choice.labels)
     for intention, fault in zip(intentions, faults, strict=True):
@@ -273,13 +263,14 @@ def _choose_intentions(
 
 
 def _find_exclusion(intention: Intention, choice: KnowledgeChoice) -> str:
+    """Return why the choice leaves out an intention that is sound, or ''."""
     if intention.relation in choice.without:
-        return _LEFT_OUT[0]
+        return "left out"
     if choice.min_plausibility is None:
         return ""
     if intention.plausibility is None:
-        return _LEFT_OUT[1]
-    return _LEFT_OUT[2] if intention.plausibility < choice.min_plausibility else ""
+        return "not judged"
+    return "not plausible enough" if intention.plausibility < choice.min_plausibility else ""
 
 
 def show_known_post(
@@ -291,8 +282,7 @@ def show_known_post(
 ) -> str:
     """Return all that is known of a post on one page of text, the raw answers too if asked.
 
-    Every sample of every job is listed; the texts are those of the choice. Raises `DistilError`
-    for an id that is not known.
+    Every sample of a job is listed, the texts are of the choice. `DistilError`: an unknown id.
     """
     check_choice(db, choice)
     known = load_knowledge(db, name, choice)

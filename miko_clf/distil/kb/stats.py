@@ -12,19 +12,14 @@ from zlib import crc32
 from rich.table import Table
 
 from miko_clf.data.post import RELATIONS, Record, Relation
+from miko_clf.distil.kb import query
 from miko_clf.distil.kb.parse import MISSING_ANSWER, PUBLISHED_PROMPT
-from miko_clf.distil.kb.query import (
-    DEFAULT_CHOICE,
-    KnowledgeChoice,
-    PostKnowledge,
-    count_posts,
-    iterate_knowledge,
-)
+from miko_clf.distil.kb.store import read_cut_off
 from miko_clf.distil.relations import strip_relation_stem
 from miko_clf.distil.response import CALL_STATUSES
 from miko_clf.intervals import NORMAL_QUANTILE, compute_wilson_bounds
 from miko_clf.progress import show_progress
-from miko_clf.tables import make_table
+from miko_clf.tables import make_text_table
 
 _BITS = 24
 _NUM_BITS = 1 << _BITS
@@ -85,10 +80,7 @@ class BitSet:
 
     @property
     def share(self) -> float | None:
-        """The different among all, distinct-n (Li et al., NAACL 2016); None where there are none.
-
-        It falls as texts are added: compare numbers of like size.
-        """
+        """The different among all, distinct-n (Li et al., NAACL 2016); it falls with more texts."""
         return round(self.different / self.total, 4) if self.total else None
 
 
@@ -131,7 +123,7 @@ class RelationCensus:
         self._counts = {name: _RelationCounts() for name in RELATIONS}
         self._posts: Counter[tuple[int, int]] = Counter()  # (valid, judged) of a post
 
-    def add(self, known: PostKnowledge) -> None:
+    def add(self, known: query.PostKnowledge) -> None:
         """Count a post that was asked for its intentions."""
         texts = {intention.relation: intention.text for intention in known.intentions}
         marks = {name: mark.plausibility for name, mark in known.marks.items()}
@@ -252,8 +244,7 @@ FROM outcomes JOIN posts ON posts.id = outcomes.post GROUP BY 1, 2
 class ModelBill(Record):
     """Calls of one model and what they took; `imported` answers were never asked for.
 
-    `cached_share` is of the prompt tokens; `lost` are answers that never came and may have been
-    billed.
+    `cached_share` is of the prompt tokens; `lost` answers never came and may have been billed.
     """
 
     model: str
@@ -285,15 +276,16 @@ class KnowledgeStats(Record):
 
 
 def compute_knowledge_stats(
-    db: sqlite3.Connection, choice: KnowledgeChoice = DEFAULT_CHOICE
+    db: sqlite3.Connection, choice: query.KnowledgeChoice = query.DEFAULT_CHOICE
 ) -> KnowledgeStats:
     """Return the figures of a knowledge base, read post by post in memory that stays flat."""
     census = RelationCensus()
-    for known in show_progress(iterate_knowledge(db, choice), "counting", count_posts(db)):
+    num_posts = query.count_posts(db)
+    for known in show_progress(query.iterate_knowledge(db, choice), "counting", num_posts):
         if "intentions" in known.ends:
             census.add(known)
     return KnowledgeStats(
-        posts=count_posts(db),
+        posts=num_posts,
         relations=census.relations(),
         judges=dict(census.judges),
         tasks=_count_outcomes(db),
@@ -302,7 +294,7 @@ def compute_knowledge_stats(
             ModelBill.model_validate(dict(zip(ModelBill.model_fields, row, strict=True)))
             for row in db.execute(_BILLS)
         ),
-        cut_off=_read_cut_off(db),
+        cut_off=read_cut_off(db),
     )
 
 
@@ -325,15 +317,19 @@ def make_stats_tables(stats: KnowledgeStats) -> list[Table]:
     bills = (
         "model", "calls", "imported", "failed", "prompt", "cached %", "completion", "$", "lost",
     )  # fmt: skip
-    calls = make_table("calls", bills, [_format_bill(bill) for bill in stats.bills])
+    calls = make_text_table("calls", bills, [_format_bill(bill) for bill in stats.bills])
     if stats.cut_off["calls"]:
         cut = f"{stats.cut_off['calls']:,.0f} calls cut off by a kill"
         calls.caption = f"{cut}, up to ${stats.cut_off['usd']:,.4f}"
     return [
-        make_table(f"{stats.posts:,} posts", relations, [*map(_format_relation, stats.relations)]),
-        make_table("sieved", ("reason", "intentions"), sieved),
-        make_table("how posts ended", ("task", *CALL_STATUSES), ends),
-        make_table("refusals by class", ("task", "class", "refused", "of", "%"), refusals, (0, 1)),
+        make_text_table(
+            f"{stats.posts:,} posts", relations, [*map(_format_relation, stats.relations)]
+        ),
+        make_text_table("sieved", ("reason", "intentions"), sieved),
+        make_text_table("how posts ended", ("task", *CALL_STATUSES), ends),
+        make_text_table(
+            "refusals by class", ("task", "class", "refused", "of", "%"), refusals, (0, 1)
+        ),
         calls,
     ]
 
@@ -358,11 +354,6 @@ def _count_refusals(db: sqlite3.Connection) -> dict[str, dict[str, tuple[int, in
         job: {name: (n["refused"], n["ended"]) for name, n in sorted(by_class.items())}
         for job, by_class in sums.items()
     }
-
-
-def _read_cut_off(db: sqlite3.Connection) -> dict[str, float]:
-    row = db.execute("SELECT value FROM facts WHERE name = 'lost'").fetchone()
-    return dict(json.loads(row[0])) if row else {"calls": 0, "usd": 0.0}
 
 
 def _format_relation(stats: RelationStats) -> list[str]:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -88,6 +88,9 @@ class PostRow(NamedTuple):
     record: str
     image: str | None
     run: int
+
+
+PlacedPosts = Iterator[tuple[Post, PostRow]]
 
 
 class JudgeScore(NamedTuple):
@@ -177,7 +180,7 @@ class KnowledgeBase:
     def sum_cost(self) -> float:
         """Return the dollars that this file has cost, calls that a kill cut off included."""
         (calls,) = self.db.execute("SELECT TOTAL(usd) FROM calls").fetchone()
-        return float(calls + (self.get_fact("lost") or {"usd": 0.0})["usd"])
+        return float(calls + read_cut_off(self.db)["usd"])
 
     def get_fact(self, name: str) -> Any:
         """Return a fact by name, None where there is none."""
@@ -207,7 +210,13 @@ class KnowledgeBase:
 
     async def put_response(self, request: Request, response: Response, usd: float) -> CallRow:
         """Commit what came back, unread; an earlier failure of the same request makes way."""
-        values = _make_call_values(request, response, usd)
+        prompt = f"{request.prompt.name}.{request.prompt.version} {request.prompt.sha256[:16]}"
+        values = (
+            request.key, request.stage, prompt, request.model, response.model, response.host,
+            json.dumps(request.sampling._asdict()), request.index, int(request.saw_label),
+            response.status, response.reason, response.raw, response.finish, *response.usage, usd,
+            response.tries, response.lost, response.request, response.seconds, time.time(),
+        )  # fmt: skip
         await self._writer.do(lambda db: _put_call(db, values))
         answer = response.status, response.reason, response.raw, response.finish
         return CallRow(request.key, *answer, request.model)
@@ -236,6 +245,12 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
         raise DistilError(f"{path}: not a knowledge base that can be read: {error}") from None
 
 
+def read_cut_off(db: sqlite3.Connection) -> dict[str, float]:
+    """Return the number of `calls` that kills cut off, and the `usd` that they may have cost."""
+    row = db.execute("SELECT value FROM facts WHERE name = 'lost'").fetchone()
+    return dict(json.loads(row[0])) if row else {"calls": 0, "usd": 0.0}
+
+
 def _open_database(path: Path, *, write: bool) -> sqlite3.Connection:
     """Return a connection; raises `sqlite3.Error` where the file is none of ours."""
     where = f"file:{quote(path.absolute().as_posix())}?mode={'rwc' if write else 'ro'}"
@@ -246,17 +261,6 @@ def _open_database(path: Path, *, write: bool) -> sqlite3.Connection:
         db.close()
         raise
     return db
-
-
-def _make_call_values(request: Request, response: Response, usd: float) -> tuple[Any, ...]:
-    """Return the columns of `calls` for what came of a request."""
-    prompt = f"{request.prompt.name}.{request.prompt.version} {request.prompt.sha256[:16]}"
-    return (
-        request.key, request.stage, prompt, request.model, response.model, response.host,
-        json.dumps(request.sampling._asdict()), request.index, int(request.saw_label),
-        response.status, response.reason, response.raw, response.finish, *response.usage, usd,
-        response.tries, response.lost, response.request, response.seconds, time.time(),
-    )  # fmt: skip
 
 
 def _prepare_tables(db: sqlite3.Connection, write: bool) -> None:
@@ -300,8 +304,7 @@ def _put_outcome(db: sqlite3.Connection, outcome: JobOutcome) -> None:
 
 
 def _count_run(db: sqlite3.Connection) -> int:
-    say = "INSERT INTO facts VALUES ('run', '1') ON CONFLICT DO UPDATE SET value = value + 1"
-    db.execute(say)
+    db.execute("INSERT INTO facts VALUES ('run', '1') ON CONFLICT DO UPDATE SET value = value + 1")
     (run,) = db.execute("SELECT value FROM facts WHERE name = 'run'").fetchone()
     return int(run)
 
@@ -311,8 +314,7 @@ def _count_cut_off(db: sqlite3.Connection) -> None:
     calls, usd = db.execute("SELECT COUNT(*), TOTAL(usd) FROM flights").fetchone()
     if not calls:
         return
-    row = db.execute("SELECT value FROM facts WHERE name = 'lost'").fetchone()
-    before = json.loads(row[0]) if row else {"calls": 0, "usd": 0.0}
+    before = read_cut_off(db)
     lost = {"calls": before["calls"] + calls, "usd": before["usd"] + usd}
     with db:
         db.execute("BEGIN IMMEDIATE")

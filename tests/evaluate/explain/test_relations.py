@@ -10,7 +10,7 @@ import torch
 
 from miko_clf import metrics
 from miko_clf.data.dataset import open_folder
-from miko_clf.encode.layers import Attention
+from miko_clf.encode.tower import Attention
 from miko_clf.evaluate.explain.relations import (
     NO_RELATION,
     SLOT_RELATIONS,
