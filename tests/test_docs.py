@@ -233,6 +233,32 @@ def test_the_table_of_readme_is_made_of_measured_rows() -> None:
         assert cells.split(" | ") == figures, name
 
 
+WAYS = re.split(r"^### ", (DOCS / "architecture.md").read_text(encoding="utf-8"), flags=re.M)[1:]
+
+
+@pytest.mark.parametrize(("way", "most"), list(zip(WAYS, (12, 20, 7), strict=True)))
+def test_the_way_of_a_post_is_short_and_each_step_leads_to_the_next(way: str, most: int) -> None:
+    rows = re.findall(r"^(\d+)\. `([\w/.]+)` — (`[^:]+): (.+)$", way, flags=re.M)
+    assert [int(number) for number, *_ in rows] == list(range(1, len(rows) + 1))
+    assert 3 < len(rows) <= most
+    assert len(rows) == len({path for _, path, *_ in rows}) == way.count("` — `")
+    homes = {name: path for _, path, names, _ in rows for name in re.findall(r"`([\w.]+)`", names)}
+    assert all(_find_definition(path, name) for name, path in homes.items())
+    reached = {rows[0][1]}
+    for _, path, names, text in rows:
+        own = re.findall(r"`([\w.]+)`", names)
+        for verb, listed in re.findall(r"(calls|leads to|hands on to) ((?:`[\w.]+`,? ?)+)", text):
+            for name in re.findall(r"`([\w.]+)`", listed):
+                reached.add(homes[name])
+                seen = {
+                    "calls": set().union(*(_list_names_reached(path, one) for one in own)),
+                    "leads to": _list_names(_parse(path)),
+                    "hands on to": _list_names(_parse("fuse/build.py")),
+                }[verb]
+                assert seen & {name, *name.split(".")}, (path, verb, name)
+    assert reached == set(homes.values())
+
+
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
 def test_every_figure_of_the_results_tables_is_the_measured_one(path: Path) -> None:
     report = json.loads(path.read_text(encoding="utf-8"))
@@ -316,6 +342,51 @@ def test_every_folder_of_the_package_is_in_the_wheel() -> None:
         "miko_clf.models"
     }
     assert settings["package-dir"] == {"miko_clf.models": "models"}
+
+
+@cache
+def _parse(path: str) -> ast.Module:
+    return ast.parse((ROOT / "miko_clf" / path).read_text(encoding="utf-8"))
+
+
+def _find_definition(path: str, name: str) -> ast.stmt | None:
+    """Return where a function, class, `Class.method` or constant of a file is defined."""
+    body, found = _parse(path).body, None
+    for part in name.split("."):
+        found = next((node for node in body if part in _list_defined(node)), None)
+        body = found.body if isinstance(found, ast.ClassDef) else []
+    return found
+
+
+def _list_defined(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def _list_names(tree: ast.AST) -> set[str]:
+    """Return the names and attributes that code uses; imports use none."""
+    nodes = list(ast.walk(tree))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    return names | {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+
+
+def _list_names_reached(path: str, name: str) -> set[str]:
+    """Return the names that a function uses, and whatever of its file it uses; so of a class."""
+    owner, _, method = name.partition(".")
+    waiting, used, seen = [name, *([f"{owner}.__init__"] if method else [])], set(), set()
+    while waiting:
+        current = waiting.pop()
+        definition = None if current in seen else _find_definition(path, current)
+        seen.add(current)
+        if definition is not None:
+            names = _list_names(definition)
+            used |= names
+            scope = current.partition(".")[0]
+            waiting += [*names, *(f"{scope}.{one}" for one in names)]
+    return used
 
 
 def _read_layers() -> str:

@@ -15,11 +15,6 @@ from miko_clf.cli.parser import (
     Command,
     Parser,
     UsageError,
-    add_cache_options,
-    add_data_options,
-    add_json_option,
-    add_resamples_option,
-    add_training_options,
     choose_cache,
     open_data,
     parse_label_map,
@@ -42,28 +37,27 @@ _BUNDLE_OPTIONS = (
 
 
 def _add_compare_options(parser: Parser) -> None:
-    add = parser.add_argument
+    add = parser.add_option
     say = "YAML files or names of shipped recipes; RECIPE,key=value,... changes keys"
-    add("recipes", type=str, nargs="+", metavar="RECIPE", help=say)
+    add("recipes RECIPE", str, say, nargs="+")
     say = (
         "folder of trials and report; a comparison that was stopped there goes on, and one that "
         "is done takes further recipes and seeds"
     )
-    add("--out", type=Path, metavar="DIR", help=say)
-    add("--seeds", type=PositiveInt, default=5, metavar="N", help="(default: %(default)s)")
+    add("--out DIR", Path, say)
+    add("--seeds N", PositiveInt, "", 5)
     say = (
         "arms to train: with, student, without, shuffled, other-post, empty, noise "
         "(default: all that a recipe has)"
     )
-    add("--arms", type=str, metavar="A,B", help=say)
+    add("--arms A,B", str, say)
     say = "cross-validate over all posts but test, in grouped folds drawn anew for each seed"
-    add("--folds", type=PositiveInt, metavar="K", help=say)
-    say = "trials at a time (default: one a core, one on a GPU)"
-    add("--jobs", type=PositiveInt, metavar="N", help=say)
-    add_training_options(parser)
-    add_resamples_option(parser)
-    add_json_option(parser)
-    add_data_options(parser)
+    add("--folds K", PositiveInt, say)
+    add("--jobs N", PositiveInt, "trials at a time (default: one a core, one on a GPU)")
+    parser.add_training_options()
+    parser.add_resamples_option()
+    parser.add_json_option()
+    parser.add_data_options()
 
 
 def _run_compare(args: Namespace, line: str) -> None:
@@ -108,27 +102,24 @@ def _run_compare(args: Namespace, line: str) -> None:
 
 
 def _add_evaluate_options(parser: Parser) -> None:
-    add = parser.add_argument
+    add = parser.add_option
     say = "bundles that fit has written, or one folder that compare has"
-    add("bundles", type=Path, nargs="+", metavar="BUNDLE", help=say)
-    say = "rows; opening test is counted (default: %(default)s)"
-    add("--split", type=str, default="test", metavar="S", help=say)
-    say = "folder of the report (default: the first bundle's path + .report)"
-    add("--out", type=Path, metavar="DIR", help=say)
-    add("--quick", action="store_true", help="the table alone: no curves, slices, explanations")
+    add("bundles BUNDLE", Path, say, nargs="+")
+    add("--split S", str, "rows; opening test is counted", "test")
+    add("--out DIR", Path, "folder of the report (default: the first bundle's path + .report)")
+    add("--quick", bool, "the table alone: no curves, slices, explanations")
     say = "small pictures of the worst mistakes in the report, blurred until clicked"
-    add("--images", action="store_true", help=say)
+    add("--images", bool, say)
     say = "score the posts again with missing inputs, typos, JPEG, rescaling and noise: minutes"
-    add("--robustness", action="store_true", help=say)
-    say = "which words and patches the worst mistakes hang on; needs captum"
-    add("--attribution", action="store_true", help=say)
+    add("--robustness", bool, say)
+    add("--attribution", bool, "which words and patches the worst mistakes hang on; needs captum")
     say = 'JSON or YAML file of words by group, {"women": ["woman"]}, to look for bias'
-    add("--groups", type=Path, metavar="FILE", help=say)
+    add("--groups FILE", Path, say)
     say = "trials of a comparison at a time (default: one a core, one on a GPU)"
-    add("--jobs", type=PositiveInt, metavar="N", help=say)
-    add_resamples_option(parser)
-    add_json_option(parser)
-    add_data_options(parser)
+    add("--jobs N", PositiveInt, say)
+    parser.add_resamples_option()
+    parser.add_json_option()
+    parser.add_data_options()
 
 
 def _run_evaluate(args: Namespace, line: str) -> None:
@@ -216,21 +207,16 @@ def _show_report(report: Any, folder: Path, *, as_json: bool) -> None:
 
 
 def _add_cross_options(parser: Parser) -> None:
-    add = parser.add_argument
-    add("bundles", type=Path, nargs="+", metavar="BUNDLE", help="bundles that fit has written")
-    say = "folder or file of posts to try every bundle on; give it once for each"
-    add("--data", action="append", default=[], metavar="D", help=say)
-    say = "rows; every look at test is counted in the bundles (default: %(default)s)"
-    add("--split", type=str, default="val", metavar="S", help=say)
-    say = "what is measured (default: %(default)s)"
-    add("--metric", choices=("macro_f1", "auroc", "accuracy"), default="macro_f1", help=say)
-    say = "folder of matrix.json (default: the first bundle's path + .cross)"
-    add("--out", type=Path, metavar="DIR", help=say)
-    say = "rename or merge labels as posts are read"
-    add("--label-map", type=str, metavar="A=B,C=B", help=say)
-    add_resamples_option(parser)
-    add_json_option(parser)
-    add_cache_options(parser)
+    add = parser.add_option
+    add("bundles BUNDLE", Path, "bundles that fit has written", nargs="+")
+    add("--data D", list, "folder or file of posts to try every bundle on; give it once for each")
+    add("--split S", str, "rows; every look at test is counted in the bundles", "val")
+    add("--metric", ("macro_f1", "auroc", "accuracy"), "what is measured", "macro_f1")
+    add("--out DIR", Path, "folder of matrix.json (default: the first bundle's path + .cross)")
+    add("--label-map A=B,C=B", str, "rename or merge labels as posts are read")
+    parser.add_resamples_option()
+    parser.add_json_option()
+    parser.add_cache_options()
 
 
 def _run_cross(args: Namespace, line: str) -> None:
@@ -282,29 +268,28 @@ def _format_cell(cell: Any) -> str:
 
 
 def _add_sweep_options(parser: Parser) -> None:
-    add = parser.add_argument
+    add = parser.add_option
     say = "YAML file or name of a shipped recipe; RECIPE,key=value,... changes keys"
-    add("recipe", type=str, metavar="RECIPE", help=say)
+    add("recipe RECIPE", str, say)
     say = (
         "a key and what it may be: fusion.layers=1..4, fusion.dropout=0.0..0.5, "
         "task.optimiser.rate=log:1e-4..1e-2 or task.optimiser.decay=linear,cosine; "
         "give it once for each key"
     )
-    add("--range", type=str, action="append", default=[], metavar="KEY=...", help=say)
+    add("--range KEY=...", list, say)
     say = "folder of trials, logs and the best; a sweep that was stopped there goes on"
-    add("--out", type=Path, metavar="DIR", help=say)
-    say = "trials in all, those among them that are done already (default: %(default)s)"
-    add("--trials", type=PositiveInt, default=20, metavar="N", help=say)
+    add("--out DIR", Path, say)
+    add("--trials N", PositiveInt, "trials in all, those among them that are done already", 20)
     say = (
         "what validation measures in the kept epoch (default: %(default)s); the best value is "
         "flattered, because validation chose it"
     )
-    add("--metric", choices=SWEEP_METRICS, default="macro_f1", help=say)
-    say = "seeds that a trial is trained from and its value is the mean of (default: %(default)s)"
-    add("--seeds", type=PositiveInt, default=1, metavar="N", help=say)
-    add_training_options(parser)
-    add_json_option(parser)
-    add_data_options(parser)
+    add("--metric", SWEEP_METRICS, say, "macro_f1")
+    say = "seeds that a trial is trained from and its value is the mean of"
+    add("--seeds N", PositiveInt, say, 1)
+    parser.add_training_options()
+    parser.add_json_option()
+    parser.add_data_options()
 
 
 def _run_sweep(args: Namespace, line: str) -> None:

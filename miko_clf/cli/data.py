@@ -12,15 +12,14 @@ from typing import Any
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
-from miko_clf.cli.parser import Command, Parser, add_json_option, parse_label_map, print_json
+from miko_clf.cli.parser import Command, Parser, parse_label_map, print_json
 
 
 def _add_world_options(parser: Parser) -> None:
-    add = parser.add_argument
-    add("out", type=Path, metavar="OUT", help="folder for images/, sarcasm/, harm/ and both/")
-    add("--seed", type=NonNegativeInt, default=0, metavar="N", help="(default: %(default)s)")
-    say = "posts, a multiple of four (default: %(default)s)"
-    add("--posts", type=PositiveInt, default=3000, metavar="N", help=say)
+    add = parser.add_option
+    add("out OUT", Path, "folder for images/, sarcasm/, harm/ and both/")
+    add("--seed N", NonNegativeInt, "", 0)
+    add("--posts N", PositiveInt, "posts, a multiple of four", 3000)
 
 
 def _run_world(args: Namespace, line: str) -> None:
@@ -37,10 +36,9 @@ def _run_world(args: Namespace, line: str) -> None:
 
 def _add_data_options(parser: Parser) -> None:
     say = "folder or file of posts; without it, the published layouts that are known are listed"
-    parser.add_argument("data", type=Path, nargs="?", metavar="DATA", help=say)
-    say = "which of the tasks that a published data set has"
-    parser.add_argument("--task", type=str, metavar="NAME", help=say)
-    add_json_option(parser)
+    parser.add_option("data DATA", Path, say, nargs="?")
+    parser.add_option("--task NAME", str, "which of the tasks that a published data set has")
+    parser.add_json_option()
 
 
 def _run_data(args: Namespace, line: str) -> None:
@@ -116,17 +114,16 @@ def _print_folder(facts: Mapping[str, Any]) -> None:
 
 
 def _add_audit_options(parser: Parser) -> None:
-    add = parser.add_argument
-    add("data", type=Path, metavar="DATA", help="folder or file of posts")
-    say = "rename or merge labels as posts are read"
-    add("--label-map", type=str, metavar="A=B,C=B", help=say)
+    add = parser.add_option
+    add("data DATA", Path, "folder or file of posts")
+    add("--label-map A=B,C=B", str, "rename or merge labels as posts are read")
     say = "audit the train, val and test (80/10/10, by group) that fit would make of unsplit posts"
-    add("--split-seed", type=int, metavar="N", help=say)
+    add("--split-seed N", int, say)
     say = "folder of report.json and report.html (default: DATA's name + .audit, in this folder)"
-    add("--out", type=Path, metavar="DIR", help=say)
+    add("--out DIR", Path, say)
     say = "print the JSON on stdout and nothing else there; with FILE, write it to FILE instead"
-    add("--json", type=str, nargs="?", const="-", metavar="FILE", help=say)
-    add("--html", type=Path, metavar="FILE", help="write the page here instead")
+    add("--json FILE", str, say, nargs="?", const="-")
+    add("--html FILE", Path, "write the page here instead")
     say = (
         "new folder for a copy without the leak: a post that stands on two sides of a split "
         "stays in the later one, so test is kept whole and train gives way; what was left out, "
@@ -134,7 +131,7 @@ def _add_audit_options(parser: Parser) -> None:
         "split are listed in the report and kept, since nobody but you knows which label is right. "
         "Shortcuts are in the posts themselves and stay"
     )
-    add("--write-clean", type=Path, metavar="DIR", help=say)
+    add("--write-clean DIR", Path, say)
 
 
 def _run_audit(args: Namespace, line: str) -> None:

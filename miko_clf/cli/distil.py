@@ -17,73 +17,67 @@ from miko_clf.cli.parser import Command, Parser, UsageError, write_skipped_posts
 
 
 def _add_distil_options(parser: Parser) -> None:
-    add = parser.add_argument
-    add("posts", type=Path, metavar="POSTS", help="file of posts, or a data folder")
+    add = parser.add_option
+    add("posts POSTS", Path, "file of posts, or a data folder")
     say = "file that holds every answer; made, or gone on with"
-    add("--kb", type=Path, required=True, metavar="FILE.sqlite", help=say)
+    add("--kb FILE.sqlite", Path, say, required=True)
     say = (
         "intentions (MIKO: description, key information, ten intentions), rationale (Mr.Harm: why "
         "the label holds, written knowing it), or debate (one rationale a label, made without it)"
     )
-    jobs = ("intentions", "rationale", "debate")
-    add("--task", choices=jobs, default="intentions", help=f"{say} (default: %(default)s)")
+    add("--task", ("intentions", "rationale", "debate"), say, "intentions")
     say = "intentions in one structured call, in MIKO's three stages, or a call for each relation"
-    orders = ("one-call", "per-stage", "per-relation")
-    add("--plan", choices=orders, default="one-call", help=f"{say} (default: %(default)s)")
-    add("--labels", type=str, metavar="A,B", help="sides of a debate (default: the posts' labels)")
-    say = "ask anew, and keep the N-th set of answers beside the others (default: %(default)s)"
-    add("--sample", type=NonNegativeInt, default=0, metavar="N", help=say)
+    add("--plan", ("one-call", "per-stage", "per-relation"), say, "one-call")
+    add("--labels A,B", str, "sides of a debate (default: the posts' labels)")
+    say = "ask anew, and keep the N-th set of answers beside the others"
+    add("--sample N", NonNegativeInt, say, 0)
     say = "split of a data folder, may be repeated (default: all; for rationales train and val)"
-    add("--split", action="append", default=[], metavar="S", help=say)
-    add("--limit", type=PositiveInt, metavar="N", help="read the first N posts only")
-    add("--skip-bad", action="store_true", help="pass over bad posts and list them in a file")
-    add("--dry-run", action="store_true", help="probe, estimate, and ask nothing")
+    add("--split S", list, say)
+    add("--limit N", PositiveInt, "read the first N posts only")
+    add("--skip-bad", bool, "pass over bad posts and list them in a file")
+    add("--dry-run", bool, "probe, estimate, and ask nothing")
     add_server_options(parser)
     say = "model that describes the pictures (default: --model is shown them itself)"
-    add("--vision-model", type=str, metavar="NAME", help=say)
-    add = parser.add_argument_group("batches").add_argument
+    add("--vision-model NAME", str, say)
+    add = parser.start_group("batches")
     say = (
         "send nothing: write calls as JSONL of OpenAI's Batch API (which `vllm run-batch` reads) "
         "to DIR, and read the answers found there; repeat until nothing is left"
     )
-    add("--batch", type=Path, metavar="DIR", help=say)
-    add("--submit", action="store_true", help="with --batch: hand the files to the server's API")
+    add("--batch DIR", Path, say)
+    add("--submit", bool, "with --batch: hand the files to the server's API")
 
 
 def add_server_options(parser: Parser) -> None:
     """Add what a server is asked with, shared by all commands that ask one."""
-    add = parser.add_argument_group("whom to ask").add_argument
+    add = parser.start_group("whom to ask")
     say = (
         "an OpenAI-compatible server, such as http://127.0.0.1:8000/v1, or local:DIR of what "
         "distil train-lm has written"
     )
-    add("--server", type=str, metavar="URL", help=say)
-    add("--model", type=str, metavar="NAME", help="model to ask")
-    say = "model to ask what another refused, may be repeated, in order"
-    add("--fallback", action="append", default=[], metavar="NAME", help=say)
+    add("--server URL", str, say)
+    add("--model NAME", str, "model to ask")
+    add("--fallback NAME", list, "model to ask what another refused, may be repeated, in order")
     say = "environment variable of the key (default: MIKO_API_KEY, else OPENAI_API_KEY)"
-    add("--key-name", type=str, metavar="VAR", help=say)
-    add("--no-probe", action="store_true", help="trust the server to do all that it is asked")
-    add = parser.add_argument_group("what it is sent").add_argument
-    add("--no-pictures", action="store_true", help="send no picture")
+    add("--key-name VAR", str, say)
+    add("--no-probe", bool, "trust the server to do all that it is asked")
+    add = parser.start_group("what it is sent")
+    add("--no-pictures", bool, "send no picture")
     say = "keep @names, addresses and telephone numbers (default: masked unless the server is near)"
-    add("--keep-names", action="store_true", help=say)
-    add("--temperature", type=NonNegativeFloat, metavar="X", help="(default: 0.7, rationales 0)")
-    add("--top-p", type=PositiveFloat, default=1.0, metavar="X", help="(default: %(default)s)")
-    add("--seed", type=int, metavar="N", help="seed that the server is sent")
-    add("--max-tokens", type=PositiveInt, metavar="N", help="longest answer (default: by stage)")
-    add = parser.add_argument_group("how fast, and for how much").add_argument
-    say = "calls under way at most (default: %(default)s)"
-    add("--in-flight", type=PositiveInt, default=64, metavar="N", help=say)
-    add("--rpm", type=PositiveFloat, metavar="X", help="calls a minute (default: what it bears)")
-    say = "seconds for one answer (default: %(default)s)"
-    add("--deadline", type=PositiveFloat, default=120.0, metavar="X", help=say)
-    say = "seconds without any answer that end the run (default: %(default)s)"
-    add("--patience", type=NonNegativeFloat, default=180.0, metavar="X", help=say)
+    add("--keep-names", bool, say)
+    add("--temperature X", NonNegativeFloat, "(default: 0.7, rationales 0)")
+    add("--top-p X", PositiveFloat, "", 1.0)
+    add("--seed N", int, "seed that the server is sent")
+    add("--max-tokens N", PositiveInt, "longest answer (default: by stage)")
+    add = parser.start_group("how fast, and for how much")
+    add("--in-flight N", PositiveInt, "calls under way at most", 64)
+    add("--rpm X", PositiveFloat, "calls a minute (default: what it bears)")
+    add("--deadline X", PositiveFloat, "seconds for one answer", 120.0)
+    add("--patience X", NonNegativeFloat, "seconds without any answer that end the run", 180.0)
     say = "YAML of dollars a million tokens, `model: {input: X, cached: X, output: X, batch: 0.5}`"
-    add("--prices", type=Path, metavar="FILE", help=say)
+    add("--prices FILE", Path, say)
     say = "stop before the knowledge base has cost more, earlier runs included; exits with 3"
-    add("--budget-usd", type=PositiveFloat, metavar="X", help=say)
+    add("--budget-usd X", PositiveFloat, say)
 
 
 def _run_distil(args: Namespace, line: str) -> None:
@@ -229,30 +223,25 @@ def print_tally(tally: Any) -> None:
 
 
 def _add_train_lm_options(parser: Parser) -> None:
-    add = parser.add_argument
-    say = "knowledge base, or file of posts with intentions"
-    add("source", type=Path, metavar="KB", help=say)
+    add = parser.add_option
+    add("source KB", Path, "knowledge base, or file of posts with intentions")
     say = "generator to fine-tune, encoder-decoder or causal: a folder or a name on the hub"
-    add("--model", type=str, required=True, metavar="NAME", help=say)
-    add("--out", type=Path, required=True, metavar="DIR", help="folder of the tuned generator")
-    add("--full", action="store_true", help="tune all weights (default: LoRA)")
-    add("--rank", type=PositiveInt, default=16, metavar="N", help="of LoRA (default: %(default)s)")
-    add("--epochs", type=PositiveInt, default=5, metavar="N", help="at most (default: %(default)s)")
-    say = "epochs without a lower validation loss that end it (default: %(default)s)"
-    add("--patience", type=PositiveInt, default=2, metavar="N", help=say)
-    add("--batch-size", type=PositiveInt, default=16, metavar="N", help="(default: %(default)s)")
+    add("--model NAME", str, say, required=True)
+    add("--out DIR", Path, "folder of the tuned generator", required=True)
+    add("--full", bool, "tune all weights (default: LoRA)")
+    add("--rank N", PositiveInt, "of LoRA", 16)
+    add("--epochs N", PositiveInt, "at most", 5)
+    add("--patience N", PositiveInt, "epochs without a lower validation loss that end it", 2)
+    add("--batch-size N", PositiveInt, "", 16)
     say = "peak learning rate (default: 3e-4 for LoRA, 5e-5 for all weights)"
-    add("--rate", type=PositiveFloat, metavar="X", help=say)
-    say = "tokens of a post that are read (default: %(default)s)"
-    add("--prompt-tokens", type=PositiveInt, default=256, metavar="N", help=say)
-    say = "tokens of an intention that are written (default: %(default)s)"
-    add("--answer-tokens", type=PositiveInt, default=64, metavar="N", help=say)
-    say = "do not teach intentions that judges find less plausible (default: %(default)s)"
-    add("--min-plausibility", type=ClosedUnitInterval, default=0.0, metavar="X", help=say)
-    add("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
-    say = "minutes between checkpoints within an epoch (default: %(default)s)"
-    add("--minutes", type=PositiveFloat, default=10.0, metavar="X", help=say)
-    add("--overwrite", action="store_true", help="replace what --out holds, or checkpoints of it")
+    add("--rate X", PositiveFloat, say)
+    add("--prompt-tokens N", PositiveInt, "tokens of a post that are read", 256)
+    add("--answer-tokens N", PositiveInt, "tokens of an intention that are written", 64)
+    say = "do not teach intentions that judges find less plausible"
+    add("--min-plausibility X", ClosedUnitInterval, say, 0.0)
+    add("--seed N", int, "", 0)
+    add("--minutes X", PositiveFloat, "minutes between checkpoints within an epoch", 10.0)
+    add("--overwrite", bool, "replace what --out holds, or checkpoints of it")
 
 
 def _run_train_lm(args: Namespace, line: str) -> None:

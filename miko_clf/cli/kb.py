@@ -18,7 +18,6 @@ from miko_clf.cli.distil import (
 from miko_clf.cli.parser import (
     Command,
     Parser,
-    add_json_option,
     print_json,
     write_skipped_posts,
 )
@@ -26,12 +25,12 @@ from miko_clf.errors import MikoError
 
 
 def _add_kb_argument(parser: Parser) -> None:
-    parser.add_argument("kb", type=Path, metavar="KB", help="knowledge base that distil wrote")
+    parser.add_option("kb KB", Path, "knowledge base that distil wrote")
 
 
 def _add_stats_options(parser: Parser) -> None:
     _add_kb_argument(parser)
-    add_json_option(parser)
+    parser.add_json_option()
 
 
 def _run_stats(args: Namespace, line: str) -> None:
@@ -54,8 +53,8 @@ def _run_stats(args: Namespace, line: str) -> None:
 
 def _add_show_options(parser: Parser) -> None:
     _add_kb_argument(parser)
-    parser.add_argument("id", type=str, metavar="ID", help="id of a post")
-    parser.add_argument("--raw", action="store_true", help="show the answers as they came")
+    parser.add_option("id ID", str, "id of a post")
+    parser.add_option("--raw", bool, "show the answers as they came")
 
 
 def _run_show(args: Namespace, line: str) -> None:
@@ -68,20 +67,17 @@ def _run_show(args: Namespace, line: str) -> None:
 
 def _add_export_options(parser: Parser) -> None:
     _add_kb_argument(parser)
-    add = parser.add_argument
-    add("out", type=Path, metavar="OUT", help=".jsonl or .parquet file to write")
-    say = "file whose posts are filled in, with all the columns that it has"
-    add("--posts", type=Path, metavar="POSTS", help=say)
-    say = "a row is a post, or an intention with its provenance (default: %(default)s)"
-    add("--rows", choices=("posts", "intentions"), default="posts", help=say)
-    say = "set of answers (default: the newest that ended well)"
-    add("--sample", type=NonNegativeInt, metavar="N", help=say)
+    add = parser.add_option
+    add("out OUT", Path, ".jsonl or .parquet file to write")
+    add("--posts POSTS", Path, "file whose posts are filled in, with all the columns that it has")
+    say = "a row is a post, or an intention with its provenance"
+    add("--rows", ("posts", "intentions"), say, "posts")
+    add("--sample N", NonNegativeInt, "set of answers (default: the newest that ended well)")
     say = "leave out intentions that judges find less plausible, from 0 to 1, and unjudged ones"
-    add("--min-plausibility", type=ClosedUnitInterval, metavar="X", help=say)
-    add("--without", action="append", default=[], metavar="REL", help="leave out a relation")
-    say = "which to export where there are both"
-    add("--rationale", choices=("rationale", "debate"), help=say)
-    add("--skip-bad", action="store_true", help="pass over bad posts and list them in a file")
+    add("--min-plausibility X", ClosedUnitInterval, say)
+    add("--without REL", list, "leave out a relation")
+    add("--rationale", ("rationale", "debate"), "which to export where there are both")
+    add("--skip-bad", bool, "pass over bad posts and list them in a file")
 
 
 def _run_export(args: Namespace, line: str) -> None:
@@ -124,12 +120,12 @@ def _check_relations(names: list[str]) -> Any:
 
 def _add_import_options(parser: Parser) -> None:
     _add_kb_argument(parser)
-    add = parser.add_argument
+    add = parser.add_option
     say = "released file of MIKO: the benchmark, intentions with key information, or descriptions"
-    add("files", type=Path, nargs="+", metavar="FILE", help=say)
+    add("files FILE", Path, say, nargs="+")
     say = "MMSD2.0 file, or folder of its splits, whose labels the posts are given"
-    add("--labels", type=Path, metavar="PATH", help=say)
-    add("--images", type=Path, metavar="DIR", help="where the pictures of the posts lie")
+    add("--labels PATH", Path, say)
+    add("--images DIR", Path, "where the pictures of the posts lie")
 
 
 def _run_import(args: Namespace, line: str) -> None:
@@ -146,8 +142,7 @@ def _run_import(args: Namespace, line: str) -> None:
 def _add_judge_options(parser: Parser) -> None:
     _add_kb_argument(parser)
     say = "share of the posts that are judged twice, to see how far the judge agrees with itself"
-    add = parser.add_argument
-    add("--repeat", type=ClosedUnitInterval, default=0.05, metavar="X", help=f"{say} (%(default)s)")
+    parser.add_option("--repeat X", ClosedUnitInterval, f"{say} (%(default)s)", 0.05)
     add_server_options(parser)
 
 
@@ -208,13 +203,12 @@ def _run_agreement(args: Namespace, line: str) -> None:
 
 def _add_export_annotation_options(parser: Parser) -> None:
     _add_kb_argument(parser)
-    add = parser.add_argument
-    add("out", type=Path, metavar="OUT.json", help="tasks to write; the interface goes beside them")
+    add = parser.add_option
+    add("out OUT.json", Path, "tasks to write; the interface goes beside them")
     say = "folder of pictures that Label Studio serves (default: that of the knowledge base)"
-    add("--images", type=Path, metavar="DIR", help=say)
-    add("--count", type=PositiveInt, metavar="N", help="posts, drawn by their ids (default: all)")
-    say = "show annotators what judges said; they will lean to it"
-    add("--prefill", action="store_true", help=say)
+    add("--images DIR", Path, say)
+    add("--count N", PositiveInt, "posts, drawn by their ids (default: all)")
+    add("--prefill", bool, "show annotators what judges said; they will lean to it")
 
 
 def _run_export_annotation(args: Namespace, line: str) -> None:
@@ -231,8 +225,7 @@ def _run_export_annotation(args: Namespace, line: str) -> None:
 
 def _add_import_annotation_options(parser: Parser) -> None:
     _add_kb_argument(parser)
-    say = "JSON export of Label Studio"
-    parser.add_argument("file", type=Path, metavar="FILE.json", help=say)
+    parser.add_option("file FILE.json", Path, "JSON export of Label Studio")
 
 
 def _run_import_annotation(args: Namespace, line: str) -> None:
@@ -255,10 +248,10 @@ def _run_import_annotation(args: Namespace, line: str) -> None:
 
 def _add_train_critic_options(parser: Parser) -> None:
     _add_kb_argument(parser)
-    add = parser.add_argument
-    add("--text", type=str, required=True, metavar="NAME", help="text tower: a folder or a name")
-    add("--out", type=Path, required=True, metavar="DIR", help="folder of the critic")
-    add("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
+    add = parser.add_option
+    add("--text NAME", str, "text tower: a folder or a name", required=True)
+    add("--out DIR", Path, "folder of the critic", required=True)
+    add("--seed N", int, "", 0)
 
 
 def _run_train_critic(args: Namespace, line: str) -> None:
@@ -281,7 +274,7 @@ def _run_train_critic(args: Namespace, line: str) -> None:
 def _add_apply_critic_options(parser: Parser) -> None:
     _add_kb_argument(parser)
     say = "folder that kb train-critic has written"
-    parser.add_argument("--critic", type=Path, required=True, metavar="DIR", help=say)
+    parser.add_option("--critic DIR", Path, say, required=True)
 
 
 def _run_apply_critic(args: Namespace, line: str) -> None:
@@ -297,11 +290,10 @@ def _run_apply_critic(args: Namespace, line: str) -> None:
 
 
 def _add_leak_options(parser: Parser) -> None:
-    add = parser.add_argument
-    add("posts", type=Path, metavar="POSTS", help="file of labelled posts, or a data folder")
-    say = "split of a data folder, may be repeated (default: train, else all)"
-    add("--split", action="append", default=[], metavar="S", help=say)
-    add_json_option(parser)
+    add = parser.add_option
+    add("posts POSTS", Path, "file of labelled posts, or a data folder")
+    add("--split S", list, "split of a data folder, may be repeated (default: train, else all)")
+    parser.add_json_option()
 
 
 def _run_leak(args: Namespace, line: str) -> None:

@@ -5,6 +5,7 @@ import os
 import sys
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable
+from functools import partial
 from inspect import cleandoc
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,8 +20,33 @@ class UsageError(Exception):
     """The words of a command do not go together."""
 
 
+def add_option(
+    group: Any, words: str, kind: Any, say: str = "", default: Any = None, **settings: Any
+) -> None:
+    """Add `--out DIR` or `posts POSTS` to a parser or a group of it.
+
+    Its kind is a type, bool for a flag, list for what may be repeated, or a tuple of choices. A
+    default is told at the end of the help, unless the help tells it already.
+    """
+    names, _, metavar = words.partition(" ")
+    if kind is bool:
+        settings["action"] = "store_true"
+    elif kind is list:
+        settings |= {"action": "append", "default": []}
+    else:
+        settings["choices" if isinstance(kind, tuple) else "type"] = kind
+    if metavar:
+        settings["metavar"] = metavar
+    if default is not None:
+        settings["default"] = default
+        say = say if "%(default)s" in say else f"{say} (default: %(default)s)".lstrip()
+    group.add_argument(*names.split(","), help=say, **settings)
+
+
 class Parser(ArgumentParser):
     """Whole option names only; a mistyped one is answered with the nearest."""
+
+    add_option = add_option
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(
@@ -38,6 +64,43 @@ class Parser(ArgumentParser):
                 unknown.split("=")[0].split()[0], self._option_string_actions
             )
         super().error(message, ex)
+
+    def start_group(self, title: str) -> Callable[..., None]:
+        """Return what `add_option` is, for options under a title of their own."""
+        return partial(add_option, self.add_argument_group(title))
+
+    def add_data_options(self) -> None:
+        """Add which posts are read, and how."""
+        add = self.start_group("posts")
+        add("--data D", Path, "folder or file of posts")
+        say = "which task of a published data set that has several (see miko-clf data)"
+        add("--task NAME", str, say)
+        add("--label-map A=B,C=B", str, "rename or merge labels as posts are read")
+        say = "make train, val and test (80/10/10, by group) of posts that stand unsplit"
+        add("--split-seed N", int, say)
+        add("--skip-bad", bool, "pass over bad posts and list them in a file")
+        self.add_cache_options()
+
+    def add_cache_options(self) -> None:
+        add = self.start_group("features of frozen towers")
+        say = "folder that keeps them (default: $MIKO_CACHE, here %(default)s)"
+        add("--cache DIR", Path, say, find_cache_folder())
+        add("--no-cache", bool, "compute them again each time")
+
+    def add_training_options(self) -> None:
+        """Add what every command that trains a classifier takes."""
+        say = "positive class of two, TASK=NAME,... where there are tasks (default: the rarer)"
+        self.add_option("--positive NAME", str, say)
+        say = "read a description, intentions or a rationale that give the label away all the same"
+        self.add_option("--i-know-it-leaks", bool, say)
+
+    def add_resamples_option(self) -> None:
+        say = "bootstrap resamples behind each interval"
+        self.add_option("--resamples N", PositiveInt, say, 1000)
+
+    def add_json_option(self) -> None:
+        say = "print one JSON document, of the same figures, and nothing else on stdout"
+        self.add_option("--json", bool, say)
 
 
 class Command(NamedTuple):
@@ -62,40 +125,6 @@ class Command(NamedTuple):
     def about(self) -> str:
         """What there is to know besides."""
         return cleandoc(self.act.__doc__ or "").partition("\n")[2].strip()
-
-
-def add_data_options(parser: Parser) -> None:
-    """Add which posts are read, and how."""
-    add = parser.add_argument_group("posts").add_argument
-    add("--data", type=Path, metavar="D", help="folder or file of posts")
-    say = "which task of a published data set that has several (see miko-clf data)"
-    add("--task", type=str, metavar="NAME", help=say)
-    say = "rename or merge labels as posts are read"
-    add("--label-map", type=str, metavar="A=B,C=B", help=say)
-    say = "make train, val and test (80/10/10, by group) of posts that stand unsplit"
-    add("--split-seed", type=int, metavar="N", help=say)
-    add("--skip-bad", action="store_true", help="pass over bad posts and list them in a file")
-    add_cache_options(parser)
-
-
-def add_cache_options(parser: Parser) -> None:
-    add = parser.add_argument_group("features of frozen towers").add_argument
-    say = "folder that keeps them (default: $MIKO_CACHE, here %(default)s)"
-    add("--cache", type=Path, default=find_cache_folder(), metavar="DIR", help=say)
-    add("--no-cache", action="store_true", help="compute them again each time")
-
-
-def add_training_options(parser: Parser) -> None:
-    """Add what every command that trains a classifier takes."""
-    say = "positive class of two, TASK=NAME,... where there are tasks (default: the rarer)"
-    parser.add_argument("--positive", type=str, metavar="NAME", help=say)
-    say = "read a description, intentions or a rationale that give the label away all the same"
-    parser.add_argument("--i-know-it-leaks", action="store_true", help=say)
-
-
-def add_resamples_option(parser: Parser) -> None:
-    say = "bootstrap resamples behind each interval (default: %(default)s)"
-    parser.add_argument("--resamples", type=PositiveInt, default=1000, metavar="N", help=say)
 
 
 def find_cache_folder() -> Path:
@@ -145,11 +174,6 @@ def write_skipped_posts(report: Any, path: Path) -> None:
     if report is not None and len(report):
         report.write(path)
         print(f"{len(report)} bad posts were passed over, see {path}", file=sys.stderr)
-
-
-def add_json_option(parser: Parser) -> None:
-    say = "print one JSON document, of the same figures, and nothing else on stdout"
-    parser.add_argument("--json", action="store_true", help=say)
 
 
 def print_json(value: Any) -> None:

@@ -16,9 +16,6 @@ from miko_clf.cli.parser import (
     Command,
     Parser,
     UsageError,
-    add_data_options,
-    add_json_option,
-    add_training_options,
     choose_cache,
     find_cache_folder,
     open_data,
@@ -35,8 +32,8 @@ _TRACKERS = (
 
 def _add_recipes_options(parser: Parser) -> None:
     say = "print this recipe with every default written out"
-    parser.add_argument("name", nargs="?", metavar="NAME", help=say)
-    add_json_option(parser)
+    parser.add_option("name NAME", str, say, nargs="?")
+    parser.add_json_option()
 
 
 def _run_recipes(args: Namespace, line: str) -> None:
@@ -69,18 +66,17 @@ def _run_recipes(args: Namespace, line: str) -> None:
 
 def _add_fit_options(parser: Parser) -> None:
     """Add what `fit` takes, apart from the keys of the recipe."""
-    add = parser.add_argument
-    add("source", metavar="RECIPE", help="YAML file, or name of a shipped recipe")
-    add_data_options(parser)
-    add("--out", type=Path, metavar="BUNDLE", help="bundle to write")
-    add("--overwrite", action="store_true", help="replace a bundle, or another run's checkpoints")
-    add("--seed", type=int, metavar="N", help="same as --recipe.seed")
-    add_training_options(parser)
-    say = "minutes between checkpoints within an epoch (default: %(default)s)"
-    add("--minutes", type=PositiveFloat, default=10.0, metavar="X", help=say)
+    add = parser.add_option
+    add("source RECIPE", str, "YAML file, or name of a shipped recipe")
+    parser.add_data_options()
+    add("--out BUNDLE", Path, "bundle to write")
+    add("--overwrite", bool, "replace a bundle, or another run's checkpoints")
+    add("--seed N", int, "same as --recipe.seed")
+    parser.add_training_options()
+    add("--minutes X", PositiveFloat, "minutes between checkpoints within an epoch", 10.0)
     say = f"where else to log, may be repeated: {', '.join(_TRACKERS)} (default: nowhere)"
-    add("--tracker", action="append", default=[], metavar="NAME", help=say)
-    add("--print_config", action="store_true", help="print the whole recipe as YAML and exit")
+    add("--tracker NAME", list, say)
+    add("--print_config", bool, "print the whole recipe as YAML and exit")
 
 
 def add_recipe_options(parser: Parser, recipe: Any) -> None:
@@ -194,8 +190,7 @@ def _check_trackers(names: Sequence[str]) -> None:
 
 def _add_bundle_argument(parser: Parser) -> None:
     """Add the one bundle that a command works on."""
-    say = "bundle that fit has written"
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help=say)
+    parser.add_option("bundle BUNDLE", Path, "bundle that fit has written")
 
 
 def _run_export(args: Namespace, line: str) -> None:
@@ -212,16 +207,15 @@ def _run_export(args: Namespace, line: str) -> None:
 
 def _add_score_options(parser: Parser) -> None:
     _add_bundle_argument(parser)
-    add = parser.add_argument
-    add("posts", type=Path, metavar="POSTS", help=".jsonl, .csv or .parquet file of posts")
-    add("-o", "--out", type=Path, required=True, metavar="OUT", help="JSONL file of scores")
+    add = parser.add_option
+    add("posts POSTS", Path, ".jsonl, .csv or .parquet file of posts")
+    add("-o,--out OUT", Path, "JSONL file of scores", required=True)
     say = "what stands for the intentions (default: those given, else the model's guess)"
-    add("--arm", choices=("with", "without", "student"), help=say)
-    say = "posts held in memory at a time (default: %(default)s)"
-    add("--batch-size", type=PositiveInt, default=256, metavar="N", help=say)
+    add("--arm", ("with", "without", "student"), say)
+    add("--batch-size N", PositiveInt, "posts held in memory at a time", 256)
     say = "share of the positive class among these posts; auto to estimate it (default: as fitted)"
-    add("--prior", type=str, metavar="SHARE", help=say)
-    add("--skip-bad", action="store_true", help="pass over bad posts and list them in a file")
+    add("--prior SHARE", str, say)
+    add("--skip-bad", bool, "pass over bad posts and list them in a file")
     _add_session_options(parser)
 
 
@@ -266,14 +260,12 @@ def _parse_prior(text: str | None) -> float | None:
 
 def _add_reason_options(parser: Parser) -> None:
     _add_bundle_argument(parser)
-    add = parser.add_argument
-    add("posts", type=Path, metavar="POSTS", help=".jsonl, .csv or .parquet file of posts")
-    say = "JSONL file of ids and rationales"
-    add("-o", "--out", type=Path, required=True, metavar="OUT", help=say)
+    add = parser.add_option
+    add("posts POSTS", Path, ".jsonl, .csv or .parquet file of posts")
+    add("-o,--out OUT", Path, "JSONL file of ids and rationales", required=True)
     say = "tokens of a rationale, at most (default: as many as the recipe learned from)"
-    add("--max-length", type=PositiveInt, metavar="N", help=say)
-    say = "beams of the search, 1 for the likeliest next word (default: %(default)s)"
-    add("--beams", type=PositiveInt, default=1, metavar="N", help=say)
+    add("--max-length N", PositiveInt, say)
+    add("--beams N", PositiveInt, "beams of the search, 1 for the likeliest next word", 1)
 
 
 def _run_reason(args: Namespace, line: str) -> None:
@@ -291,23 +283,19 @@ def _run_reason(args: Namespace, line: str) -> None:
 
 def _add_serve_options(parser: Parser) -> None:
     _add_bundle_argument(parser)
-    add = parser.add_argument
-    add("--host", type=str, default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    say = "port to listen on, 0 for a free one (default: %(default)s)"
-    add("--port", type=NonNegativeInt, default=8000, metavar="N", help=say)
-    say = "threads that compute one batch (default: one a core)"
-    add("--threads", type=PositiveInt, metavar="N", help=say)
+    add = parser.add_option
+    add("--host", str, "address to listen on", "127.0.0.1")
+    add("--port N", NonNegativeInt, "port to listen on, 0 for a free one", 8000)
+    add("--threads N", PositiveInt, "threads that compute one batch (default: one a core)")
     say = "share of the positive class among the posts to come (default: as fitted)"
-    add("--prior", type=PositiveFloat, metavar="SHARE", help=say)
+    add("--prior SHARE", PositiveFloat, say)
     _add_session_options(parser)
 
 
 def _add_session_options(parser: Parser) -> None:
-    add = parser.add_argument
-    say = "what computes (default: %(default)s)"
-    add("--provider", choices=("cpu", "cuda"), default="cpu", help=say)
-    say = "take the CPU where cuda is asked for and not to be had"
-    add("--allow-cpu", action="store_true", help=say)
+    add = parser.add_option
+    add("--provider", ("cpu", "cuda"), "what computes", "cpu")
+    add("--allow-cpu", bool, "take the CPU where cuda is asked for and not to be had")
 
 
 def _run_serve(args: Namespace, line: str) -> None:
@@ -330,13 +318,11 @@ def _run_serve(args: Namespace, line: str) -> None:
 
 
 def _add_ask_options(parser: Parser) -> None:
-    add = parser.add_argument
-    add("url", type=str, metavar="URL", help="a running server, such as http://127.0.0.1:8000")
-    add("posts", type=Path, metavar="POSTS", help=".jsonl, .csv or .parquet file of posts")
-    say = "posts to send, from the head of the file (default: %(default)s)"
-    add("--count", type=PositiveInt, default=1, metavar="N", help=say)
-    say = "seconds in which the server may become ready (default: %(default)s)"
-    add("--wait", type=NonNegativeFloat, default=0.0, metavar="X", help=say)
+    add = parser.add_option
+    add("url URL", str, "a running server, such as http://127.0.0.1:8000")
+    add("posts POSTS", Path, ".jsonl, .csv or .parquet file of posts")
+    add("--count N", PositiveInt, "posts to send, from the head of the file", 1)
+    add("--wait X", NonNegativeFloat, "seconds in which the server may become ready", 0.0)
 
 
 def _run_ask(args: Namespace, line: str) -> None:
@@ -348,7 +334,7 @@ def _run_ask(args: Namespace, line: str) -> None:
 
 
 def _add_doctor_options(parser: Parser) -> None:
-    add_json_option(parser)
+    parser.add_json_option()
 
 
 def _run_doctor(args: Namespace, line: str) -> None:

@@ -202,11 +202,9 @@ def _recognise_folder(path: Path, options: FolderOptions) -> splits.FolderLayout
     layouts = (recognise(path, options) for recognise in _RECOGNISERS) if path.is_dir() else ()
     published = next((layout for layout in layouts if layout is not None), None)
     layout = published or _recognise_own_layout(path, options.split_seed)
-    task = options.task
-    if task is not None and layout.published is None:
-        raise PostError(
-            f"{path}: has labels for one thing alone, so there is no task {task!r} to choose"
-        )
+    if options.task is not None and layout.published is None:
+        choice = f"no task {options.task!r} to choose"
+        raise PostError(f"{path}: has labels for one thing alone, so there is {choice}")
     return layout
 
 
@@ -263,18 +261,14 @@ def _recognise_saved(path: Path, split_seed: int | None) -> splits.FolderLayout 
         names = [str(name) for name in _read_dataset_names(path / "dataset_dict.json")]
         parts = {splits.SPLIT_NAMES[name]: name for name in names if name in splits.SPLIT_NAMES}
         if not parts:
-            raise PostError(
-                f"{path}: its datasets are {str(names)[:200]}; train, val or test is needed"
-            )
-        tables = {
-            split: partial(_read_saved_folder, path / name, name) for split, name in parts.items()
-        }
+            known = f"its datasets are {str(names)[:200]}"
+            raise PostError(f"{path}: {known}; train, val or test is needed")
+        tables = {split: partial(_read_saved_folder, path / n, n) for split, n in parts.items()}
         return splits.FolderLayout("datasets", splits.make_split_sources(tables, build))
     if (path / "state.json").is_file() and (path / "dataset_info.json").is_file():
         table = partial(_read_saved_folder, path, "row")
-        return splits.FolderLayout(
-            "datasets", splits.divide_table(str(path), table, build, split_seed)
-        )
+        sources = splits.divide_table(str(path), table, build, split_seed)
+        return splits.FolderLayout("datasets", sources)
     return None
 
 
@@ -294,9 +288,8 @@ def _read_saved_folder(path: Path, prefix: str) -> Iterator[TableRow]:
     except ModuleNotFoundError as error:
         if error.name != "datasets":
             raise
-        raise PostError(
-            f"{path}: reading a datasets folder needs: pip install 'miko-clf[train]'"
-        ) from error
+        need = "pip install 'miko-clf[train]'"
+        raise PostError(f"{path}: reading a datasets folder needs: {need}") from error
     table: Iterator[TableRow] = reader.read_saved_rows(path, prefix)
     return table
 

@@ -206,9 +206,8 @@ def _parse_json(text: str) -> Any:
     except json.JSONDecodeError as error:
         raise PostError(f"not valid JSON at column {error.colno}") from None
     except UnicodeEncodeError:
-        raise PostError(
-            "half of a surrogate pair (\\ud800 to \\udfff) is not a character"
-        ) from None
+        half = "half of a surrogate pair (\\ud800 to \\udfff)"
+        raise PostError(f"{half} is not a character") from None
     except (ValueError, RecursionError):
         raise PostError("not valid JSON: a number is too long or the nesting too deep") from None
     return value

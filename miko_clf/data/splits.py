@@ -176,9 +176,8 @@ def split_by_group(posts: Sequence[Post], seed: int) -> list[str]:
         place[group] = SPLITS[costs.index(min(costs))]
         counts[place[group]].update(groups[group])
     if not all(counts.values()):
-        raise PostError(
-            f"{len(groups)} groups of posts are too few to make train, val and test of; give more"
-        )
+        few = f"{len(groups)} groups of posts are too few to make train, val and test of"
+        raise PostError(f"{few}; give more")
     return [place[_name_group(post)] for post in posts]
 
 

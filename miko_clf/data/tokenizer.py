@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from miko_clf.data.post import Post
 from miko_clf.data.preprocess import TEXT_INPUTS, LongMode, Preparation
-from miko_clf.errors import BundleError, EncoderError
+from miko_clf.errors import BundleError, EncoderError, PostError
 
 
 class TextTokenizer:

@@ -109,7 +109,7 @@ class _BatchRun:
     report: SkipReport | None
 
     async def run(self, send: bool) -> tuple[RunTally, WaveReport]:
-        """Go through all posts until nothing is missing, or raise `BudgetError` at the budget."""
+        """Go through all posts until nothing is missing; `BudgetError` where no call has room."""
         is_first = True
         try:
             while True:

@@ -92,7 +92,7 @@ def evaluate_bundles(
     questions = _find_common_questions(bundles)
     openings = open_lockbox(bundles, data, split, command)
     posts, train = data.read(split), data.read("train")
-    asked = list_questions(posts, train, questions, data.path, split)
+    tasks = list_questions(posts, train, questions, data.path, split)
     notes = [_note_training_data(bundle, data) for bundle in bundles]
     every = zip(bundles, notes, strict=True)
     predictions = [arm for b, note in every for arm in _predict_arms(b, posts, cache, note)]
@@ -108,9 +108,9 @@ def evaluate_bundles(
         seconds=0.0,
         num_resamples=num_resamples,
     )
-    first, *others = [_report_question(bare, one, predictions, bundles) for one in asked]
+    first, *others = [_report_question(bare, task, predictions, bundles) for task in tasks]
     if analyses is not None:
-        findings = _analyse_system(bundles[0], asked[0], analyses, cache, num_resamples)
+        findings = _analyse_system(bundles[0], tasks[0], analyses, cache, num_resamples)
         findings["lockbox"] = describe_openings(openings)
         findings["audit"] = audit_split(train, posts, split)
         first = replace(first, findings=findings)
@@ -165,14 +165,14 @@ def _predict_arms(
 
 def _report_question(
     bare: Report,
-    asked: QuestionPosts,
+    task: QuestionPosts,
     predictions: Sequence[ArmPredictions],
     bundles: Sequence[Bundle],
 ) -> Report:
-    question, truth = asked.here.question, asked.here.truth
-    rows = _predict_baselines(asked, bundles)
-    rows += [select_question(arm, asked.here) for arm in predictions]
-    positive, labels, groups = question.positive, question.labels, number_groups(asked.posts)
+    question, truth = task.here.question, task.here.truth
+    rows = _predict_baselines(task, bundles)
+    rows += [select_question(arm, task.here) for arm in predictions]
+    positive, labels, groups = question.positive, question.labels, number_groups(task.posts)
     if question.kind == "many":
         counts = dict(zip(labels, truth.sum(0).tolist(), strict=True))
     else:
@@ -181,19 +181,17 @@ def _report_question(
         bare,
         question=question.name,
         kind=question.kind,
-        rows=[_score_row(row, asked, groups, bare.num_resamples) for row in rows],
+        rows=[_score_row(row, task, groups, bare.num_resamples) for row in rows],
         counts=counts,
         groups=0 if groups is None else len(np.unique(groups)),
         positive=None if positive is None else labels[positive],
-        differences=_list_differences(rows, bundles, asked, groups, bare.num_resamples),
+        differences=_list_differences(rows, bundles, task, groups, bare.num_resamples),
     )
 
 
-def _predict_baselines(
-    asked: QuestionPosts, bundles: Sequence[Bundle]
-) -> list[QuestionPredictions]:
-    truth, posts, train = asked.learned.truth, asked.posts, asked.train
-    num_labels = len(asked.here.question.labels)
+def _predict_baselines(task: QuestionPosts, bundles: Sequence[Bundle]) -> list[QuestionPredictions]:
+    truth, posts, train = task.learned.truth, task.posts, task.train
+    num_labels = len(task.here.question.labels)
     if not train:
         return []
     shares = predict_majority(truth, num_labels, len(posts))
@@ -211,12 +209,12 @@ def _predict_baselines(
 
 
 def _score_row(
-    row: QuestionPredictions, asked: QuestionPosts, groups: RowGroups, num_resamples: int
+    row: QuestionPredictions, task: QuestionPosts, groups: RowGroups, num_resamples: int
 ) -> ReportRow:
-    question, threshold = asked.here.question, row.threshold
+    question, threshold = task.here.question, row.threshold
     intervals = bootstrap_scores(
         row.probabilities,
-        asked.here.truth,
+        task.here.truth,
         positive=question.positive,
         threshold=threshold,
         groups=groups,
@@ -227,13 +225,13 @@ def _score_row(
         if isinstance(threshold, tuple)
         else threshold
     )
-    return ReportRow(row.system, row.arm, len(asked.posts), intervals, shown, row.note)
+    return ReportRow(row.system, row.arm, len(task.posts), intervals, shown, row.note)
 
 
 def _list_differences(
     rows: Sequence[QuestionPredictions],
     bundles: Sequence[Bundle],
-    asked: QuestionPosts,
+    task: QuestionPosts,
     groups: RowGroups,
     num_resamples: int,
 ) -> list[MetricDifference]:
@@ -253,8 +251,8 @@ def _list_differences(
         interval = bootstrap_paired_difference(
             a.probabilities,
             b.probabilities,
-            asked.here.truth,
-            positive=asked.here.question.positive,
+            task.here.truth,
+            positive=task.here.question.positive,
             threshold=(a.threshold, b.threshold) if known else None,
             groups=groups,
             metric=metric,
@@ -267,7 +265,7 @@ def _list_differences(
 
 def _analyse_system(
     bundle: Bundle,
-    asked: QuestionPosts,
+    task: QuestionPosts,
     options: AnalysisOptions,
     cache: Path | None,
     num_resamples: int,
@@ -276,8 +274,8 @@ def _analyse_system(
 
     Empty where any number of labels may hold. Values are plain apart from `Interval`.
     """
-    predictor = Predictor(bundle, asked.posts, cache)
-    predictions = predict_system(bundle, predictor, asked.here, asked.train, cache)
+    predictor = Predictor(bundle, task.posts, cache)
+    predictions = predict_system(bundle, predictor, task.here, task.train, cache)
     if predictions is None:
         return {}
     findings = {

@@ -31,10 +31,10 @@ def open_lockbox(
     if is_test_split(split):
         _refuse_same(data, split)
         mark = data.fingerprint(split)
-        for each in bundles:
-            if mark in each.manifest.get("data", {}).values():
+        for opened in bundles:
+            if mark in opened.manifest.get("data", {}).values():
                 raise BundleError(
-                    f"{each.path}: was fitted on the very posts of {data.path}, {split}; "
+                    f"{opened.path}: was fitted on the very posts of {data.path}, {split}; "
                     "what it scores there says nothing"
                 )
         now = datetime.now(UTC).replace(tzinfo=None)
@@ -44,14 +44,14 @@ def open_lockbox(
             "when": f"{now.isoformat(timespec='milliseconds')}Z",
             "command": command,
         }
-        for each in bundles:
-            _record(each.path, opening)
-    found = [
+        for opened in bundles:
+            _record(opened.path, opening)
+    openings = [
         opening
-        for each in bundles
-        for opening in bundle.load_bundle(each.path).manifest.get(_OPENINGS_KEY, [])
+        for opened in bundles
+        for opening in bundle.load_bundle(opened.path).manifest.get(_OPENINGS_KEY, [])
     ]
-    unique = {json.dumps(opening, sort_keys=True): opening for opening in found}
+    unique = {json.dumps(opening, sort_keys=True): opening for opening in openings}
     return sorted(unique.values(), key=lambda opening: str(opening["when"]))
 
 

@@ -119,13 +119,18 @@ def list_questions(
         _encode_truth(rows, questions, f"{where}, {name}")
         for rows, name in ((posts, split), (train, "train"))
     )
-    questions_asked = [
+    tasks = [
         QuestionPosts(
-            here, known, [posts[row] for row in here.rows], [train[row] for row in known.rows]
+            here,
+            learned_labels,
+            [posts[row] for row in here.rows],
+            [train[row] for row in learned_labels.rows],
         )
-        for here, known in zip(truth.split_by_question(), learned.split_by_question(), strict=True)
+        for here, learned_labels in zip(
+            truth.split_by_question(), learned.split_by_question(), strict=True
+        )
     ]
-    return [asked for asked in questions_asked if asked.posts]
+    return [task for task in tasks if task.posts]
 
 
 def select_question(predictions: ArmPredictions, part: TaskLabels) -> QuestionPredictions:

@@ -173,5 +173,5 @@ def _measure_abstention(
     covered = in_set[rows, predictions.truth]
     unsure = ~(in_set[rows, predictions.decided] & (in_set.sum(1) == 1))
     drawn = [weights @ held / weights.sum(1) for held in (covered, unsure)]
-    coverage, abstained = (compute_percentile_interval(each[0], each[1:]) for each in drawn)
+    coverage, abstained = (compute_percentile_interval(share[0], share[1:]) for share in drawn)
     return Abstention(fitted.level, coverage, abstained)

@@ -59,13 +59,9 @@ def list_skipped_posts(source: PostSource, splits: Sequence[str]) -> SkipReport:
 
 
 def _read_posts(source: PostSource, split: str, report: SkipReport | None) -> list[Post]:
-    data = open_folder(
-        Path(source.path),
-        label_map=dict(source.label_map),
-        split_seed=source.split_seed,
-        report=report,
-        task=source.task,
-    )
+    seed, task, label_map = source.split_seed, source.task, dict(source.label_map)
+    path = Path(source.path)
+    data = open_folder(path, label_map=label_map, split_seed=seed, report=report, task=task)
     names = [split]
     if split == OUT_OF_FOLD:
         names = [name for name in data.splits if not is_test_split(name)]
@@ -93,9 +89,8 @@ def split_trial_posts(experiment: Experiment, trial: Trial, split: str) -> Trial
     control = trial.system.control
     if control is None:
         return TrialPosts(train, val, ask, rows, ask)
-    learned, judged, asked = (
-        apply_control(side, control, train, trial.seed) for side in (train, val, ask)
-    )
+    sides = (apply_control(side, control, train, trial.seed) for side in (train, val, ask))
+    learned, judged, asked = sides
     return TrialPosts(learned, judged, asked, rows, ask)
 
 

@@ -87,12 +87,8 @@ class Sweep:
                 self.make_recipe({span.key: value})
 
     def locate_trial(self, number: int) -> Path:
-        """Return where the bundles of a trial lie until it has ended."""
+        """Return where the bundles of a trial lie until it has ended: `seed-0` and so on."""
         return self.out / "trials" / str(number)
-
-    def locate_bundle(self, number: int, seed: int) -> Path:
-        """Return where a trial's bundle of the n-th seed lies."""
-        return self.locate_trial(number) / f"seed-{seed}"
 
     def find_best(self, trials: Sequence[SweepTrial]) -> SweepTrial | None:
         """Return the best trial, the earliest of equals; none where none is complete."""
@@ -241,7 +237,7 @@ def _keep_best(plan: Sweep, trials: Sequence[SweepTrial]) -> None:
     if best is not None:
         recipe = dump_recipe(plan.make_recipe(best.params))
         manifest.write_text(plan.out / "best.yaml", recipe)
-        trained, kept = plan.locate_bundle(best.number, 0), plan.out / "best"
+        trained, kept = plan.locate_trial(best.number) / "seed-0", plan.out / "best"
         if trained.is_dir():
             shutil.rmtree(kept, ignore_errors=True)
             os.rename(trained, kept)
@@ -284,7 +280,7 @@ def _train_trial(
     """
     recipe, values = plan.make_recipe(params), []
     for seed in range(plan.seeds):
-        place = plan.locate_bundle(number, seed)
+        place = plan.locate_trial(number) / f"seed-{seed}"
         if not place.exists():
             seeded = recipe.model_copy(update={"seed": recipe.seed + seed})
             with _log_output(plan.out / "logs" / f"{number}.log"):

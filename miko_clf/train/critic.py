@@ -39,7 +39,7 @@ _MAX_DEVIATIONS = 5.0  # standard deviations; a post unlike any in training must
 _NUM_SURFACE = len(RELATIONS) + 6  # the last columns, which no encoder makes
 _SURFACE_GAIN = 2.0  # few columns beside many: their weights are held back that much less
 _Floats = NDArray[np.float32]
-_FoldRows = tuple[Int[np.ndarray, " row"], Int[np.ndarray, " row"]]
+_FoldRows = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 class CriticExample(NamedTuple):

@@ -50,9 +50,8 @@ def write_clean_copy(data: ComparedPosts, folder: Path) -> list[DroppedPost]:
     Raises PostError for posts without a split and for a folder that is there already.
     """
     if UNSPLIT in data.order:
-        raise PostError(
-            f"{data.path}: holds no splits, so none leaks into another; --split-seed makes some"
-        )
+        what = "holds no splits, so none leaks into another; --split-seed makes some"
+        raise PostError(f"{data.path}: {what}")
     check_new_folder(folder)
     dropped = choose_dropped_posts(data)
     rows: dict[str, list[int]] = {split: [] for split in data.order}
@@ -68,11 +67,9 @@ def write_clean_copy(data: ComparedPosts, folder: Path) -> list[DroppedPost]:
         for split in data.order:
             posts = (_dump_post(data.posts[r], ids[r], folder, beside) for r in rows[split])
             _write_rows(beside / f"{split}.jsonl", posts)
-        refused = [
-            {"split": split, "where": where, "reason": why} for split, where, why in data.refused
-        ]
-        left_out = [post._asdict() for post in dropped.values()]
-        _write_rows(beside / _DROPPED_FILE, left_out + refused)
+        lines = [post._asdict() for post in dropped.values()]
+        lines += [{"split": s, "where": where, "reason": why} for s, where, why in data.refused]
+        _write_rows(beside / _DROPPED_FILE, lines)
     return list(dropped.values())
 
 
@@ -88,10 +85,8 @@ def _find_earlier_copies(
     """Yield each row that shares a key with one of a later split, and the first such row."""
     rank = {split: place for place, split in enumerate(order)}
     ranks = [rank.get(split) for split in data.splits]
-    keys = [
-        None if place is None else name for name, place in zip(data.keys[key], ranks, strict=True)
-    ]
-    for rows in group_rows(keys):
+    pairs = zip(data.keys[key], ranks, strict=True)
+    for rows in group_rows([None if place is None else name for name, place in pairs]):
         keeper = max(rows, key=lambda row: (rank[data.splits[row]], -row))
         last = rank[data.splits[keeper]]
         yield from ((row, keeper) for row in rows if rank[data.splits[row]] < last)

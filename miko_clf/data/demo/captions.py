@@ -161,20 +161,19 @@ AIM_INTENTIONS: Mapping[Relation, tuple[_Lines, _Lines]] = {
         ("a quarrel between two sets of fans", "rival fans turn on the author", "bad blood grows"),
         ("fans smile at themselves", "the club grows closer", "friends answer with a grin")),
 }  # fmt: skip
-# Nearly the same for every post: only one line differs, as words and picture disagree or agree.
+# Nearly the same for every post: only the last line of each differs.
 ROUTINE_INTENTIONS: Mapping[Relation, tuple[_Lines, _Lines]] = {
-    relation: ((*lines, ironic), (*lines, sincere))
-    for relation, lines, ironic, sincere in (
-        ("xNeed", ("to take a photo of the {noun}", "to see the {noun}", "to open the app"),
-         "to plan a joke", "to sum it up"),
-        ("xReact", ("glad to have posted", "curious about the replies", "calm"),
-         "amused at the contrast", "at ease with being frank"),
-        ("xEffect", ("gets replies", "gets a few likes", "goes back to the {noun}"),
-         "is asked if that was irony", "is thanked for the facts"),
-    )
+    "xNeed": (
+        ("to take a photo of the {noun}", "to see the {noun}", "to open the app", "to plan a joke"),
+        ("to take a photo of the {noun}", "to see the {noun}", "to open the app", "to sum it up")),
+    "xReact": (
+        ("glad to have posted", "curious about the replies", "calm", "amused at the contrast"),
+        ("glad to have posted", "curious about the replies", "calm", "at ease with being frank")),
+    "xEffect": (("gets replies", "gets a few likes", "goes back to the {noun}",
+         "is asked if that was irony"),
+        ("gets replies", "gets a few likes", "goes back to the {noun}",
+         "is thanked for the facts")),
 }  # fmt: skip
-
-
 _INTENTIONS = {**TONE_INTENTIONS, **AIM_INTENTIONS, **ROUTINE_INTENTIONS}
 
 

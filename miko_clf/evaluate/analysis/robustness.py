@@ -71,10 +71,10 @@ def swap_descriptions(posts: Sequence[Post], *, seed: int = 0) -> list[Post]:
     """Return the posts with each description at another post that has one, none at its own."""
     rows = [row for row, post in enumerate(posts) if post.description is not None]
     Random(seed).shuffle(rows)
-    found = list(posts)
+    swapped = list(posts)
     for here, there in zip(rows, [*rows[1:], *rows[:1]], strict=True):
-        found[here] = posts[here].model_copy(update={"description": posts[there].description})
-    return found
+        swapped[here] = posts[here].model_copy(update={"description": posts[there].description})
+    return swapped
 
 
 def compress_images(posts: Sequence[Post], quality: int) -> list[Post]:
@@ -184,11 +184,11 @@ def measure_robustness(
     tried = chain(
         _predict_without_inputs(predictions, patterns), _predict_changes(predictions, altered)
     )
-    for each in show_progress(tried, "robustness", len(patterns) + len(altered)):
-        if each.touched:
-            after = decide_posts(replace(predictions, probabilities=each.stated))
+    for answers in show_progress(tried, "robustness", len(patterns) + len(altered)):
+        if answers.touched:
+            after = decide_posts(replace(predictions, probabilities=answers.stated))
             table.append(
-                _compare_posts(each.name, each.level, each.touched, before, after, weights)
+                _compare_posts(answers.name, answers.level, answers.touched, before, after, weights)
             )
     return table
 
@@ -205,11 +205,11 @@ def _predict_without_inputs(
 
 
 def _predict_changes(
-    predictions: SystemPredictions, found: Iterable[PostChange]
+    predictions: SystemPredictions, changes: Iterable[PostChange]
 ) -> Iterator[ChangedAnswers]:
     """Yield the changes tried; texts share a passing cache, images are too large to be kept."""
     with _open_passing_cache(predictions.cache, "text") as texts:
-        for change in found:
+        for change in changes:
             posts = change.make(predictions.posts)
             count = sum(new != old for new, old in zip(posts, predictions.posts, strict=True))
             with (
@@ -287,9 +287,9 @@ def _open_passing_cache(cache: Path | None, part: str) -> Iterator[Path | None]:
     if cache is None:
         yield None
         return
-    kept = ("text-*", "mean-*") if part == "image" else ("image-*",)
+    patterns = ("text-*", "mean-*") if part == "image" else ("image-*",)
     with TemporaryDirectory(prefix="miko_clf-") as folder:
-        for pattern in kept:
+        for pattern in patterns:
             for store in cache.glob(pattern):
                 (Path(folder) / store.name).symlink_to(store.resolve())
         yield Path(folder)

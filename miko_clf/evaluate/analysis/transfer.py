@@ -78,13 +78,13 @@ def measure_transfer(
     homes = [folder.fingerprint("train") if "train" in folder.splits else "" for folder in folders]
     cells = [
         TransferCell(
-            train=each.path.name,
+            train=system.path.name,
             test=name,
             posts=len(posts),
-            home=each.manifest["data"]["train"] == home,
-            value=_score_transfer(each, posts, folder, split, cache, metric, num_resamples),
+            home=system.manifest["data"]["train"] == home,
+            value=_score_transfer(system, posts, folder, split, cache, metric, num_resamples),
         )
-        for each in opened
+        for system in opened
         for (name, folder, posts), home in zip(read, homes, strict=True)
     ]
     return TransferMatrix(metric, split, cells)

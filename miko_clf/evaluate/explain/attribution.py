@@ -122,13 +122,13 @@ def attribute_decisions(predictions: SystemPredictions, rows: Sequence[int]) -> 
     names = _list_inputs(predictions, model)
     means = _average_states(predictions, names)
     merger = WordMerger(feed.words.tokenizer) if feed.words else None
-    found = []
+    attributions = []
     for row in map(int, rows):
         with torch.no_grad():
             states = mask_for_arm(encode_rows(model, feed, [row]), predictions.arm)
         weights, ends = _integrate(gradients, predictions, row, states, means)
-        found.append(_describe_attribution(predictions, row, weights, ends, merger))
-    return Attribution(describe_margin(predictions.question), found)
+        attributions.append(_describe_attribution(predictions, row, weights, ends, merger))
+    return Attribution(describe_margin(predictions.question), attributions)
 
 
 def _load_captum() -> Any:
@@ -143,8 +143,8 @@ def _load_captum() -> Any:
 
 def _list_inputs(predictions: SystemPredictions, model: MikoClassifier) -> list[str]:
     """Return the inputs that the arm reads through a tower."""
-    given = predictions.arm == "with"
-    return [name for name in model.split if name != "intention" or given]
+    reads_intentions = predictions.arm == "with"
+    return [name for name in model.split if name != "intention" or reads_intentions]
 
 
 def _average_states(predictions: SystemPredictions, names: Sequence[str]) -> _MeanStates:
@@ -154,9 +154,9 @@ def _average_states(predictions: SystemPredictions, names: Sequence[str]) -> _Me
         return [part for name in names for part in _sum_states(states, name)]
 
     model, feed = predictions.predictor.model, predictions.predictor.feed
-    found = iter(collect_passes(model, feed, read, "mean states"))
+    parts = iter(collect_passes(model, feed, read, "mean states"))
     device = next(model.parameters()).device
-    sums = {name: (next(found).sum(0), next(found).sum()) for name in names}
+    sums = {name: (next(parts).sum(0), next(parts).sum()) for name in names}
     return {
         name: torch.from_numpy(total / max(count, 1)).float().to(device)
         for name, (total, count) in sums.items()
@@ -179,15 +179,15 @@ def _mask_tokens(states: Batch, name: str) -> Tensor:
 def _integrate(
     gradients: Any, predictions: SystemPredictions, row: int, states: Batch, means: _MeanStates
 ) -> tuple[_TokenWeights, tuple[float, float]]:
-    """Return the weight of each token of each input, and the margins at both ends of the path."""
-    given = tuple(states[f"{name}_states"] for name in means)
-    start = tuple(mean.expand_as(each) for mean, each in zip(means.values(), given, strict=True))
+    """Return the weight of state token of state input, and the margins at both ends of the path."""
+    whole = tuple(states[f"{name}_states"] for name in means)
+    start = tuple(mean.expand_as(state) for mean, state in zip(means.values(), whole, strict=True))
     run = partial(_run_changed_states, predictions, row, states, list(means))
     with torch.no_grad():
-        baseline, full = float(run(*start)), float(run(*given))
+        baseline, full = float(run(*start)), float(run(*whole))
     for steps in _NUM_STEPS:
         parts = gradients(run).attribute(
-            given, baselines=start, n_steps=steps, internal_batch_size=_STEPS_AT_ONCE
+            whole, baselines=start, n_steps=steps, internal_batch_size=_STEPS_AT_ONCE
         )
         weights = {
             name: part.detach()[0].sum(-1).double().cpu().numpy()
@@ -202,7 +202,7 @@ def _integrate(
 
 def _measure_excess(weights: _TokenWeights, ends: tuple[float, float]) -> float:
     """Return by how much the weights exceed the difference that they should add up to."""
-    return sum(float(each.sum()) for each in weights.values()) - (ends[1] - ends[0])
+    return sum(float(weight.sum()) for weight in weights.values()) - (ends[1] - ends[0])
 
 
 def _run_changed_states(
@@ -210,8 +210,8 @@ def _run_changed_states(
 ) -> Float[Tensor, " step"]:
     """Return how far the logits lean where states of the post are changed, one a step."""
     num_steps = len(changed[0])
-    batch = {name: each.expand(num_steps, *each.shape[1:]) for name, each in states.items()}
-    batch |= {f"{name}_states": each for name, each in zip(names, changed, strict=True)}
+    batch = {name: state.expand(num_steps, *state.shape[1:]) for name, state in states.items()}
+    batch |= {f"{name}_states": state for name, state in zip(names, changed, strict=True)}
     logits = predictions.predictor.model(batch).logits[:, predictions.span]
     return measure_margins(logits, predictions.question, int(predictions.decided[row]))
 
@@ -225,8 +225,8 @@ def _describe_attribution(
 ) -> PostAttribution:
     image = weights.get("image")
     words = {
-        name: _merge_words(predictions, row, name, each, merger)
-        for name, each in weights.items()
+        name: _merge_words(predictions, row, name, part, merger)
+        for name, part in weights.items()
         if name != "image"
     }
     return PostAttribution(
@@ -235,8 +235,8 @@ def _describe_attribution(
         baseline=ends[0],
         delta=_measure_excess(weights, ends),
         image=None if image is None else float(image.sum()),
-        tokens=[word for each in words.values() for word in each],
-        words={name: len(each) for name, each in words.items()},
+        tokens=[word for part in words.values() for word in part],
+        words={name: len(part) for name, part in words.items()},
         patches=None if image is None else arrange_patches(image),
     )
 
@@ -258,8 +258,10 @@ def _merge_words(
     flat = weights.reshape(-1, weights.shape[-1])
     return [
         word
-        for ids, each in zip(rows, flat, strict=False)  # a post without intentions has one blank
-        for word in merger.words(ids, each[: len(ids)])
+        for ids, row_weights in zip(
+            rows, flat, strict=False
+        )  # a post without intentions has one blank
+        for word in merger.words(ids, row_weights[: len(ids)])
     ]
 
 
@@ -268,5 +270,5 @@ def arrange_patches(tokens: Float[np.ndarray, " token"]) -> list[list[float]] | 
     for patches in (tokens, tokens[1:]):
         side = isqrt(len(patches))
         if side > 1 and side * side == len(patches):
-            return [[float(each) for each in line] for line in patches.reshape(side, side)]
+            return patches.astype(float).reshape(side, side).tolist()
     return None

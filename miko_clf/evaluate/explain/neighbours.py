@@ -64,8 +64,8 @@ def find_neighbours(
     centre = others.mean(0)
     similar = _normalise(own - centre) @ _normalise(others - centre).T  # (row, train)
     return [
-        _describe_neighbours(predictions, int(row), each, count)
-        for row, each in zip(rows, similar, strict=True)
+        _describe_neighbours(predictions, int(row), cosines, count)
+        for row, cosines in zip(rows, similar, strict=True)
     ]
 
 
@@ -75,11 +75,11 @@ def _embed_posts(
     model = predictions.predictor.model
 
     def read(states: Batch) -> list[Tensor]:
-        found = model(mask_for_arm(states, predictions.arm)).embedding
-        return [] if found is None else [found]
+        embedding = model(mask_for_arm(states, predictions.arm)).embedding
+        return [] if embedding is None else [embedding]
 
-    found = collect_passes(model, feed, read, "embeddings", rows)
-    return found[0] if found else None
+    embeddings = collect_passes(model, feed, read, "embeddings", rows)
+    return embeddings[0] if embeddings else None
 
 
 def _normalise(vectors: Float[np.ndarray, "post width"]) -> Float[np.ndarray, "post width"]:
@@ -109,5 +109,5 @@ def _describe_neighbours(
 
 
 def _name_label(post: Post, question: str) -> str:
-    given = list_answers(post.label).get(question, "")
-    return given if isinstance(given, str) else ", ".join(given)
+    answer = list_answers(post.label).get(question, "")
+    return answer if isinstance(answer, str) else ", ".join(answer)

@@ -88,8 +88,8 @@ def record_attention(reader: CrossAttentionFusion) -> Iterator[list[Tensor]]:
     """Gather the attention (post, head, token, word) of each layer that runs meanwhile."""
     attention: list[Tensor] = []
 
-    def record(module: GatedReader, given: tuple[Tensor, ...]) -> None:
-        attention.append(module.weights(*given))
+    def record(module: GatedReader, inputs: tuple[Tensor, ...]) -> None:
+        attention.append(module.weights(*inputs))
 
     readers = [module for module in reader.modules() if isinstance(module, GatedReader)]
     handles = [module.register_forward_pre_hook(record) for module in readers]
@@ -109,9 +109,9 @@ def _count_posts(predictions: SystemPredictions) -> list[int]:
 
 def _count_texts(posts: Sequence[Post]) -> list[int]:
     """Return how many posts have a text of each kind."""
-    here = [{one.relation for one in post.intentions} for post in posts]
+    relations = [{one.relation for one in post.intentions} for post in posts]
     return [
-        *(sum(relation in each for each in here) for relation in RELATIONS),
+        *(sum(relation in given for given in relations) for relation in RELATIONS),
         sum(post.rationale is not None for post in posts),
     ]
 
@@ -140,9 +140,9 @@ def _run_without_relations(
 def _share_attention(
     attention: Float[Tensor, "layer post head token word"], present: Tensor, owners: Tensor
 ) -> Float[Tensor, "post kind"]:
-    each = attention.mean((0, 2))  # (post, token, word)
-    asking = present[..., None].to(each.dtype)
-    words = (each * asking).sum(1) / asking.sum(1)  # (post, word)
+    mean = attention.mean((0, 2))  # (post, token, word)
+    asking = present[..., None].to(mean.dtype)
+    words = (mean * asking).sum(1) / asking.sum(1)  # (post, word)
     return words.new_zeros(len(words), NUM_SLOTS + 1).scatter_add(1, owners, words)
 
 

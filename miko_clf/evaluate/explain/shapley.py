@@ -67,7 +67,7 @@ def measure_shapley(predictions: SystemPredictions, num_resamples: int = 1000) -
     logits = collect_passes(predictor.model, predictor.feed, read, "Shapley values")[0]
     coalitions = logits.astype(np.float64).swapaxes(0, 1)
     margins = np.stack(
-        [measure_margins(each, predictions.question, predictions.decided) for each in coalitions]
+        [measure_margins(rows, predictions.question, predictions.decided) for rows in coalitions]
     )
     values, groups = compute_shapley(margins), predictions.groups
 
@@ -92,15 +92,15 @@ def compute_shapley(values: Float[np.ndarray, "coalition row"]) -> Float[np.ndar
     """
     num_players = len(values).bit_length() - 1
     assert len(values) == 2**num_players, "every coalition has a value"
-    found = np.zeros((num_players, values.shape[1]))
+    shares = np.zeros((num_players, values.shape[1]))
     for coalition in range(len(values)):
         size = coalition.bit_count()
         for player in range(num_players):
             if not coalition >> player & 1:
                 gain = values[coalition | 1 << player] - values[coalition]
                 orders = factorial(size) * factorial(num_players - size - 1)
-                found[player] += gain * (orders / factorial(num_players))
-    return found
+                shares[player] += gain * (orders / factorial(num_players))
+    return shares
 
 
 def list_players(recipe: Recipe) -> dict[str, tuple[str, ...]]:
@@ -136,9 +136,9 @@ def _list_posts(
     columns = zip(predictions.posts, margins[0], margins[-1], values.T, strict=True)
     return [
         PostShapley(
-            post.id, float(base), float(full), dict(zip(names, map(float, each), strict=True))
+            post.id, float(base), float(full), dict(zip(names, map(float, added), strict=True))
         )
-        for post, base, full, each in columns
+        for post, base, full, added in columns
     ]
 
 

@@ -41,7 +41,7 @@ def _make_slice_table(
     figures = [markup.read_figure_of(row, "metrics", names[0]) for row in rows]
     scale = svg.fit_unit_scale(figures, *([] if mark is None else [mark]))
     titles = (markup.title_metric(report, name) for name in names)
-    columns = ["slice", "posts", "positive", svg.make_track_column(scale), *titles]
+    columns: list[Any] = ["slice", "posts", "positive", svg.make_track_column(scale), *titles]
     body: list[Any] = []
     for kind, held in markup.group_by_field(rows, "by").items():
         ordered = sorted(held, key=lambda row: _rank_last(row, names[0]))
@@ -81,8 +81,8 @@ def show_groups(report: ReportFields) -> PageSection | None:
     scale = svg.fit_scale(gaps, 0.0)
     names = [name for name in _FAIRNESS_TITLES if any(name in row for row in rows)]
     titles = (_FAIRNESS_TITLES[name] for name in names)
-    columns = ["group", "posts", svg.make_track_column(scale), *titles]
-    body = [
+    columns: list[Any] = ["group", "posts", svg.make_track_column(scale), *titles]
+    body: list[Any] = [
         (str(row.get("group")), markup.typeset_count(row.get("posts")),
          svg.draw_interval_track(gap, scale, mark=0.0),
          *(svg.make_figure_cell(markup.read_figure(row.get(name)), signed=name.endswith("gap"))

@@ -112,7 +112,7 @@ def show_suspect_labels(rows: ReportRows, report: ReportFields) -> PageSection:
          markup.typeset_number(row.get("quality")), str(row.get("text") or "no text"))
         for row in rows
     ]  # fmt: skip
-    columns = ["post", label, likely, "label quality", text]
+    columns: list[Any] = ["post", label, likely, "label quality", text]
     table = markup.make_table("Suspected labels", columns, body, "posts")
     return PageSection("suspects", "Suspected labels", says, table)
 
@@ -183,7 +183,7 @@ def _show_decision(post: ReportFields, report: ReportFields) -> Html | None:
         return None
     stated = tag("small", f" {_write_probability(post, report)}") if "probability" in post else None
     decided = tag("span", tag("strong", _name_labels(post.get("decided"))), stated)
-    facts = [("labelled", _name_labels(post.get("label"))), ("decided", decided)]
+    facts: list[Any] = [("labelled", _name_labels(post.get("label"))), ("decided", decided)]
     return markup.make_facts(facts, "decided")
 
 

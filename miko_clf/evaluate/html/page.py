@@ -177,7 +177,7 @@ def show_lockbox(lockbox: ReportFields, report: ReportFields) -> PageSection:
     often = "once" if times == 1 else f"{markup.typeset_count(times)} times"
     says = f"The test split was opened {often}. Each look at it makes its figures less of a test."
     names = ("split", "fingerprint", "command")
-    columns = ["when", *(markup.TableColumn(name, "words") for name in names)]
+    columns: list[Any] = ["when", *(markup.TableColumn(name, "words") for name in names)]
     body = [
         (str(row.get("when")), str(row.get("split")), tag("code", str(row.get("fingerprint"))),
          tag("code", str(row.get("command") or markup.NO_FIGURE)))
