@@ -182,12 +182,11 @@ class Bundle:
 
     def graph(self, name: str) -> Path:
         """Return the path of an exported graph; raises `BundleError` where there is none."""
-        path = self.path / "onnx" / f"{name}.onnx"
         if f"onnx/{name}.onnx" not in self.manifest["files"]:
             raise BundleError(
                 f"{self.path}: no exported graph; make it by: miko-clf export {self.path}"
             )
-        return path
+        return self.path / "onnx" / f"{name}.onnx"
 
 
 def load_bundle(path: Path) -> Bundle:
@@ -198,13 +197,10 @@ def load_bundle(path: Path) -> Bundle:
     facts = manifest.read_manifest(path)
     try:
         questions = Questions.from_json(_read_json(path / LABELS_FILE))
-        return Bundle(
-            path=path,
-            recipe=load_recipe(path / RECIPE_FILE),
-            questions=questions,
-            calibrations=_parse_calibrations(questions, _read_json(path / CALIBRATION_FILE)),
-            manifest=facts,
-        )
+        recipe = load_recipe(path / RECIPE_FILE)
+        value = _read_json(path / CALIBRATION_FILE)
+        rows = [value] if len(questions) == 1 else [value[question.name] for question in questions]
+        return Bundle(path, recipe, questions, tuple(map(Calibration.model_validate, rows)), facts)
     except (ValidationError, TypeError, AttributeError, KeyError):
         raise BundleError(f"{path}: its files do not describe a bundle of this version") from None
 
@@ -215,11 +211,6 @@ def dump_calibrations(questions: Questions, calibrations: Sequence[Calibration])
     if len(rows) == 1:
         return rows[0]
     return {question.name: row for question, row in zip(questions, rows, strict=True)}
-
-
-def _parse_calibrations(questions: Questions, value: Any) -> tuple[Calibration, ...]:
-    rows = [value] if len(questions) == 1 else [value[question.name] for question in questions]
-    return tuple(Calibration.model_validate(row) for row in rows)
 
 
 def _read_json(path: Path) -> Any:

@@ -77,11 +77,9 @@ def write_bundle(
     with manifest.write_atomically(out) as folder:
         folder.mkdir()
         (folder / bundle.RECIPE_FILE).write_text(dump_recipe(recipe), encoding="utf-8")
-        _write_indented(folder / bundle.LABELS_FILE, questions.to_json())
-        _write_indented(folder / bundle.PREPROCESS_FILE, preprocess)
-        _write_indented(
-            folder / bundle.CALIBRATION_FILE, dump_calibrations(questions, calibrations)
-        )
+        _dump_json(folder / bundle.LABELS_FILE, questions.to_json())
+        _dump_json(folder / bundle.PREPROCESS_FILE, preprocess)
+        _dump_json(folder / bundle.CALIBRATION_FILE, dump_calibrations(questions, calibrations))
         if val.words is not None:
             val.words.write(folder / bundle.TOKENIZER_FILE)
         write_plans(folder / bundle.TOWERS_FILE, model.image_tower, model.text_tower)
@@ -91,6 +89,6 @@ def write_bundle(
         manifest.write_manifest(folder, facts)
 
 
-def _write_indented(path: Path, value: Any) -> None:
+def _dump_json(path: Path, value: Any) -> None:
     # Not manifest.write_json: bundles have always had these bytes, of indent 1 and ASCII escapes.
     path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

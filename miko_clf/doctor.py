@@ -13,7 +13,7 @@ from textwrap import TextWrapper
 from typing import Any, Literal, NamedTuple
 
 _EXTRAS = ("train", "distil", "serve", "report", "explain", "sweep", "ray", "dev")
-_RUNTIMES = {"onnxruntime": "cpu", "onnxruntime-gpu": "gpu"}
+_RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 _TRUE = ("1", "on", "yes", "true")
 # An ONNX graph of one Identity node, float32 [1] to float32 [1]: what a provider is tried with.
@@ -23,6 +23,8 @@ _IDENTITY = bytes.fromhex(
 )
 
 _State = Literal["ok", "missing", "broken"]
+_Outcome = tuple[_State, str, str]  # of a `Diagnosis`, without what was looked at
+_NO_TORCH = "pip install 'miko-clf[train]'"
 
 
 class Diagnosis(NamedTuple):
@@ -31,22 +33,23 @@ class Diagnosis(NamedTuple):
     what: str
     state: _State
     detail: str
-    mend: str = ""
+    mend: str
 
 
 def diagnose_installation(cache: Path) -> list[Diagnosis]:
     """Return what was found; only a `broken` finding stands in the way of training or serving."""
-    return [
-        _diagnose_program(),
-        _diagnose_machine(),
-        *_diagnose_extras(),
-        _diagnose_torch(),
-        _diagnose_torchvision(),
-        _diagnose_onnxruntime(),
-        _diagnose_encoders(os.environ.get("MIKO_ENCODERS", "")),
-        _diagnose_cache(cache),
-        _diagnose_hub(),
-    ]
+    outcomes = {
+        "miko-clf": _diagnose_program(),
+        "machine": _diagnose_machine(),
+        **_diagnose_extras(),
+        "torch": _diagnose_torch(),
+        "torchvision": _diagnose_torchvision(),
+        "onnxruntime": _diagnose_onnxruntime(),
+        "MIKO_ENCODERS": _diagnose_encoders(os.environ.get("MIKO_ENCODERS", "")),
+        "cache": _diagnose_cache(cache),
+        "hub": _diagnose_hub(),
+    }
+    return [Diagnosis(what, *outcome) for what, outcome in outcomes.items()]
 
 
 def format_diagnoses(findings: list[Diagnosis]) -> str:
@@ -71,32 +74,30 @@ def dump_diagnoses(findings: list[Diagnosis]) -> str:
     return json.dumps({"healthy": healthy, "findings": rows}, indent=2)
 
 
-def _diagnose_program() -> Diagnosis:
+def _diagnose_program() -> _Outcome:
     python = f"Python {platform.python_version()} at {sys.executable}"
     version = _find_version("miko-clf")
     if version is None:
-        mend = "pip install . (in the project's folder)"
-        return Diagnosis("miko-clf", "broken", f"not installed in {python}", mend)
-    return Diagnosis("miko-clf", "ok", f"{version}, {python}")
+        return "broken", f"not installed in {python}", "pip install . (in the project's folder)"
+    return "ok", f"{version}, {python}", ""
 
 
-def _diagnose_machine() -> Diagnosis:
+def _diagnose_machine() -> _Outcome:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    cores = len(os.sched_getaffinity(0))
-    detail = f"{platform.system()} {platform.machine()}, {cores} CPU cores, {memory:.1f} GiB memory"
-    return Diagnosis("machine", "ok", detail)
+    machine = f"{platform.system()} {platform.machine()}"
+    return "ok", f"{machine}, {len(os.sched_getaffinity(0))} CPU cores, {memory:.1f} GiB memory", ""
 
 
-def _diagnose_extras() -> list[Diagnosis]:
+def _diagnose_extras() -> dict[str, _Outcome]:
     """Return for each extra the versions that are there and the libraries that are not."""
     try:
         lines = metadata.requires("miko-clf") or []
     except metadata.PackageNotFoundError:
-        return []
-    return [_diagnose_extra("base", lines), *(_diagnose_extra(extra, lines) for extra in _EXTRAS)]
+        return {}
+    return {extra: _diagnose_extra(extra, lines) for extra in ("base", *_EXTRAS)}
 
 
-def _diagnose_extra(extra: str, lines: list[str]) -> Diagnosis:
+def _diagnose_extra(extra: str, lines: list[str]) -> _Outcome:
     there, absent, old = [], [], []
     for line in lines:
         marker = re.search(r"extra == ['\"](.+?)['\"]", line)
@@ -113,12 +114,13 @@ def _diagnose_extra(extra: str, lines: list[str]) -> Diagnosis:
             old.append(requirement)
     if old:
         detail = f"not the version that is needed: {', '.join(old)}"
-        return Diagnosis(extra, "broken", detail, f"pip install {shlex.join(old)}")
-    if absent:
-        state: _State = "broken" if extra == "base" else "missing"
-        mend = "pip install " + ("miko-clf" if extra == "base" else f"'miko-clf[{extra}]'")
-        return Diagnosis(extra, state, f"no {', '.join(absent)}", mend)
-    return Diagnosis(extra, "ok", ", ".join(there))
+        return "broken", detail, f"pip install {shlex.join(old)}"
+    if not absent:
+        return "ok", ", ".join(there), ""
+    detail = f"no {', '.join(absent)}"
+    if extra == "base":
+        return "broken", detail, "pip install miko-clf"
+    return "missing", detail, f"pip install 'miko-clf[{extra}]'"
 
 
 def _satisfies(version: str, requirement: str) -> bool:
@@ -142,21 +144,19 @@ def _find_version(distribution: str) -> str | None:
         return None
 
 
-def _diagnose_torch() -> Diagnosis:
+def _diagnose_torch() -> _Outcome:
     if _find_version("torch") is None:
-        mend = "pip install 'miko-clf[train]'"
-        return Diagnosis("torch", "missing", "needed to fit, compare and export", mend)
+        return "missing", "needed to fit, compare and export", _NO_TORCH
     try:
         torch = import_module("torch")
     except Exception as error:
         mend = "pip install --force-reinstall torch torchvision"
-        return Diagnosis("torch", "broken", f"cannot be imported: {_first_error_line(error)}", mend)
+        return "broken", f"cannot be imported: {_first_error_line(error)}", mend
     if not torch.cuda.is_available():
-        detail = f"{torch.__version__}, no CUDA device"
-        return Diagnosis("torch", "ok", detail, _advise_driver(torch))
+        return "ok", f"{torch.__version__}, no CUDA device", _advise_driver(torch)
     devices = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     shown = ", ".join(f"{gpu.name} ({gpu.total_memory / 2**30:.0f} GiB)" for gpu in devices)
-    return Diagnosis("torch", "ok", f"{torch.__version__}, CUDA {torch.version.cuda}: {shown}")
+    return "ok", f"{torch.__version__}, CUDA {torch.version.cuda}: {shown}", ""
 
 
 def _advise_driver(torch: Any) -> str:
@@ -167,32 +167,30 @@ def _advise_driver(torch: Any) -> str:
     return f"this torch is {built}; install one that the NVIDIA driver of this machine can run"
 
 
-def _diagnose_torchvision() -> Diagnosis:
+def _diagnose_torchvision() -> _Outcome:
     """Call an operator that is there only where torchvision was built for this very torch."""
-    versions = f"torch {_find_version('torch')}, torchvision {_find_version('torchvision')}"
-    if _find_version("torch") is None or _find_version("torchvision") is None:
-        mend = "pip install 'miko-clf[train]'"
-        return Diagnosis("torchvision", "missing", "needed by the pretrained towers", mend)
+    own, vision = _find_version("torch"), _find_version("torchvision")
+    if own is None or vision is None:
+        return "missing", "needed by the pretrained towers", _NO_TORCH
+    versions = f"torch {own}, torchvision {vision}"
     try:
         torch, ops = import_module("torch"), import_module("torchvision.ops")
         kept = ops.nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([1.0]), 0.5)
         assert kept.tolist() == [0]
     except Exception as error:
         mend = "pip install --force-reinstall torch torchvision (both from one index)"
-        detail = f"{versions} do not match: {_first_error_line(error)}"
-        return Diagnosis("torchvision", "broken", detail, mend)
-    return Diagnosis("torchvision", "ok", f"{versions} match")
+        return "broken", f"{versions} do not match: {_first_error_line(error)}", mend
+    return "ok", f"{versions} match", ""
 
 
-def _diagnose_onnxruntime() -> Diagnosis:
+def _diagnose_onnxruntime() -> _Outcome:
     there = [name for name in _RUNTIMES if _find_version(name)]
     if not there:
         mend = "pip install 'miko-clf[serve,cpu]' (with an NVIDIA GPU: 'miko-clf[serve,gpu]')"
-        return Diagnosis("onnxruntime", "missing", "needed to export, score and serve", mend)
+        return "missing", "needed to export, score and serve", mend
     if len(there) > 1:
         mend = f"pip uninstall -y {' '.join(there)}, then pip install 'miko-clf[gpu]' or [cpu]"
-        detail = f"{' and '.join(there)} overwrite each other"
-        return Diagnosis("onnxruntime", "broken", detail, mend)
+        return "broken", f"{' and '.join(there)} overwrite each other", mend
     mend = f"pip install --force-reinstall {there[0]}"
     try:
         runtime = import_module("onnxruntime")
@@ -201,13 +199,13 @@ def _diagnose_onnxruntime() -> Diagnosis:
             runtime.preload_dlls()
         usable = [provider for provider in compiled if _runs_on(runtime, provider)]
     except Exception as error:
-        detail = f"cannot be used: {_first_error_line(error)}"
-        return Diagnosis("onnxruntime", "broken", detail, mend)
+        return "broken", f"cannot be used: {_first_error_line(error)}", mend
     detail = f"{there[0]} {_find_version(there[0])}, usable: {', '.join(usable) or 'no provider'}"
     if "CUDAExecutionProvider" in compiled and "CUDAExecutionProvider" not in usable:
-        advice = "no usable CUDA: see nvidia-smi, and install the CUDA and cuDNN libraries"
-        return Diagnosis("onnxruntime", "ok" if usable else "broken", detail, advice)
-    return Diagnosis("onnxruntime", "ok" if usable else "broken", detail, "" if usable else mend)
+        mend = "no usable CUDA: see nvidia-smi, and install the CUDA and cuDNN libraries"
+    elif usable:
+        mend = ""
+    return "ok" if usable else "broken", detail, mend
 
 
 def _runs_on(runtime: Any, provider: str) -> bool:
@@ -221,30 +219,27 @@ def _runs_on(runtime: Any, provider: str) -> bool:
     return provider in session.get_providers()
 
 
-def _diagnose_encoders(listed: str) -> Diagnosis:
+def _diagnose_encoders(listed: str) -> _Outcome:
     folders = [Path(folder) for folder in listed.split(os.pathsep) if folder]
     if not folders:
-        return Diagnosis("MIKO_ENCODERS", "ok", "not set; towers are looked for on the hub")
+        return "ok", "not set; towers are looked for on the hub", ""
     gone = [str(folder) for folder in folders if not folder.is_dir()]
     if gone:
-        detail, mend = f"no folder {', '.join(gone)}", "set MIKO_ENCODERS to folders that exist"
-        return Diagnosis("MIKO_ENCODERS", "broken", detail, mend)
+        return "broken", f"no folder {', '.join(gone)}", "set MIKO_ENCODERS to folders that exist"
     names = sorted(path.name for folder in folders for path in folder.iterdir() if path.is_dir())
-    return Diagnosis("MIKO_ENCODERS", "ok", f"{listed}: {', '.join(names) or 'empty'}")
+    return "ok", f"{listed}: {', '.join(names) or 'empty'}", ""
 
 
-def _diagnose_cache(folder: Path) -> Diagnosis:
+def _diagnose_cache(folder: Path) -> _Outcome:
     place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    free = shutil.disk_usage(place).free / 2**30
     if not place.is_dir() or not os.access(place, os.W_OK):
-        detail, mend = f"{folder} cannot be written", "set MIKO_CACHE to a folder that can"
-        return Diagnosis("cache", "broken", detail, mend)
-    return Diagnosis("cache", "ok", f"{folder}, {free:.1f} GiB free")
+        return "broken", f"{folder} cannot be written", "set MIKO_CACHE to a folder that can"
+    return "ok", f"{folder}, {shutil.disk_usage(place).free / 2**30:.1f} GiB free", ""
 
 
-def _diagnose_hub() -> Diagnosis:
+def _diagnose_hub() -> _Outcome:
     closed = [name for name in _OFFLINE if os.environ.get(name, "").lower() in _TRUE]
-    return Diagnosis("hub", "ok", f"offline by {', '.join(closed)}" if closed else "may be asked")
+    return "ok", f"offline by {', '.join(closed)}" if closed else "may be asked", ""
 
 
 def _first_error_line(error: Exception) -> str:

@@ -62,15 +62,12 @@ def find_bundle(
     if not folder.exists():
         with write_atomically(folder) as beside:
             shutil.copytree(snapshot, beside)
-            _check_files(beside, bundle)
+            try:
+                read_manifest(beside)
+            except BundleError as error:
+                reason = str(error).replace(str(beside), f"{bundle} on the hub")
+                raise BundleError(reason) from None
     return folder
-
-
-def _check_files(folder: Path, name: str) -> None:
-    try:
-        read_manifest(folder)
-    except BundleError as error:
-        raise BundleError(str(error).replace(str(folder), f"{name} on the hub")) from None
 
 
 def _first_line(error: Exception) -> str:

@@ -40,8 +40,9 @@ def write_atomically(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield beside
-        for file in _list_files(beside):
-            _flush(file)
+        for file in (beside, *beside.rglob("*")):
+            if file.is_file():
+                _flush(file)
         if path.is_dir() and beside.is_dir():
             os.rename(path, before)
         os.replace(beside, path)
@@ -62,8 +63,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a whole JSON file, or leave what was there; NaN is refused."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    write_text(path, text + "\n")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
@@ -91,7 +91,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError):
         raise BundleError(f"{folder / MANIFEST_FILE}: not a readable manifest") from None
     for name, expected in files.items():
-        _verify_file(folder, name, expected)
+        path = folder / name
+        if ".." in Path(name).parts or Path(name).is_absolute() or path.is_symlink():
+            raise BundleError(f"{folder / MANIFEST_FILE}: file name {name!r} leaves the bundle")
+        if not path.is_file():
+            raise BundleError(f"{folder}: file {name} is missing")
+        if hash_file(path) != expected:
+            raise BundleError(f"{folder}: file {name} was changed after it was written (sha256)")
     return manifest
 
 
@@ -142,7 +148,7 @@ def claim_folder(
     what: str = "run",
     error: type[MikoError] = BundleError,
     overwrite: bool | None = None,
-    may_grow: Callable[[str, Any, Any], bool] | None = None,
+    may_grow: Callable[[str, Any, Any], bool] = lambda name, before, now: False,
 ) -> bool:
     """Write the facts of a run to `path` in a new folder; return True where the run is there.
 
@@ -161,11 +167,7 @@ def claim_folder(
     except (OSError, ValueError, TypeError):
         raise error(f"{path}: not readable JSON") from None
     changed = [name for name in facts if before.get(name) != facts[name]]
-    other = [
-        name
-        for name in changed
-        if may_grow is None or not may_grow(name, before.get(name), facts[name])
-    ]
+    other = [name for name in changed if not may_grow(name, before.get(name), facts[name])]
     if other and overwrite:
         shutil.rmtree(folder)
         folder.mkdir()
@@ -187,20 +189,6 @@ def collect_versions() -> dict[str, str]:
         with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return versions
-
-
-def _verify_file(folder: Path, name: str, expected: str) -> None:
-    path = folder / name
-    if ".." in Path(name).parts or Path(name).is_absolute() or path.is_symlink():
-        raise BundleError(f"{folder / MANIFEST_FILE}: file name {name!r} leaves the bundle")
-    if not path.is_file():
-        raise BundleError(f"{folder}: file {name} is missing")
-    if hash_file(path) != expected:
-        raise BundleError(f"{folder}: file {name} was changed after it was written (sha256)")
-
-
-def _list_files(path: Path) -> list[Path]:
-    return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
 
 
 def _flush(path: Path) -> None:

@@ -3,18 +3,10 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
-from types import TracebackType
 from typing import TypeVar
 
+from rich import progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 DELAY = 2.0
 """Seconds that work may take before its bar appears."""
@@ -55,13 +47,13 @@ class ProgressBar:
         # This moment's stderr: what runs under the bar may send its own elsewhere.
         self._console = Console(file=sys.stderr, quiet=quiet)
         self.on_terminal = sys.stderr.isatty() and not quiet
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(20),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
+        self._progress = progress.Progress(
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(20),
+            progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[note]}", markup=False),
             console=self._console,
             disable=not self.on_terminal,
             redirect_stdout=sys.stdout.isatty(),  # a pipe or file keeps what it is sent
@@ -76,12 +68,7 @@ class ProgressBar:
         self._show()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def update(

@@ -4,17 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 
-class Question(BaseModel):
+class Question(BaseModel, frozen=True, extra="forbid"):
     """One thing that is asked of every post.
 
     `name` is empty where nothing else is asked. Of kind `one` exactly one of the labels holds, of
     two the second being the positive class; of kind `many` any number of them hold, or none.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = ""
     kind: Literal["one", "many"] = "one"

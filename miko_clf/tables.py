@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 _MAX_UNWRAPPED = 30  # columns that a cell takes before it is wrapped between words
@@ -31,9 +31,7 @@ def print_table(table: Table, console: Console | None = None) -> None:
     if not table.row_count:
         return
     console = console or Console()
-    lead, *widths = [
-        _measure_column(table, number, console) for number in range(len(table.columns))
-    ]
+    lead, *widths = [_measure_column(column, console) for column in table.columns]
     parts: list[list[int]] = [[0]]
     room = console.width - lead
     for number, width in enumerate(widths, 1):
@@ -42,17 +40,15 @@ def print_table(table: Table, console: Console | None = None) -> None:
             room = console.width - lead
         parts[-1].append(number)
         room -= width
-    title = table.title
     for numbers in parts:
+        title = table.title if numbers is parts[0] else None
         console.print(_select_columns(table, numbers, title), soft_wrap=False)
-        title = None
         if numbers is parts[-1] and table.caption:
             console.print(table.caption, highlight=False)
         console.print()
 
 
-def _measure_column(table: Table, number: int, console: Console) -> int:
-    column = table.columns[number]
+def _measure_column(column: Column, console: Console) -> int:
     sizes = [console.measure(cell) for cell in (column.header, *column.cells)]
     unbroken = max(size.minimum for size in sizes)
     return min(max(size.maximum for size in sizes), max(unbroken, _MAX_UNWRAPPED)) + 2

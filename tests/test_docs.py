@@ -414,6 +414,4 @@ def _list_anchors(page: Path) -> set[str]:
 def _list_options(name: str) -> set[str]:
     parser = Parser()
     COMMANDS[name].add(parser)
-    if name == "fit":
-        parser.add_argument("--recipe.seed")
     return set(parser._option_string_actions)

@@ -98,10 +98,10 @@ def test_a_provider_is_usable_only_where_a_session_gets_it(monkeypatch: pytest.M
         InferenceSession=Session,
     )
     monkeypatch.setattr(doctor, "import_module", lambda name: runtime)
-    finding = doctor._diagnose_onnxruntime()
-    assert finding.state == "ok"
-    assert finding.detail.endswith("usable: CPUExecutionProvider")
-    assert "no usable CUDA" in finding.mend
+    state, detail, mend = doctor._diagnose_onnxruntime()
+    assert state == "ok"
+    assert detail.endswith("usable: CPUExecutionProvider")
+    assert "no usable CUDA" in mend
 
 
 def test_a_library_that_is_absent_is_advice(monkeypatch: pytest.MonkeyPatch):
@@ -148,7 +148,7 @@ def test_cuda_devices_are_named_with_their_memory(monkeypatch: pytest.MonkeyPatc
     )
     torch = SimpleNamespace(__version__="2", cuda=cuda, version=SimpleNamespace(cuda="13.2"))
     monkeypatch.setattr(doctor, "import_module", lambda name: torch)
-    assert doctor._diagnose_torch().detail == "2, CUDA 13.2: H200 (139 GiB)"
+    assert doctor._diagnose_torch()[1] == "2, CUDA 13.2: H200 (139 GiB)"
 
 
 def test_encoder_folders_are_listed_and_one_that_is_gone_is_broken(

@@ -26,14 +26,8 @@ from miko_clf.cli.parser import (
 SWEEP_METRICS = ("macro_f1", "auroc", "accuracy", "average_precision", "loss")
 # options of `evaluate` for bundles, which a comparison of recipes has no use for or has settled
 _BUNDLE_OPTIONS = (
-    "images",
-    "robustness",
-    "attribution",
-    "groups",
-    "label_map",
-    "split_seed",
-    "task",
-)
+    "images", "robustness", "attribution", "groups", "label_map", "split_seed", "task",
+)  # fmt: skip
 
 
 def _add_compare_options(parser: Parser) -> None:
@@ -138,7 +132,6 @@ def _run_evaluate(args: Namespace, line: str) -> None:
     from miko_clf.evaluate.analysis.slices import read_target_groups
     from miko_clf.evaluate.evaluator import AnalysisOptions, evaluate_bundles
     from miko_clf.evaluate.model_card import add_test_results
-    from miko_clf.evaluate.report import write_report
 
     data, skipped = open_data(args)
     analyses = AnalysisOptions(
@@ -156,9 +149,7 @@ def _run_evaluate(args: Namespace, line: str) -> None:
         command=line,
         analyses=None if args.quick else analyses,
     )
-    out = _choose_report_folder(args)
-    write_report(report, out)
-    _show_report(report, out, as_json=args.json)
+    out = _write_report(report, args)
     if is_test_split(args.split):
         for path in args.bundles:
             add_test_results(path, report)
@@ -166,7 +157,6 @@ def _run_evaluate(args: Namespace, line: str) -> None:
 
 
 def _run_evaluate_comparison(args: Namespace, line: str) -> None:
-    from miko_clf.evaluate.report import write_report
     from miko_clf.experiment.compare import evaluate_comparison
 
     if len(args.bundles) > 1:
@@ -183,15 +173,18 @@ def _run_evaluate_comparison(args: Namespace, line: str) -> None:
         num_resamples=args.resamples,
         command=line,
     )
-    out = _choose_report_folder(args)
+    _write_report(report, args)
+
+
+def _write_report(report: Any, args: Namespace) -> Path:
+    """Write and print a report; return its folder."""
+    from miko_clf.evaluate.report import write_report
+
+    first = args.bundles[0] if args.bundles[0].name else args.bundles[0].resolve()
+    out: Path = args.out or first.with_name(f"{first.name}.report")
     write_report(report, out)
     _show_report(report, out, as_json=args.json)
-
-
-def _choose_report_folder(args: Namespace) -> Path:
-    first: Path = args.bundles[0]
-    first = first if first.name else first.resolve()
-    return args.out or first.with_name(f"{first.name}.report")
+    return out
 
 
 def _show_report(report: Any, folder: Path, *, as_json: bool) -> None:
@@ -252,19 +245,14 @@ def _print_matrix(matrix: Any) -> None:
     from miko_clf.tables import make_text_table, print_table
 
     sets = {cell.test: f"{cell.test}\n{cell.posts:,} posts" for cell in matrix.cells}
-    systems = dict.fromkeys(cell.train for cell in matrix.cells)
-    rows = [
-        [system, *(_format_cell(cell) for cell in matrix.cells if cell.train == system)]
-        for system in systems
-    ]
+    rows: dict[str, list[str]] = {}
+    for cell in matrix.cells:
+        value, low, high = cell.value
+        figure = f"{value:.3f}{'*' if cell.home else ''} [{low:.3f}, {high:.3f}]"
+        rows.setdefault(cell.train, [cell.train]).append(figure)
     title = f"{matrix.metric}, split {matrix.split}"
-    print_table(make_text_table(title, ("trained as", *sets.values()), rows))
+    print_table(make_text_table(title, ("trained as", *sets.values()), list(rows.values())))
     print("* the data that the system was trained on. In brackets the 95 % interval over posts.")
-
-
-def _format_cell(cell: Any) -> str:
-    value, low, high = cell.value
-    return f"{value:.3f}{'*' if cell.home else ''} [{low:.3f}, {high:.3f}]"
 
 
 def _add_sweep_options(parser: Parser) -> None:
@@ -381,29 +369,21 @@ COMPARE_COMMANDS: dict[str, Command] = {
     "sweep": Command(
         "RECIPE --data D --out DIR --range KEY=... [--range KEY=... ...] [options]",
         "tiny --data posts --out runs/sweep --range fusion.layers=1..4 --trials 20",
-        _add_sweep_options,
-        _run_sweep,
-        "train,sweep",
+        _add_sweep_options, _run_sweep, "train,sweep",
     ),
     "compare": Command(
         "RECIPE... --data D --out DIR [--seeds N] [options]",
         "mobilenet-minilm-with --data posts --out runs/does-it-help",
-        _add_compare_options,
-        _run_compare,
-        "train",
+        _add_compare_options, _run_compare, "train",
     ),
     "evaluate": Command(
         "BUNDLE... --data D [--split S] [options]",
         "runs/demo --data runs/world/sarcasm --split test",
-        _add_evaluate_options,
-        _run_evaluate,
-        "train",
+        _add_evaluate_options, _run_evaluate, "train",
     ),
     "cross": Command(
         "BUNDLE... --data D1 [--data D2 ...] [--split S] [options]",
         "runs/a runs/b --data data/a --data data/b",
-        _add_cross_options,
-        _run_cross,
-        "train",
+        _add_cross_options, _run_cross, "train",
     ),
-}
+}  # fmt: skip

@@ -176,13 +176,11 @@ def _run_audit(args: Namespace, line: str) -> None:
 DATA_COMMANDS: dict[str, Command] = {
     "world": Command("OUT [--seed N] [--posts N]", "runs/world", _add_world_options, _run_world),
     "data": Command(
-        "[DATA] [--task NAME] [--json]", "../data/harm-c", _add_data_options, _run_data
+        "[DATA] [--task NAME] [--json]", "../data/harm-c",
+        _add_data_options, _run_data,
     ),
     "audit": Command(
-        "DATA [--out DIR] [--write-clean DIR] [options]",
-        "runs/world/sarcasm",
-        _add_audit_options,
-        _run_audit,
-        "train",
+        "DATA [--out DIR] [--write-clean DIR] [options]", "runs/world/sarcasm",
+        _add_audit_options, _run_audit, "train",
     ),
-}
+}  # fmt: skip

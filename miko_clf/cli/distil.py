@@ -13,7 +13,7 @@ from jsonargparse.typing import (
     PositiveInt,
 )
 
-from miko_clf.cli.parser import Command, Parser, UsageError, write_skipped_posts
+from miko_clf.cli.parser import Command, Parser, UsageError, require_options, write_skipped_posts
 
 
 def _add_distil_options(parser: Parser) -> None:
@@ -170,11 +170,8 @@ def resolve_model(args: Namespace) -> tuple[bool, str]:
     from miko_clf.distil import find_model, is_local
     from miko_clf.distil.request import is_private_server
 
-    local = is_local(args.server or "")
-    missing = [name for name in ("server", "model") if args[name] is None]
-    if missing and not (local and missing == ["model"]):
-        names = ", ".join(f"--{name}" for name in missing)
-        raise UsageError(f"the following arguments are required: {names}")
+    if not is_local(args.server or ""):
+        require_options(args, "server", "model")
     return is_private_server(args.server), find_model(args.server, args.model)
 
 
@@ -289,15 +286,11 @@ DISTIL_COMMANDS: dict[str, Command] = {
     "distil": Command(
         "POSTS --server URL --model NAME --kb FILE.sqlite [--task T] [options]",
         "posts.jsonl --server http://127.0.0.1:8000/v1 --model qwen3-vl --kb kb.sqlite",
-        _add_distil_options,
-        _run_distil,
-        "distil",
+        _add_distil_options, _run_distil, "distil",
     ),
     "distil train-lm": Command(
         "KB --model NAME --out DIR [options]",
         "kb.sqlite --model google/flan-t5-small --out intention-lm",
-        _add_train_lm_options,
-        _run_train_lm,
-        "train,distil",
+        _add_train_lm_options, _run_train_lm, "train,distil",
     ),
-}
+}  # fmt: skip

@@ -7,20 +7,8 @@ from typing import Any
 from jsonargparse import Namespace
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 
-from miko_clf.cli.distil import (
-    add_server_options,
-    open_client,
-    print_tally,
-    read_plan,
-    read_run_terms,
-    resolve_model,
-)
-from miko_clf.cli.parser import (
-    Command,
-    Parser,
-    print_json,
-    write_skipped_posts,
-)
+from miko_clf.cli import distil
+from miko_clf.cli.parser import Command, Parser, print_json, write_skipped_posts
 from miko_clf.errors import MikoError
 
 
@@ -143,7 +131,7 @@ def _add_judge_options(parser: Parser) -> None:
     _add_kb_argument(parser)
     say = "share of the posts that are judged twice, to see how far the judge agrees with itself"
     parser.add_option("--repeat X", ClosedUnitInterval, f"{say} (%(default)s)", 0.05)
-    add_server_options(parser)
+    distil.add_server_options(parser)
 
 
 def _run_judge(args: Namespace, line: str) -> None:
@@ -156,12 +144,12 @@ def _run_judge(args: Namespace, line: str) -> None:
     from miko_clf.distil.judge import judge_knowledge_base
     from miko_clf.distil.kb.store import open_for_reading
 
-    is_near, model = resolve_model(args)
-    plan = read_plan(args, "judge", model, is_near=is_near)
+    is_near, model = distil.resolve_model(args)
+    plan = distil.read_plan(args, "judge", model, is_near=is_near)
     tally = judge_knowledge_base(
-        args.kb, plan, open_client(args), read_run_terms(args), repeat=args.repeat
+        args.kb, plan, distil.open_client(args), distil.read_run_terms(args), repeat=args.repeat
     )
-    print_tally(tally)
+    distil.print_tally(tally)
     for match in measure_agreements(open_for_reading(args.kb)):
         print(match.line())
 
@@ -183,22 +171,15 @@ def _run_agreement(args: Namespace, line: str) -> None:
     if not matches:
         print("no two judges share an intention")
         return
+    columns = ("judges", "of", "intentions", "raw", "alpha", "AC1")
     rows = [
-        (
-            f"{match.one} and {match.other}",
-            name,
-            f"{figure.units:,}",
-            f"{figure.raw:.3f}",
-            "undefined" if figure.alpha is None else f"{figure.alpha:.3f}",
-            f"{figure.ac1:.3f}",
-        )
+        (f"{match.one} and {match.other}", name, f"{figure.units:,}", f"{figure.raw:.3f}",
+         "undefined" if figure.alpha is None else f"{figure.alpha:.3f}", f"{figure.ac1:.3f}")
         for match in matches
         for name, figure in (("plausibility", match.plausibility), ("typicality", match.typicality))
         if figure
-    ]
-    print_table(
-        make_text_table("", ("judges", "of", "intentions", "raw", "alpha", "AC1"), rows, (0, 1))
-    )
+    ]  # fmt: skip
+    print_table(make_text_table("", columns, rows, (0, 1)))
 
 
 def _add_export_annotation_options(parser: Parser) -> None:
@@ -330,62 +311,40 @@ KB_COMMANDS: dict[str, Command] = {
     "kb stats": Command("KB [--json]", "kb.sqlite", _add_stats_options, _run_stats, "distil"),
     "kb show": Command("KB ID [--raw]", "kb.sqlite a1", _add_show_options, _run_show, "distil"),
     "kb export": Command(
-        "KB OUT [--posts POSTS] [options]",
-        "kb.sqlite with-intentions.jsonl --posts posts.jsonl",
-        _add_export_options,
-        _run_export,
-        "distil",
+        "KB OUT [--posts POSTS] [options]", "kb.sqlite with-intentions.jsonl --posts posts.jsonl",
+        _add_export_options, _run_export, "distil",
     ),
     "kb import": Command(
-        "KB FILE... [--labels PATH] [--images DIR]",
-        "miko.sqlite MIKO_benchmark.json",
-        _add_import_options,
-        _run_import,
-        "distil",
+        "KB FILE... [--labels PATH] [--images DIR]", "miko.sqlite MIKO_benchmark.json",
+        _add_import_options, _run_import, "distil",
     ),
     "kb leak": Command(
-        "POSTS [--split S] [--json]",
-        "with-rationales.jsonl",
-        _add_leak_options,
-        _run_leak,
-        "distil",
+        "POSTS [--split S] [--json]", "with-rationales.jsonl",
+        _add_leak_options, _run_leak, "distil",
     ),
     "kb judge": Command(
         "KB --server URL --model NAME [options]",
         "kb.sqlite --server http://127.0.0.1:8000/v1 --model another-model",
-        _add_judge_options,
-        _run_judge,
-        "distil",
+        _add_judge_options, _run_judge, "distil",
     ),
     "kb export-annotation": Command(
-        "KB OUT.json [options]",
-        "kb.sqlite tasks.json --count 300",
-        _add_export_annotation_options,
-        _run_export_annotation,
-        "distil",
+        "KB OUT.json [options]", "kb.sqlite tasks.json --count 300",
+        _add_export_annotation_options, _run_export_annotation, "distil",
     ),
     "kb import-annotation": Command(
-        "KB FILE.json",
-        "kb.sqlite export.json",
-        _add_import_annotation_options,
-        _run_import_annotation,
-        "distil",
+        "KB FILE.json", "kb.sqlite export.json",
+        _add_import_annotation_options, _run_import_annotation, "distil",
     ),
     "kb train-critic": Command(
-        "KB --text NAME --out DIR",
-        "miko.sqlite --text all-MiniLM-L6-v2 --out critic",
-        _add_train_critic_options,
-        _run_train_critic,
-        "train,distil",
+        "KB --text NAME --out DIR", "miko.sqlite --text all-MiniLM-L6-v2 --out critic",
+        _add_train_critic_options, _run_train_critic, "train,distil",
     ),
     "kb apply-critic": Command(
-        "KB --critic DIR",
-        "kb.sqlite --critic critic",
-        _add_apply_critic_options,
-        _run_apply_critic,
-        "train,distil",
+        "KB --critic DIR", "kb.sqlite --critic critic",
+        _add_apply_critic_options, _run_apply_critic, "train,distil",
     ),
     "kb agreement": Command(
-        "KB [--json]", "kb.sqlite", _add_stats_options, _run_agreement, "distil"
+        "KB [--json]", "kb.sqlite",
+        _add_stats_options, _run_agreement, "distil",
     ),
-}
+}  # fmt: skip

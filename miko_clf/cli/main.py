@@ -109,10 +109,6 @@ def run_command(name: str, prog: str, words: Sequence[str] | None = None) -> Non
         epilog=f"example:\n  {prog} {command.example}",
     )
     command.add(parser)
-    if name == "fit":
-        from miko_clf.recipe.schema import Recipe
-
-        train.add_recipe_options(parser, Recipe)
     args = parser.parse_args(list(words))
     try:
         _act_in_one_line(command, args, shlex.join([*prog.split(), *words]))

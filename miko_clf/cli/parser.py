@@ -7,6 +7,7 @@ from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable
 from functools import partial
 from inspect import cleandoc
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,9 +61,8 @@ class Parser(ArgumentParser):
         """Say on stderr what is wrong with the words, and exit with 2."""
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message:
-            message += suggest_nearest(
-                unknown.split("=")[0].split()[0], self._option_string_actions
-            )
+            name = unknown.split("=")[0].split()[0]
+            message += suggest_nearest(name, self._option_string_actions)
         super().error(message, ex)
 
     def start_group(self, title: str) -> Callable[..., None]:
@@ -178,8 +178,5 @@ def write_skipped_posts(report: Any, path: Path) -> None:
 
 def print_json(value: Any) -> None:
     """Print plain values, and pydantic models among them."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_dump_model))
-
-
-def _dump_model(value: Any) -> Any:
-    return value.model_dump(mode="json")
+    dump = methodcaller("model_dump", mode="json")
+    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=dump))

@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 from argparse import SUPPRESS
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -44,16 +44,13 @@ def _run_recipes(args: Namespace, line: str) -> None:
     """
     from miko_clf.recipe import schema as recipes
 
-    if args.name:
-        recipe = recipes.load_recipe(args.name)
-        if args.json:
-            print_json(recipe)
-        else:
-            print(recipes.dump_recipe(recipe), end="")
-        return
-    shipped = [recipes.load_recipe(name) for name in recipes.list_recipes()]
+    names = [args.name] if args.name else recipes.list_recipes()
+    shipped = [recipes.load_recipe(name) for name in names]
     if args.json:
-        print_json(shipped)
+        print_json(shipped[0] if args.name else shipped)
+        return
+    if args.name:
+        print(recipes.dump_recipe(shipped[0]), end="")
         return
     for recipe in shipped:
         print(f"{recipe.name}\n  reads   {', '.join(recipe.inputs)}")
@@ -65,7 +62,6 @@ def _run_recipes(args: Namespace, line: str) -> None:
 
 
 def _add_fit_options(parser: Parser) -> None:
-    """Add what `fit` takes, apart from the keys of the recipe."""
     add = parser.add_option
     add("source RECIPE", str, "YAML file, or name of a shipped recipe")
     parser.add_data_options()
@@ -77,16 +73,19 @@ def _add_fit_options(parser: Parser) -> None:
     say = f"where else to log, may be repeated: {', '.join(_TRACKERS)} (default: nowhere)"
     add("--tracker NAME", list, say)
     add("--print_config", bool, "print the whole recipe as YAML and exit")
+    add_recipe_options(parser)
 
 
-def add_recipe_options(parser: Parser, recipe: Any) -> None:
-    """Add an option for each key of the pydantic model of a recipe."""
+def add_recipe_options(parser: Parser) -> None:
+    """Add an option for each key of a recipe."""
+    from miko_clf.recipe.schema import Recipe
+
     about = (
         "A YAML value given here stands above the file's. Defaults are those of a\n"
         "  key that the file leaves out."
     )
     group = parser.add_argument_group("recipe", about)
-    for key, say, shape in _list_recipe_keys(recipe):
+    for key, say, shape in _list_recipe_keys(Recipe):
         kind = str if shape == "NAME" else Any
         group.add_argument(f"--recipe.{key}", type=kind, default=SUPPRESS, metavar=shape, help=say)
 
@@ -150,7 +149,11 @@ def _run_fit(args: Namespace, line: str) -> None:
         print(recipes.dump_recipe(recipe), end="")
         return
     require_options(args, "data", "out")
-    _check_trackers(args.tracker)
+    for name in args.tracker:
+        if name not in _TRACKERS:
+            raise UsageError(f"no tracker called {name!r}; choose from {', '.join(_TRACKERS)}")
+        if find_spec(name) is None:
+            raise MikoError(f"tracker {name} is not installed; pip install {name}")
     data, skipped = open_data(args)
     from miko_clf import pipeline
 
@@ -178,14 +181,6 @@ def _read_overrides(args: Namespace) -> dict[str, Any]:
     keys = {name: name.removeprefix("recipe.") for name in flat if name.startswith("recipe.")}
     values = {key: flat[name] for name, key in keys.items()}
     return values if args.seed is None else {**values, "seed": args.seed}
-
-
-def _check_trackers(names: Sequence[str]) -> None:
-    for name in names:
-        if name not in _TRACKERS:
-            raise UsageError(f"no tracker called {name!r}; choose from {', '.join(_TRACKERS)}")
-        if find_spec(name) is None:
-            raise MikoError(f"tracker {name} is not installed; pip install {name}")
 
 
 def _add_bundle_argument(parser: Parser) -> None:
@@ -329,12 +324,7 @@ def _run_ask(args: Namespace, line: str) -> None:
     """Send the first posts of a file to a running server and print its answer."""
     from miko_clf.serve.client import request_scores
 
-    answer = request_scores(args.url, args.posts, args.count, args.wait)
-    print_json(answer)
-
-
-def _add_doctor_options(parser: Parser) -> None:
-    parser.add_json_option()
+    print_json(request_scores(args.url, args.posts, args.count, args.wait))
 
 
 def _run_doctor(args: Namespace, line: str) -> None:
@@ -354,33 +344,24 @@ TRAIN_COMMANDS: dict[str, Command] = {
     "fit": Command(
         "RECIPE --data D --out BUNDLE [options] [--recipe.KEY VALUE ...]",
         "tiny --data runs/world/sarcasm --out runs/demo --recipe.fusion.layers 4",
-        _add_fit_options,
-        _run_fit,
-        "train",
+        _add_fit_options, _run_fit, "train",
     ),
     "export": Command("BUNDLE", "runs/demo", _add_bundle_argument, _run_export, "train,cpu"),
     "score": Command(
-        "BUNDLE POSTS -o OUT [options]",
-        "runs/demo posts.jsonl -o scores.jsonl",
-        _add_score_options,
-        _run_score,
-        "serve,cpu",
+        "BUNDLE POSTS -o OUT [options]", "runs/demo posts.jsonl -o scores.jsonl",
+        _add_score_options, _run_score, "serve,cpu",
     ),
     "reason": Command(
-        "BUNDLE POSTS -o OUT [options]",
-        "runs/mr-harm posts.jsonl -o rationales.jsonl",
-        _add_reason_options,
-        _run_reason,
-        "train",
+        "BUNDLE POSTS -o OUT [options]", "runs/mr-harm posts.jsonl -o rationales.jsonl",
+        _add_reason_options, _run_reason, "train",
     ),
     "serve": Command(
-        "BUNDLE [options]", "runs/demo --port 8000", _add_serve_options, _run_serve, "serve,cpu"
+        "BUNDLE [options]", "runs/demo --port 8000",
+        _add_serve_options, _run_serve, "serve,cpu",
     ),
     "ask": Command(
-        "URL POSTS [options]",
-        "http://127.0.0.1:8000 runs/world/sarcasm/test.jsonl",
-        _add_ask_options,
-        _run_ask,
+        "URL POSTS [options]", "http://127.0.0.1:8000 runs/world/sarcasm/test.jsonl",
+        _add_ask_options, _run_ask,
     ),
-    "doctor": Command("[--json]", "", _add_doctor_options, _run_doctor),
-}
+    "doctor": Command("[--json]", "", Parser.add_json_option, _run_doctor),
+}  # fmt: skip

@@ -1,7 +1,6 @@
 """Which graphs a classifier becomes: inputs, outputs, calibrated probabilities, decisions."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,37 +33,27 @@ INPUT_DIMS: Mapping[str, tuple[str | None, ...]] = {
 }
 
 
-class PositionalModule(nn.Module):
-    """A module called with named tensors, as one called with tensors in a fixed order."""
+_Call = Callable[[nn.Module, dict[str, Tensor]], Any]
+
+
+class GraphSpec(nn.Module):
+    """One graph to be written: takes `inputs` in order, calls a module, and gives `outputs`."""
 
     def __init__(
         self,
+        name: str,
         module: nn.Module,
-        names: Sequence[str],
-        call: Callable[[nn.Module, dict[str, Tensor]], Any],
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        call: _Call,
     ) -> None:
         super().__init__()
-        self.module = module
-        self.names = tuple(names)
-        self.call = call
+        self.name, self.inputs, self.outputs = name, tuple(inputs), tuple(outputs)
+        self.module, self.call = module, call
 
     def forward(self, *tensors: Tensor) -> Any:
         """Return what the module makes of the tensors under their names."""
-        return self.call(self.module, dict(zip(self.names, tensors, strict=True)))
-
-
-@dataclass(frozen=True)
-class GraphSpec:
-    """One graph to be written: `module` takes `inputs` in order and gives `outputs`."""
-
-    name: str
-    module: PositionalModule
-    outputs: tuple[str, ...]
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Names of the inputs, in order."""
-        return self.module.names
+        return self.call(self.module, dict(zip(self.inputs, tensors, strict=True)))
 
 
 def build_graphs(
@@ -89,18 +78,19 @@ def build_graphs(
     behind = [_replace_tower_input(name, model.split) for name in whole]
     outputs, states = ("logits", "probabilities", "decision"), ("states",)
     graphs = [
-        GraphSpec("model", PositionalModule(model, whole, answer), outputs),
-        GraphSpec("head", PositionalModule(model, behind, answer), outputs),
+        GraphSpec("model", model, whole, outputs, answer),
+        GraphSpec("head", model, behind, outputs, answer),
     ]
     if model.text_tower is not None and set(preparation.texts) <= set(model.split):
-        text = PositionalModule(
-            model.text_tower, ("ids", "mask"), lambda m, b: m(b["ids"], b["mask"])
-        )
-        graphs.append(GraphSpec("text", text, states))
+        graphs.append(GraphSpec("text", model.text_tower, ("ids", "mask"), states, _call_tower))
     if model.image_tower is not None and "image" in model.split:
-        image = PositionalModule(model.image_tower, ("pixels",), lambda m, b: m(b["pixels"]))
-        graphs.append(GraphSpec("image", image, states))
+        graphs.append(GraphSpec("image", model.image_tower, ("pixels",), states, _call_tower))
     return graphs
+
+
+def _call_tower(tower: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    states: Tensor = tower(*batch.values())  # in the order of the graph's inputs
+    return states
 
 
 def list_graph_inputs(preparation: Preparation) -> list[str]:
@@ -167,9 +157,7 @@ def select_thresholds(
     questions: Questions,
     calibrations: Sequence[Calibration],
 ) -> Tensor:
-    """Return what reaches the threshold of each label in the arm of each post.
-
-    Of shape (post, label) or (1, label): the least probability that does.
+    """Return (post, label) or (1, label): the least probability that reaches each threshold.
 
     A post is in arm `with` where it has an intention, else in arm `student` where that input is
     true, else in arm `without`; where intentions are a part of the text there is `with` alone.
@@ -214,10 +202,7 @@ def _build_thresholds(
 def _calibrate_logits(logits: Tensor, question: Question, calibration: Calibration) -> Tensor:
     if calibration.isotonic is not None:
         margins = logits if question.kind == "many" else logits[:, 1:] - logits[:, :1]
-        lines = [
-            _interpolate(margins[:, i : i + 1], knots)
-            for i, knots in enumerate(calibration.isotonic)
-        ]
+        lines = [_interpolate(margins[:, i : i + 1], k) for i, k in enumerate(calibration.isotonic)]
         rising = torch.cat(lines, dim=-1)
         return rising if question.kind == "many" else torch.cat([1 - rising, rising], dim=-1)
     if (platt := calibration.platt) is not None:

@@ -83,10 +83,10 @@ def write_graph(
         for size, dim in zip(tensor.shape, INPUT_DIMS[name], strict=True)
         if dim
     )
-    size = sum(p.numel() * p.element_size() for p in graph.module.parameters())
+    size = sum(p.numel() * p.element_size() for p in graph.parameters())
     with _quiet_exporter(), torch.no_grad():  # with gradients, attention traces to another kernel
         torch.onnx.export(
-            graph.module.eval(),
+            graph.eval(),
             tensors,
             path,
             input_names=graph.inputs,
@@ -99,21 +99,15 @@ def write_graph(
         )
     onnx.checker.check_model(path)
     written = onnx.load(path, load_external_data=False).graph
-    _check_names(graph, written)
-    return sum(node.op_type == "Attention" for node in written.node)
-
-
-def _check_names(graph: GraphSpec, written: onnx.GraphProto) -> None:
-    dims = {
-        value.name: tuple(dim.dim_param or None for dim in value.type.tensor_type.shape.dim)
-        for value in written.input
-    }
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in written.input}
     for name in graph.inputs:
-        if dims.get(name) != INPUT_DIMS[name]:
+        dims = tuple(dim.dim_param or None for dim in shapes.get(name, ()))
+        if dims != INPUT_DIMS[name]:
             raise ExportError(
-                f"graph {graph.name}: input {name} came out with dimensions {dims.get(name)}, "
+                f"graph {graph.name}: input {name} came out with dimensions {dims}, "
                 f"not {INPUT_DIMS[name]}"
             )
+    return sum(node.op_type == "Attention" for node in written.node)
 
 
 @contextmanager

@@ -59,7 +59,7 @@ class GraphSessions:
     """The written graphs of one folder in ONNX Runtime, on the CPU."""
 
     def __init__(self, folder: Path, graphs: list[GraphSpec]) -> None:
-        self.torch = next(graph.module for graph in graphs if graph.name == "model")
+        self.torch = next(graph for graph in graphs if graph.name == "model")
         self.sessions = {
             graph.name: onnxruntime.InferenceSession(
                 folder / f"{graph.name}.onnx", providers=["CPUExecutionProvider"]
@@ -71,13 +71,12 @@ class GraphSessions:
         """Return all outputs of a graph; of `model` logits, probabilities and decision."""
         session = self.sessions[name]
         feed = {tensor.name: batch[tensor.name].numpy() for tensor in session.get_inputs()}
-        outputs: list[np.ndarray] = session.run(None, feed)
-        return outputs
+        return session.run(None, feed)
 
     def run_torch(self, batch: Batch) -> list[np.ndarray]:
         """Return the outputs of the model that the single graph was made of."""
         with torch.inference_mode():
-            return [out.numpy() for out in self.torch(*(batch[n] for n in self.torch.names))]
+            return [out.numpy() for out in self.torch(*(batch[n] for n in self.torch.inputs))]
 
     def run_split(self, batch: Batch) -> np.ndarray:
         """Return the logits of the head over the states of the towers' graphs."""
@@ -85,13 +84,12 @@ class GraphSessions:
         for key in [tensor.name for tensor in self.sessions["head"].get_inputs()]:
             name = key.removesuffix("_states")
             if key == "image_states":
-                (states,) = self.run("image", batch)
-                batch[key] = torch.from_numpy(states)
+                batch[key] = torch.from_numpy(self.run("image", batch)[0])
             elif name != key:
                 ids, mask = batch[f"{name}_ids"], batch[f"{name}_mask"]
                 flat = {"ids": ids.flatten(0, -2), "mask": mask.flatten(0, -2)}
-                (states,) = self.run("text", flat)
-                batch[key] = torch.from_numpy(states).unflatten(0, ids.shape[:-1])
+                states = torch.from_numpy(self.run("text", flat)[0])
+                batch[key] = states.unflatten(0, ids.shape[:-1])
         return self.run("head", batch)[0]
 
 
@@ -141,10 +139,8 @@ def _count_flips(answers: list[np.ndarray], wanted: list[np.ndarray], row: str) 
 def generate_cases(model: Model, preparation: Preparation) -> Iterator[tuple[str, Batch]]:
     """Yield each pattern of missing inputs x batch x length, and random posts of that form."""
     random = torch.Generator().manual_seed(0)
-    lengths = (1, 2, preparation.max_length)
-    for (pattern, gone), size, length in product(
-        MISSING_PATTERNS.items(), PARITY_BATCH_SIZES, lengths
-    ):
+    forms = product(MISSING_PATTERNS.items(), PARITY_BATCH_SIZES, (1, 2, preparation.max_length))
+    for (pattern, gone), size, length in forms:
         batch = draw_example_batch(model, preparation, size, length, random)
         yield f"{pattern}, batch {size}, length {length}", mask_inputs(batch, gone)
 

@@ -91,9 +91,8 @@ class CrossAttentionFusion(nn.Module):
             self.looks.extend(LatentCrossAttention(width, heads, dropout) for _ in self.layers)
         self.pool = QueryLayer(width, heads, dropout)
         self.pool_query = nn.Parameter(torch.randn(1, width) * 0.02)
-        self.head = nn.Sequential(
-            nn.LayerNorm(width), nn.Dropout(dropout), nn.Linear(width, num_labels)
-        )
+        head = nn.LayerNorm(width), nn.Dropout(dropout), nn.Linear(width, num_labels)
+        self.head = nn.Sequential(*head)
 
     def forward(self, states: Batch, guess_only: bool = False) -> ModelOutput:
         """Return the logits of each label, and what they were pooled from."""

@@ -9,26 +9,15 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from miko_clf.errors import RecipeError, suggest_nearest
-from miko_clf.recipe.sections import (
-    FUSION_SECTIONS,
-    DecisionSection,
-    FusionSection,
-    GeneratorSection,
-    ImageTowerSection,
-    IntentionSection,
-    ReaderSection,
-    ReasoningSection,
-    RecipeSection,
-    TaskSection,
-    TextTowerSection,
-)
+from miko_clf.recipe import sections
+from miko_clf.recipe.sections import FUSION_SECTIONS, GeneratorSection, ReaderSection
 
 InputName = Literal["image", "text", "description", "rationale", "intention"]
 # Texts that are read as content, in the order in which the model sees them.
 CONTENT_TEXTS: tuple[InputName, ...] = ("text", "description", "rationale")
 
 
-class Recipe(RecipeSection):
+class Recipe(sections.RecipeSection):
     """One system. `name` is the row of the results table."""
 
     name: str
@@ -37,15 +26,15 @@ class Recipe(RecipeSection):
     """What the classifier reads."""
     joined: Literal["no", "separated", "bare"] = "no"
     """Texts stay apart, or become one text, with the tokenizer's separator between or with none."""
-    image: ImageTowerSection | None = None
+    image: sections.ImageTowerSection | None = None
     """Image encoder; null where no input is an image."""
-    text: TextTowerSection | None = None
+    text: sections.TextTowerSection | None = None
     """Text encoder; null where the image alone is read."""
-    fusion: FusionSection = ReaderSection()
-    intention: IntentionSection = IntentionSection()
-    reasoning: ReasoningSection = ReasoningSection()
-    task: TaskSection = TaskSection()
-    decision: DecisionSection = DecisionSection()
+    fusion: sections.FusionSection = ReaderSection()
+    intention: sections.IntentionSection = sections.IntentionSection()
+    reasoning: sections.ReasoningSection = sections.ReasoningSection()
+    task: sections.TaskSection = sections.TaskSection()
+    decision: sections.DecisionSection = sections.DecisionSection()
     batch_size: int = Field(default=32, gt=0)
     """Posts in an optimisation step."""
     seed: int = 0
@@ -63,8 +52,7 @@ class Recipe(RecipeSection):
             raise ValueError("joined says how texts become one; name a text among inputs")
         if self.joined != "no" and self.text is not None and self.text.long != "cut":
             raise ValueError("joined texts are shortened evenly; set text.long: cut")
-        apart = "intention" in self.inputs and self.joined == "no"
-        if apart and not self.fusion.reader:
+        if self.reads_intentions and not self.fusion.reader:
             raise ValueError(
                 "intentions are read by the reader, pooled, or joined with the other texts; "
                 "set fusion.reader: true, fusion.kind: pooled or joined: separated"
@@ -180,24 +168,18 @@ def _assign_key(values: dict[str, Any], key: str, value: Any, where: str) -> Non
 
 def _explain_error(error: ValidationError, where: str) -> str:
     first = error.errors(include_url=False)[0]
-    kind, loc = _split_off_kind(first["loc"])
+    kind, loc = "reader", first["loc"]
+    if len(loc) > 1 and loc[0] == "fusion" and loc[1] in FUSION_SECTIONS:
+        kind, loc = str(loc[1]), (loc[0], *loc[2:])  # which pydantic puts into the place
     key = ".".join(str(part) for part in loc)
     if first["type"] == "extra_forbidden":
-        section = _find_section(loc[:-1], kind)
-        word = str(loc[-1])
-        allowed = ", ".join(section.model_fields) + suggest_nearest(word, section.model_fields)
+        known = _find_section(loc[:-1], kind).model_fields
+        allowed = ", ".join(known) + suggest_nearest(str(loc[-1]), known)
         return f"{where}: unknown key {key!r}; allowed are {allowed}"
     message = first["msg"].removeprefix("Value error, ").replace("\n", " ")
     shown = first["type"] not in ("missing", "value_error", "fusion_kind")
     value = f" (given {first['input']!r})" if shown else ""
     return f"{where}: {key or 'recipe'}: {message}{value}"
-
-
-def _split_off_kind(loc: tuple[int | str, ...]) -> tuple[str, tuple[int | str, ...]]:
-    """Return the kind of fusion that pydantic puts into a place, and the place without it."""
-    if len(loc) > 1 and loc[0] == "fusion" and loc[1] in FUSION_SECTIONS:
-        return str(loc[1]), (loc[0], *loc[2:])
-    return "reader", loc
 
 
 def _find_section(location: tuple[int | str, ...], kind: str) -> type[BaseModel]:

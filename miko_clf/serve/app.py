@@ -16,16 +16,10 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 from miko_clf.errors import MikoError
+from miko_clf.serve import schemas
 from miko_clf.serve.batching import ScoringService, WarmUpCallback
 from miko_clf.serve.engine import Engine
 from miko_clf.serve.middleware import RequestMiddleware, make_error_response
-from miko_clf.serve.schemas import (
-    ErrorResponse,
-    HealthResponse,
-    RequestError,
-    ScoreRequest,
-    ScoreResponse,
-)
 
 _DRAIN_SECONDS = 25  # seconds that requests under way have after SIGTERM
 _ERROR_STATUSES = (400, 413, 415, 422, 429, 500, 503, 504)
@@ -62,7 +56,11 @@ def make_app(
     app.add_middleware(RequestMiddleware)
     app.add_exception_handler(HTTPException, _answer_routing_error)
     _add_routes(app, service)
-    _describe_request(app)
+    # To the OpenAPI description, the request that the route reads for itself.
+    _, models = models_json_schema(
+        [(schemas.ScoreRequest, "validation")], ref_template="#/components/schemas/{model}"
+    )
+    app.openapi()["components"]["schemas"] |= models["$defs"]
     return app
 
 
@@ -86,7 +84,18 @@ def serve_bundle(engine: Engine, host: str = "127.0.0.1", port: int = 8000) -> N
 
     with listener:
         app = make_app(engine, warmed=warmed, stopping=lambda: server.should_exit)
-        server = uvicorn.Server(_configure_server(app))
+        config = uvicorn.Config(
+            app,
+            workers=1,
+            lifespan="on",
+            ws="none",
+            proxy_headers=False,
+            server_header=False,
+            access_log=False,
+            log_level="warning",
+            timeout_graceful_shutdown=_DRAIN_SECONDS,
+        )
+        server = uvicorn.Server(config)
         for number in (signal.SIGTERM, signal.SIGINT):
             # The server hands a signal on once it has drained.
             signal.signal(number, lambda number, frame: None)
@@ -108,23 +117,9 @@ def _open_listener(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _configure_server(app: FastAPI) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        workers=1,
-        lifespan="on",
-        ws="none",
-        proxy_headers=False,
-        server_header=False,
-        access_log=False,
-        log_level="warning",
-        timeout_graceful_shutdown=_DRAIN_SECONDS,
-    )
-
-
 def _add_routes(app: FastAPI, service: ScoringService) -> None:
     errors: dict[int | str, dict[str, Any]] = {
-        status: {"model": ErrorResponse, "description": HTTPStatus(status).phrase}
+        status: {"model": schemas.ErrorResponse, "description": HTTPStatus(status).phrase}
         for status in _ERROR_STATUSES
     }
     schema = {"$ref": "#/components/schemas/ScoreRequest"}
@@ -132,7 +127,7 @@ def _add_routes(app: FastAPI, service: ScoringService) -> None:
 
     @app.post(
         "/v1/score",
-        response_model=ScoreResponse,
+        response_model=schemas.ScoreResponse,
         responses=errors,
         openapi_extra={"requestBody": body},
     )
@@ -142,28 +137,20 @@ def _add_routes(app: FastAPI, service: ScoringService) -> None:
         return Response(scores.model_dump_json(), media_type="application/json")
 
     @app.get("/health/live")
-    async def live() -> HealthResponse:
+    async def live() -> schemas.HealthResponse:
         """Say that the process answers."""
-        return HealthResponse(status="live")
+        return schemas.HealthResponse(status="live")
 
     @app.get("/health/ready", responses={503: errors[503]})
-    async def ready() -> HealthResponse:
+    async def ready() -> schemas.HealthResponse:
         """Say that posts can be scored."""
         service.check_ready()
-        return HealthResponse(status="ready")
-
-
-def _describe_request(app: FastAPI) -> None:
-    """Add to the OpenAPI description the request that the route reads for itself."""
-    _, models = models_json_schema(
-        [(ScoreRequest, "validation")], ref_template="#/components/schemas/{model}"
-    )
-    app.openapi()["components"]["schemas"] |= models["$defs"]
+        return schemas.HealthResponse(status="ready")
 
 
 async def _answer_routing_error(request: Request, error: Exception) -> Response:
     """Answer for an address or a method that there is not."""
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
-    code = status.phrase.lower().replace(" ", "_")
-    return make_error_response(RequestError(status, code, status.phrase), request.state.request_id)
+    answer = schemas.RequestError(status, status.phrase.lower().replace(" ", "_"), status.phrase)
+    return make_error_response(answer, request.state.request_id)

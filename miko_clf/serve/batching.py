@@ -37,8 +37,7 @@ class CapacityLimit:
     """A bound on what is held at once, of posts or of bytes; used from the event loop alone."""
 
     def __init__(self, size: int, wait: Callable[[int], int]) -> None:
-        self.size = size
-        self.taken = 0
+        self.size, self.taken = size, 0
         self._wait = wait
 
     @contextmanager
@@ -98,7 +97,9 @@ class Batcher:
 
     def _work(self) -> None:
         while (first := self._next(None)) is not None:
-            self._score([request for request in self._gather(first) if _is_live(request)])
+            requests = [request for request in self._gather(first) if _is_live(request)]
+            if requests:
+                self._score(requests)
 
     def _next(self, timeout: float | None) -> QueuedRequest | None:
         return self._held.pop() if self._held else self._queue.get(timeout=timeout)
@@ -118,8 +119,6 @@ class Batcher:
         return batch
 
     def _score(self, requests: Sequence[QueuedRequest]) -> None:
-        if not requests:
-            return
         posts = [post for request in requests for post in request.posts]
         started = time.monotonic()
         try:
@@ -138,10 +137,10 @@ def _is_live(request: QueuedRequest) -> bool:
     """Tell whether a request is still wanted; one that is too late hears of it."""
     if not request.future.set_running_or_notify_cancel():
         return False
-    late = request.until <= time.monotonic()
-    if late:
-        request.future.set_exception(TimeoutError())
-    return not late
+    if request.until > time.monotonic():
+        return True
+    request.future.set_exception(TimeoutError())
+    return False
 
 
 class ScoringService:

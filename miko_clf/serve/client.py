@@ -38,12 +38,11 @@ def _await_ready(url: str, deadline: float) -> None:
     while True:
         try:
             _send(Request(f"{url}/health/ready"))
+            return
         except MikoError:
             if time.monotonic() >= deadline:
                 raise
             time.sleep(0.2)
-        else:
-            return
 
 
 def _encode_post(post: Post) -> dict[str, Any]:

@@ -26,9 +26,7 @@ Provider = Literal["cpu", "cuda"]
 _CUDA_PROVIDER, _CPU_PROVIDER = "CUDAExecutionProvider", "CPUExecutionProvider"
 # What a GPU is asked for. Shape arithmetic is left to the CPU, where ONNX Runtime prefers it,
 # which is why `session.disable_cpu_ep_fallback` would refuse any graph of varying batch size.
-_HEAVY_OPERATORS = frozenset(
-    {"Attention", "Conv", "Gemm", "LayerNormalization", "MatMul", "Softmax"}
-)
+_HEAVY_OPERATORS = {"Attention", "Conv", "Gemm", "LayerNormalization", "MatMul", "Softmax"}
 _LOG_ERRORS = 3  # severity from which ONNX Runtime speaks
 
 
@@ -45,11 +43,15 @@ def open_session(
     if _CUDA_PROVIDER in onnxruntime.get_available_providers():
         onnxruntime.preload_dlls()
         session = _create_session(graph, [(_CUDA_PROVIDER, {"use_tf32": "0"})], threads)
-        reason = _explain_cpu(session)
+        left = ", ".join(list_heavy_cpu_operators(session))
+        if get_provider(session) != "cuda":
+            reason = "its libraries or its device are missing"
+        elif left:
+            reason = f"it left {left} to the CPU"
+        else:
+            return session
     else:
         reason = "this onnxruntime has no CUDA provider; install miko-clf[gpu]"
-    if not reason:
-        return session
     if allow_cpu:
         return _create_session(graph, [_CPU_PROVIDER], threads)
     offered = ", ".join(sorted(onnxruntime.get_available_providers()))
@@ -66,22 +68,9 @@ def get_provider(session: InferenceSession) -> Provider:
 
 def list_heavy_cpu_operators(session: InferenceSession) -> list[str]:
     """Return the kinds of heavy operators that a session computes on the CPU."""
-    return sorted(
-        {
-            node.op_type
-            for part in session.get_provider_graph_assignment_info()
-            if part.ep_name == _CPU_PROVIDER
-            for node in part.get_nodes()
-            if node.op_type in _HEAVY_OPERATORS
-        }
-    )
-
-
-def _explain_cpu(session: InferenceSession) -> str:
-    if get_provider(session) != "cuda":
-        return "its libraries or its device are missing"
-    left = list_heavy_cpu_operators(session)
-    return f"it left {', '.join(left)} to the CPU" if left else ""
+    parts = session.get_provider_graph_assignment_info()
+    left = [part.get_nodes() for part in parts if part.ep_name == _CPU_PROVIDER]
+    return sorted(_HEAVY_OPERATORS & {node.op_type for nodes in left for node in nodes})
 
 
 def _create_session(graph: Path, providers: list[Any], threads: int | None) -> InferenceSession:
@@ -190,9 +179,11 @@ class Engine:
         for start in range(0, len(order), MAX_BATCH):
             places = order[start : start + MAX_BATCH]
             batch = [posts[place] for place in places]
-            rows = self._probabilities(_join_posts(batch, self.preparation.pad_id))
-            for place, post, row in zip(places, batch, rows, strict=True):
-                scores[place] = self._decide(post, row)
+            for place, post, row in zip(places, batch, self._probabilities(batch), strict=True):
+                known = self.bundle.questions, self.bundle.calibrations
+                fields = make_decision(row, *known, post.arm)
+                score = Score(id=post.id, **fields, arm=post.arm, truncated=post.truncated)
+                scores[place] = self.prior.correct(score) if self.prior else score
         return [scores[place] for place in range(len(posts))]
 
     def check_arm(self, arm: str | None) -> None:
@@ -208,27 +199,20 @@ class Engine:
             intentions=(Intention(relation="xIntent", text="to be heard"),),
         )
         ready = self.prepare(post)
-        alone, batch = (
-            self._probabilities(_join_posts([ready] * count, self.preparation.pad_id))
-            for count in (1, 8)
-        )
+        alone, batch = self._probabilities([ready]), self._probabilities([ready] * 8)
         if np.abs(batch - alone).max() > _BATCH_TOLERANCE:
             raise BundleError(
                 f"{self.bundle.path}: the graph scores a post in a batch otherwise than "
                 f"alone; export it again by: miko-clf export {self.bundle.path}"
             )
 
-    def _probabilities(self, arrays: Arrays) -> NDArray[np.float32]:
+    def _probabilities(self, posts: Sequence[PreparedPost]) -> NDArray[np.float32]:
+        arrays = _join_posts(posts, self.preparation.pad_id)
         feed = {name: arrays[name] for name in self._names}
         rows: NDArray[np.float32] = self.session.run(["probabilities"], feed)[0]
         if not np.isfinite(rows).all():
             raise FloatingPointError("the graph returned a probability that is not a number")
         return rows
-
-    def _decide(self, post: PreparedPost, row: NDArray[np.float32]) -> Score:
-        fields = make_decision(row, self.bundle.questions, self.bundle.calibrations, post.arm)
-        score = Score(id=post.id, **fields, arm=post.arm, truncated=post.truncated)
-        return self.prior.correct(score) if self.prior else score
 
     def _check_graph(self) -> None:
         """Raise BundleError unless inputs, outputs and thresholds are those this program knows."""
@@ -246,21 +230,15 @@ class Engine:
 
 def _join_posts(posts: Sequence[PreparedPost], pad_id: int) -> Arrays:
     """Return arrays of one row each as arrays of all rows, absent where a row ends early."""
-    return {
-        name: _stack_rows(
-            [post.arrays[name] for post in posts], pad_id if name.endswith("_ids") else 0
-        )
-        for name in posts[0].arrays
-    }
-
-
-def _stack_rows(rows: Sequence[NDArray], fill: int) -> NDArray:
-    shape = tuple(max(sizes) for sizes in zip(*(row.shape[1:] for row in rows), strict=True))
-    stacked = np.full((len(rows), *shape), fill, dtype=rows[0].dtype)
-    for place, row in enumerate(rows):
-        corner = (slice(place, place + 1), *(slice(size) for size in row.shape[1:]))
-        stacked[corner] = row
-    return stacked
+    joined = {}
+    for name in posts[0].arrays:
+        rows = [post.arrays[name] for post in posts]
+        shape = np.max([row.shape for row in rows], axis=0)[1:]
+        fill = pad_id if name.endswith("_ids") else 0
+        joined[name] = np.full((len(rows), *shape), fill, dtype=rows[0].dtype)
+        for place, row in enumerate(rows):
+            joined[name][place:][tuple(map(slice, row.shape))] = row
+    return joined
 
 
 def _list_arms(preparation: Preparation) -> tuple[str, ...]:

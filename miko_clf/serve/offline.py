@@ -4,33 +4,20 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from miko_clf.data import readers
 from miko_clf.data.post import Post
-from miko_clf.data.readers import (
-    PostEntry,
-    SkipReport,
-    TableRow,
-    build_entries,
-    parse_post,
-    read_rows,
-    refuse_post,
-)
+from miko_clf.data.readers import PostEntry, SkipReport
 from miko_clf.errors import BundleError, MikoError, PostError
 from miko_clf.hub import find_bundle
 from miko_clf.manifest import write_atomically
 from miko_clf.progress import DELAY, ProgressBar
+from miko_clf.serve import postprocess
 from miko_clf.serve.engine import Engine, PreparedPost, Provider
-from miko_clf.serve.postprocess import (
-    PriorCorrection,
-    PriorEstimate,
-    Score,
-    estimate_prior,
-    get_positive_probability,
-    read_prior,
-)
+from miko_clf.serve.postprocess import PriorEstimate, Score
 
 _PendingPost = tuple[PostEntry, Future[PreparedPost]]
 
@@ -121,7 +108,7 @@ class Scorer:
         if auto_prior:
             if self.engine.prior is not None:
                 raise MikoError("scores are corrected for a prior already; load without one")
-            read_prior(self.engine.bundle)  # raises where there is none, before any work
+            postprocess.read_prior(self.engine.bundle)  # raises where there is none, before work
         report = SkipReport() if skip_bad else None
         with write_atomically(out) as beside:
             num_scored = self._write_scores(posts, beside, arm, batch_size, report)
@@ -134,19 +121,25 @@ class Scorer:
         self, posts: Path, out: Path, arm: str | None, batch_size: int, report: SkipReport | None
     ) -> int:
         """Write a score a line, and return how many posts were scored."""
-        rows = _CountedRows(read_rows(posts))
-        entries = build_entries(rows, lambda cells: parse_post(cells, posts.parent), report)
-        num_scored, start = 0, time.monotonic()
+        num_seen, num_scored, start = count(), 0, time.monotonic()
+        rows = (row for row, _ in zip(readers.read_rows(posts), num_seen, strict=False))
+        entries = readers.build_entries(
+            rows, lambda cells: readers.parse_post(cells, posts.parent), report
+        )
         with out.open("w", encoding="utf-8") as file, ProgressBar("scoring", delay=DELAY) as bar:
             for batch in _prepare_batches(self.engine, entries, arm, batch_size):
-                ready = _collect_ready(batch, report)
+                ready = []
+                for entry, future in batch:
+                    try:
+                        ready.append(future.result())
+                    except PostError as error:
+                        readers.refuse_post(entry.where, str(error), report)
                 scores = self.engine.run(ready)
                 file.writelines(score.model_dump_json() + "\n" for score in scores)
                 num_scored += len(ready)
                 rate = num_scored / (time.monotonic() - start)
                 bar.update(num_scored, note=f"{rate:.0f} posts/s")
-        num_skipped = len(report or ())
-        assert rows.seen == num_scored + num_skipped, (rows.seen, num_scored, num_skipped)
+        assert next(num_seen) == num_scored + len(report or ()), (num_seen, num_scored, report)
         return num_scored
 
 
@@ -155,31 +148,18 @@ def _as_post(post: Post | Mapping[str, Any], place: int) -> Post:
         return post
     cells = {key: str(cell) if isinstance(cell, Path) else cell for key, cell in post.items()}
     try:
-        return parse_post({"id": str(place), **cells}, Path())
+        return readers.parse_post({"id": str(place), **cells}, Path())
     except PostError as error:
         raise PostError(f"posts[{place}]: {error}") from None
 
 
-class _CountedRows:
-    """Rows on their way, counted."""
-
-    def __init__(self, table: Iterable[TableRow]) -> None:
-        self.table = table
-        self.seen = 0
-
-    def __iter__(self) -> Iterator[TableRow]:
-        for row in self.table:
-            self.seen += 1
-            yield row
-
-
 def _correct_file(path: Path, engine: Engine) -> PriorEstimate:
     """Correct a file of scores for the prior that they themselves speak for, and return it."""
-    own, positive = read_prior(engine.bundle)
-    estimate = estimate_prior(
-        (get_positive_probability(score, positive) for score in _read_scores(path)), own
-    )
-    prior = PriorCorrection(engine.bundle, estimate.share)
+    own, positive = postprocess.read_prior(engine.bundle)
+    probability = postprocess.get_positive_probability
+    known = (probability(score, positive) for score in _read_scores(path))
+    estimate = postprocess.estimate_prior(known, own)
+    prior = postprocess.PriorCorrection(engine.bundle, estimate.share)
     with write_atomically(path) as beside, beside.open("w", encoding="utf-8") as file:
         for score in _read_scores(path):
             file.write(prior.correct(score).model_dump_json() + "\n")
@@ -220,13 +200,3 @@ def _prepare_batches(
                 yield before
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _collect_ready(batch: Sequence[_PendingPost], report: SkipReport | None) -> list[PreparedPost]:
-    ready = []
-    for entry, future in batch:
-        try:
-            ready.append(future.result())
-        except PostError as error:
-            refuse_post(entry.where, str(error), report)
-    return ready

@@ -7,14 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from miko_clf.bundle import (
-    Bundle,
-    Calibration,
-    Threshold,
-    bound_conformal_set,
-    is_none,
-    loosen_threshold,
-)
+from miko_clf import bundle
+from miko_clf.bundle import Bundle, Calibration, Threshold, loosen_threshold
 from miko_clf.data.post import ClassNames, Label, Record
 from miko_clf.errors import BundleError, MikoError
 from miko_clf.questions import Question, Questions
@@ -44,7 +38,9 @@ class Score(Record):
     threshold: Threshold | Mapping[str, Threshold | None] | None
     arm: str
     truncated: bool
-    certain: bool | Mapping[str, bool | None] | None = Field(default=None, exclude_if=is_none)
+    certain: bool | Mapping[str, bool | None] | None = Field(
+        default=None, exclude_if=bundle.is_none
+    )
 
 
 class Decision(NamedTuple):
@@ -53,7 +49,7 @@ class Decision(NamedTuple):
     label: ClassNames
     probabilities: Mapping[str, float]
     threshold: Threshold | None
-    certain: bool | None = None
+    certain: bool | None
 
 
 def make_decision(
@@ -64,10 +60,10 @@ def make_decision(
     Of two labels the second is decided for where its probability is at or above the threshold of
     the arm, and so is each label of which any may hold; of more, the most probable.
     """
-    decisions = {}
-    for (question, span), calibration in zip(questions.spans(), calibrations, strict=True):
-        decision = _decide_question(row[span], question, calibration.thresholds.get(arm))
-        decisions[question.name] = _add_certainty(decision, calibration, arm)
+    decisions = {
+        question.name: _decide_question(row[span], question, calibration, arm)
+        for (question, span), calibration in zip(questions.spans(), calibrations, strict=True)
+    }
     if list(decisions) == [""]:
         return decisions[""]._asdict()
     fields = {
@@ -90,29 +86,24 @@ def lacks_threshold(questions: Questions, calibrations: Sequence[Calibration], a
     return False
 
 
-def _add_certainty(decision: Decision, calibration: Calibration, arm: str) -> Decision:
-    """Return the decision, with whether its label is alone in the conformal set."""
-    if calibration.conformal is None or arm not in calibration.conformal.quantiles:
-        return decision
-    least = bound_conformal_set(calibration.conformal.quantiles[arm])
-    labels = [name for name, p in decision.probabilities.items() if p >= least]
-    return decision._replace(certain=labels == [decision.label])
-
-
 def _decide_question(
-    row: NDArray[np.float32], question: Question, threshold: Threshold | None
+    row: NDArray[np.float32], question: Question, calibration: Calibration, arm: str
 ) -> Decision:
-    labels = question.labels
-    probabilities = {name: float(p) for name, p in zip(labels, row, strict=True)}
+    names, threshold = question.labels, calibration.thresholds.get(arm)
+    probabilities = {name: float(p) for name, p in zip(names, row, strict=True)}
+    label: ClassNames
     if isinstance(threshold, Mapping):
-        chosen = tuple(
-            name for name in labels if probabilities[name] >= loosen_threshold(threshold[name])
-        )
-        return Decision(chosen, probabilities, {name: threshold[name] for name in labels})
-    if question.positive is None or threshold is None:
-        return Decision(labels[int(row.argmax())], probabilities, None)
-    reached = probabilities[labels[1]] >= loosen_threshold(threshold)
-    return Decision(labels[int(reached)], probabilities, threshold)
+        threshold = {name: threshold[name] for name in names}
+        label = tuple(n for n in names if probabilities[n] >= loosen_threshold(threshold[n]))
+    elif question.positive is None or threshold is None:
+        label, threshold = names[int(row.argmax())], None
+    else:
+        label = names[int(probabilities[names[1]] >= loosen_threshold(threshold))]
+    certain = None  # or whether the label is alone in the conformal set
+    if calibration.conformal is not None and arm in calibration.conformal.quantiles:
+        least = bundle.bound_conformal_set(calibration.conformal.quantiles[arm])
+        certain = [name for name, p in probabilities.items() if p >= least] == [label]
+    return Decision(label, probabilities, threshold, certain)
 
 
 class PriorEstimate(NamedTuple):
@@ -149,7 +140,7 @@ class PriorCorrection:
         """
         threshold = score.threshold
         assert isinstance(threshold, float)
-        moved = self.move(get_positive_probability(score, self.positive))
+        moved = move_prior(get_positive_probability(score, self.positive), self.own, self.share)
         (other,) = (name for name in score.probabilities if name != self.positive)
         update: dict[str, object] = {
             "probabilities": {other: 1 - moved, self.positive: moved},
@@ -158,12 +149,8 @@ class PriorCorrection:
         if self.fixed:
             update["label"] = self.positive if moved >= loosen_threshold(threshold) else other
         else:
-            update["threshold"] = self.move(threshold)
+            update["threshold"] = move_prior(threshold, self.own, self.share)
         return score.model_copy(update=update)
-
-    def move(self, probability: float) -> float:
-        """Return a probability of the positive class for this prior."""
-        return _move_prior(probability, self.own, self.share)
 
 
 def read_prior(opened: Bundle) -> tuple[float, str]:
@@ -198,13 +185,12 @@ def estimate_prior(probabilities: Iterable[float], own: float) -> PriorEstimate:
     of `own`. The interval holds the shares that a likelihood-ratio test does not reject (Wilks,
     1938). Raises `MikoError` where there is no post.
     """
-    known = np.fromiter(probabilities, np.float64)
+    known, share = np.fromiter(probabilities, np.float64), own
     if not len(known):
         raise MikoError("there is no post to estimate a prior from; name a share")
-    share = own
     for _ in range(_MOST_STEPS):
         before = share
-        share = float(_move_prior(known, own, before).mean().clip(_CONVERGED, 1 - _CONVERGED))
+        share = float(move_prior(known, own, before).mean().clip(_CONVERGED, 1 - _CONVERGED))
         if abs(share - before) < _CONVERGED:
             break
     low, high = (_find_bound(known, own, share, end) for end in (_CONVERGED, 1 - _CONVERGED))
@@ -213,25 +199,25 @@ def estimate_prior(probabilities: Iterable[float], own: float) -> PriorEstimate:
 
 def _find_bound(probabilities: NDArray[np.float64], own: float, share: float, end: float) -> float:
     """Return how far towards `end` the likelihood, which is concave, stays near its maximum."""
-    least = _log_likelihood(probabilities, own, share) - _HALF_OF_CHI_SQUARED
-    if _log_likelihood(probabilities, own, end) >= least:
+
+    def log_likelihood(share: float) -> float:  # but for a constant
+        likelihood = probabilities * share / own + (1 - probabilities) * (1 - share) / (1 - own)
+        return float(np.log(np.maximum(likelihood, np.finfo(np.float64).tiny)).sum())
+
+    least = log_likelihood(share) - _HALF_OF_CHI_SQUARED
+    if log_likelihood(end) >= least:
         return end
     inside, outside = share, end
     for _ in range(_HALVINGS):
         middle = (inside + outside) / 2
-        if _log_likelihood(probabilities, own, middle) >= least:
+        if log_likelihood(middle) >= least:
             inside = middle
         else:
             outside = middle
     return inside
 
 
-def _log_likelihood(probabilities: NDArray[np.float64], own: float, share: float) -> float:
-    """Return the logarithm of the likelihood of a share, but for a constant."""
-    likelihood = probabilities * share / own + (1 - probabilities) * (1 - share) / (1 - own)
-    return float(np.log(np.maximum(likelihood, np.finfo(np.float64).tiny)).sum())
-
-
-def _move_prior(probability: _Number, own: float, share: float) -> _Number:
+def move_prior(probability: _Number, own: float, share: float) -> _Number:
+    """Return a probability of positives that stood for a share of `own`, now for `share`."""
     positive = probability * share / own
     return positive / (positive + (1 - probability) * (1 - share) / (1 - own))

@@ -2,20 +2,21 @@
 
 import base64
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
-from miko_clf.data.post import Intention, Post, Relation
+from miko_clf.data.post import Post, Relation
 from miko_clf.serve.engine import MAX_BATCH
 from miko_clf.serve.postprocess import Score
 
 MEBIBYTE = 1024 * 1024
 MAX_BODY_BYTES = 8 * MEBIBYTE
-_MAX_POSTS = MAX_BATCH
 _MAX_TEXT = 10_000
 _MAX_IMAGE_BYTES = 5 * MEBIBYTE
+_IMAGE_SCHEMA = {"contentEncoding": "base64", "maxLength": -(-_MAX_IMAGE_BYTES // 3) * 4}
 _MAX_INTENTIONS = 20
 _MAX_INTENTION = 1_000
 _MAX_KEYS = 16  # of an object; to list a million unknown ones would take seconds
@@ -33,17 +34,14 @@ _VALIDATION_MESSAGES = {
 _IMAGE_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
 
 
+@dataclass(eq=False)
 class RequestError(Exception):
     """Why a request is not answered: an HTTP status, a word for programs, a line for people."""
 
-    def __init__(
-        self, status: int, code: str, message: str, retry_after: int | None = None
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
-        self.retry_after = retry_after
+    status: int
+    code: str
+    message: str
+    retry_after: int | None = None
 
 
 class WireModel(BaseModel):
@@ -62,17 +60,13 @@ class IntentionPayload(WireModel):
     text: str = Field(min_length=1, max_length=_MAX_INTENTION)
 
 
-_IMAGE_SCHEMA = {"contentEncoding": "base64", "maxLength": -(-_MAX_IMAGE_BYTES // 3) * 4}
-Base64Image = Annotated[str, Field(json_schema_extra=_IMAGE_SCHEMA)]
-
-
 class PostPayload(WireModel):
     """A post: a text, an image, or both."""
 
     id: str | None = Field(default=None, min_length=1, max_length=256)
     """Comes back with the score; by default the place in the request, from 0."""
     text: str | None = Field(default=None, max_length=_MAX_TEXT)
-    image: Base64Image | None = None
+    image: Annotated[str, Field(json_schema_extra=_IMAGE_SCHEMA)] | None = None
     """An encoded JPEG, PNG, WebP or GIF of at most 5 MiB in base64."""
     description: str | None = Field(default=None, max_length=_MAX_TEXT)
     """What the image shows, for systems that read it."""
@@ -82,7 +76,7 @@ class PostPayload(WireModel):
 class ScoreRequest(WireModel):
     """Posts to be scored."""
 
-    posts: list[PostPayload] = Field(max_length=_MAX_POSTS)
+    posts: list[PostPayload] = Field(max_length=MAX_BATCH)
     arm: Literal["with", "student", "without"] | None = None
     """What stands for the author's intention; by default the best that each post allows."""
 
@@ -130,17 +124,15 @@ def parse_request(body: bytes) -> ScoreRequest:
         finding = error.errors(include_url=False, include_input=False)[0]
     message = _VALIDATION_MESSAGES.get(finding["type"], "is not valid")
     reason = message.format(**finding.get("ctx", {}))
-    raise RequestError(422, "invalid", f"{_format_location(finding['loc'])} {reason}")
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part:.40}" for part in finding["loc"]]
+    where = "".join(parts).removeprefix(".") or "the body"
+    raise RequestError(422, "invalid", f"{where} {reason}")
 
 
 def decode_post(payload: PostPayload, place: int) -> Post:
     """Return the post at a place of a request; raises `RequestError` (415, 422)."""
     where = f"posts[{place}]"
-    fields: dict[str, Any] = payload.model_dump(exclude={"image", "intentions"}, exclude_none=True)
-    fields["intentions"] = tuple(
-        Intention(relation=intention.relation, text=intention.text)
-        for intention in payload.intentions or ()
-    )
+    fields: dict[str, Any] = payload.model_dump(exclude={"image"}, exclude_none=True)
     if payload.image is not None:
         fields["image"] = _decode_image(payload.image, where)
     try:
@@ -152,7 +144,7 @@ def decode_post(payload: PostPayload, place: int) -> Post:
 def _iterate_objects(value: Any) -> Iterator[Any]:
     """Yield what stands where a request has objects."""
     yield value
-    for post in _list_entries(value, "posts", _MAX_POSTS):
+    for post in _list_entries(value, "posts", MAX_BATCH):
         yield post
         yield from _list_entries(post, "intentions", _MAX_INTENTIONS)
 
@@ -175,8 +167,3 @@ def _decode_image(text: str, where: str) -> bytes:
         message = f"{where}.image is not a JPEG, PNG, WebP or GIF"
         raise RequestError(415, "unsupported_image", message)
     return data
-
-
-def _format_location(location: tuple[int | str, ...]) -> str:
-    parts = [f"[{part}]" if isinstance(part, int) else f".{part:.40}" for part in location]
-    return "".join(parts).removeprefix(".") or "the body"

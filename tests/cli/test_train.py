@@ -26,7 +26,7 @@ POST = {"id": "a", "text": "what a lovely queue", "label": "sarcastic"}
 
 def test_every_leaf_of_the_recipe_is_an_option_with_help():
     made = parser.Parser(prog="x")
-    train.add_recipe_options(made, Recipe)
+    train.add_recipe_options(made)
     text = " ".join(made.format_help().split())
 
     def leaves(values: dict, prefix: str = "") -> Iterator[str]:

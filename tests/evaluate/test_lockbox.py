@@ -31,17 +31,17 @@ OPENS_OFTEN = """
 import sys, time
 from pathlib import Path
 from miko_clf import bundle
-from miko_clf.data.held import Held
+from miko_clf.data.splits import PostsInMemory
 from miko_clf.data.post import Post
-from miko_clf.evaluate.lockbox import unlock
+from miko_clf.evaluate.lockbox import open_lockbox
 path, own, other = map(Path, sys.argv[1:])
-opened = bundle.read(path)
-data = Held(path, {"test": [Post(id="1", text="a", label="b")]})
+opened = bundle.load_bundle(path)
+data = PostsInMemory(path, {"test": [Post(id="1", text="a", label="b")]})
 own.touch()
 while not other.exists():
     time.sleep(0.001)
 for number in range(15):
-    unlock([opened], data, "test", f"{own.name} {number}")
+    open_lockbox([opened], data, "test", f"{own.name} {number}")
 """
 
 

@@ -12,7 +12,7 @@ from miko_clf.data.dataset import open_folder
 from miko_clf.data.post import Post
 from miko_clf.data.splits import fingerprint_posts
 from miko_clf.errors import BundleError, MikoError
-from miko_clf.experiment import compare, design
+from miko_clf.experiment import compare
 from miko_clf.experiment.design import Experiment, PostSource
 from tests.support.command_line import run_command as miko
 from tests.support.small_recipes import SMALL_RECIPE

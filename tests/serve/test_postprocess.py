@@ -20,7 +20,7 @@ from miko_clf.evaluate.predictions import Predictor, predict_system
 from miko_clf.evaluate.reliability import measure_calibration
 from miko_clf.questions import Question, Questions, make_single_choice
 from miko_clf.serve.engine import Engine
-from miko_clf.serve.postprocess import PriorCorrection, estimate_prior
+from miko_clf.serve.postprocess import PriorCorrection, estimate_prior, move_prior
 from tests.support.command_line import assert_one_line_error, run_command
 
 ARMS = ("with", "student", "without")
@@ -90,7 +90,7 @@ def test_a_prior_recovers_the_probabilities_of_posts_of_another_share(
 ) -> None:
     seen, _ = world_of(share, 0)
     prior = PriorCorrection(bundles.load_bundle(moved), share)
-    found = np.array([prior.move(one) for one in for_share(seen, 0.35)[:500]])
+    found = move_prior(for_share(seen, 0.35)[:500], prior.own, prior.share)
     np.testing.assert_allclose(found, for_share(seen, share)[:500], rtol=1e-9)
 
 

@@ -45,7 +45,7 @@ async def walk_wave(
         )
         tally = tally or RunTally()
         rows = make_rows(posts, store.run)
-        with BatchWave(folder, store, ledger, tally, dialects=dialects, **limits) as wave:
+        with BatchWave(folder, store, ledger, tally, dialects=dialects or {}, **limits) as wave:
             await Scheduler(store, wave, JobRunner(plan), tally, width=8).run(rows)
         assert ledger.reserved == pytest.approx(0)
     return wave.report
