@@ -33,6 +33,7 @@ INPUT_DIMS: Mapping[str, tuple[str | None, ...]] = {
 }
 
 
+_Names = Sequence[str]
 _Call = Callable[[nn.Module, dict[str, Tensor]], Any]
 
 
@@ -40,12 +41,7 @@ class GraphSpec(nn.Module):
     """One graph to be written: takes `inputs` in order, calls a module, and gives `outputs`."""
 
     def __init__(
-        self,
-        name: str,
-        module: nn.Module,
-        inputs: Sequence[str],
-        outputs: Sequence[str],
-        call: _Call,
+        self, name: str, module: nn.Module, inputs: _Names, outputs: _Names, call: _Call
     ) -> None:
         super().__init__()
         self.name, self.inputs, self.outputs = name, tuple(inputs), tuple(outputs)

@@ -1,4 +1,4 @@
-"""What goes into a model, what its towers make of that, and what comes out."""
+"""What goes into a model and what comes out, and what a fusion behind the towers is."""
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -31,7 +31,7 @@ class ModelOutput(NamedTuple):
 class FusionModule(Protocol):
     """What stands behind the towers: states of the inputs in, logits out.
 
-    `content_texts` are the texts that it reads as content, `slots` what guesses intentions.
+    `content_texts` are the texts that it reads as content; it may read intentions besides.
     """
 
     content_texts: tuple[str, ...]

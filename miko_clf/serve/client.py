@@ -28,21 +28,17 @@ def request_scores(url: str, path: Path, count: int = 1, wait: float = 0.0) -> d
     posts = list(islice(read_posts(path), count))
     if not posts:
         raise PostError(f"{path}: holds no post")
-    url = url.rstrip("/")
-    _await_ready(url, time.monotonic() + wait)
-    body = json.dumps({"posts": [_encode_post(post) for post in posts]}).encode()
-    return _send(Request(f"{url}/v1/score", body, {"Content-Type": "application/json"}))
-
-
-def _await_ready(url: str, deadline: float) -> None:
+    url, deadline = url.rstrip("/"), time.monotonic() + wait
     while True:
         try:
             _send(Request(f"{url}/health/ready"))
-            return
+            break
         except MikoError:
             if time.monotonic() >= deadline:
                 raise
             time.sleep(0.2)
+    body = json.dumps({"posts": [_encode_post(post) for post in posts]}).encode()
+    return _send(Request(f"{url}/v1/score", body, {"Content-Type": "application/json"}))
 
 
 def _encode_post(post: Post) -> dict[str, Any]:

@@ -55,11 +55,7 @@ class Decision(NamedTuple):
 def make_decision(
     row: NDArray[np.float32], questions: Questions, calibrations: Sequence[Calibration], arm: str
 ) -> dict[str, Any]:
-    """Return the fields of a `Decision` on a post, by task where the questions have names.
-
-    Of two labels the second is decided for where its probability is at or above the threshold of
-    the arm, and so is each label of which any may hold; of more, the most probable.
-    """
+    """Return the fields of a `Decision` on a post, by task where the questions have names."""
     decisions = {
         question.name: _decide_question(row[span], question, calibration, arm)
         for (question, span), calibration in zip(questions.spans(), calibrations, strict=True)

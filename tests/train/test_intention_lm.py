@@ -124,7 +124,7 @@ def test_a_run_killed_and_a_run_stopped_end_in_the_weights_of_an_unbroken_one(
 ) -> None:
     course = replace(_course(bases["causal"], tmp_path / "student", epochs=4), minutes=0.0)
     child = subprocess.Popen([sys.executable, "-c", _TEACHES, repr(course)], cwd=ROOT)
-    _wait_for(course.work, 3)
+    _wait_for(child, course.work, 3)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     assert not course.out.exists()
@@ -155,13 +155,14 @@ train_intention_lm(make_taught_posts(COMPLETIONS), eval(sys.argv[1]))
 """
 
 
-def _wait_for(folder: Path, step: int) -> None:
-    until = time.monotonic() + 120
-    while time.monotonic() < until:
+def _wait_for(child: subprocess.Popen, folder: Path, step: int) -> None:
+    until = time.monotonic() + 180
+    while time.monotonic() < until and child.poll() is None:
         if any(int(path.name[-8:]) >= step for path in folder.glob("*/checkpoint-*")):
             return
         time.sleep(0.005)
-    pytest.fail(f"no checkpoint of step {step}")
+    child.kill()
+    pytest.fail(f"no checkpoint of step {step}; the run ended with {child.wait()}")
 
 
 def test_lora_stopped_in_an_epoch_goes_on_to_the_same_weights(
