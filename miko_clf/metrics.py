@@ -6,6 +6,7 @@ torchmetrics, which has no weights, is what the tests compare every figure with.
 """
 
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,8 +76,7 @@ def decide_labels(
     """
     if positive is None:
         assert threshold is None, "a threshold needs a positive class"
-        most_probable: Int[np.ndarray, " row"] = probabilities.argmax(1)
-        return most_probable
+        return probabilities.argmax(1)
     assert probabilities.shape[1] == 2, "a positive class needs exactly two classes"
     limit = loosen_threshold(np.asarray(0.5 if threshold is None else threshold))
     return np.where(probabilities[:, positive] >= limit, positive, 1 - positive)
@@ -185,10 +185,7 @@ def measure_label_resamples(
     bins: int = 15,
     names: Sequence[str] = LABEL_METRIC_NAMES,
 ) -> Float[np.ndarray, "resample metric"]:
-    """Return the metrics of `names` on each resample of rows any number of whose labels may hold.
-
-    NaN where a resample leaves a metric undefined.
-    """
+    """Return the metrics (or NaN) on each resample of rows any number of whose labels may hold."""
     limits = np.full(truth.shape[1], 0.5) if thresholds is None else np.asarray(thresholds)
     decided = probabilities >= loosen_threshold(limits)
     rows = _LabelRows(probabilities.astype(np.float64), truth == 1, decided, bins)
@@ -212,21 +209,12 @@ def _accuracy(rows: _Rows, weights: ResampleWeights) -> _Values:
 def _macro_f1(rows: _Rows, weights: ResampleWeights) -> _Values:
     """Return the mean F1 over the labels that are true or decided somewhere in a resample."""
     labels = range(rows.num_labels)
-    scores = [_f1(rows.truth == label, rows.decided == label, weights) for label in labels]
-    return _mean_of_defined(scores)
+    return _mean_of_defined([_f1(rows.truth == n, rows.decided == n, weights) for n in labels])
 
 
 def _positive_f1(rows: _Rows, weights: ResampleWeights) -> _Values:
     assert rows.positive is not None
     return _f1(rows.truth == rows.positive, rows.decided == rows.positive, weights)
-
-
-def _auroc(rows: _Rows, weights: ResampleWeights) -> _Values:
-    return _rank_labels(rows, weights, _count_wins)
-
-
-def _average_precision(rows: _Rows, weights: ResampleWeights) -> _Values:
-    return _rank_labels(rows, weights, _sum_precision)
 
 
 def _ece(rows: _Rows, weights: ResampleWeights) -> _Values:
@@ -265,14 +253,6 @@ def _label_macro_f1(rows: _LabelRows, weights: ResampleWeights) -> _Values:
 def _micro_f1(rows: _LabelRows, weights: ResampleWeights) -> _Values:
     both = weights @ (rows.truth & rows.decided).sum(1)
     return _ratio(2 * both, weights @ (rows.truth.sum(1) + rows.decided.sum(1)))
-
-
-def _label_auroc(rows: _LabelRows, weights: ResampleWeights) -> _Values:
-    return _rank_each_label(rows, weights, _count_wins)
-
-
-def _label_average_precision(rows: _LabelRows, weights: ResampleWeights) -> _Values:
-    return _rank_each_label(rows, weights, _sum_precision)
 
 
 def _label_ece(rows: _LabelRows, weights: ResampleWeights) -> _Values:
@@ -350,15 +330,15 @@ _MEASURES: dict[str, Callable[[_Rows, ResampleWeights], _Values]] = {
     "accuracy": _accuracy,
     "macro_f1": _macro_f1,
     "positive_f1": _positive_f1,
-    "auroc": _auroc,
-    "average_precision": _average_precision,
+    "auroc": partial(_rank_labels, rank=_count_wins),
+    "average_precision": partial(_rank_labels, rank=_sum_precision),
     "ece": _ece,
 }
 _LABEL_MEASURES: dict[str, Callable[[_LabelRows, ResampleWeights], _Values]] = {
     "subset_accuracy": _subset_accuracy,
     "macro_f1": _label_macro_f1,
     "micro_f1": _micro_f1,
-    "auroc": _label_auroc,
-    "average_precision": _label_average_precision,
+    "auroc": partial(_rank_each_label, rank=_count_wins),
+    "average_precision": partial(_rank_each_label, rank=_sum_precision),
     "ece": _label_ece,
 }

@@ -127,17 +127,17 @@ def _real(path: Path) -> Path:
 # Files of many seconds and few tests, which a worker should not begin last.
 LONG_FILES = (
     "test_every_recipe.py",
-    "test_pipeline.py",
-    "train/test_intention_lm.py",
     "train/test_loop.py",
-    "demo/test_world.py",
-    "evaluate/test_comparison.py",
-    "distil/test_transformers_server.py",
+    "test_pipeline.py",
     "experiment/test_compare.py",
     "experiment/test_sweep.py",
-    "cli/test_distil.py",
-    "distil/test_run.py",
+    "export/test_graphs.py",
+    "distil/test_transformers_server.py",
+    "evaluate/test_comparison.py",
     "evaluate/test_thresholds.py",
+    "distil/test_run.py",
+    "train/test_intention_lm.py",
+    "demo/test_world.py",
 )
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from miko_clf.data import splits
-from miko_clf.data.imagefolder import recognise_image_folder
 from miko_clf.data.labels import list_answers, list_names, rename_label
 from miko_clf.data.post import Post
 from miko_clf.data.preprocess import check_image
 from miko_clf.data.readers import (
+    IMAGE_SUFFIXES,
     TABLE_SUFFIXES,
     PostEntry,
     SkipReport,
@@ -28,6 +28,7 @@ from miko_clf.data.readers import (
 )
 from miko_clf.data.sets import harmeme, hateful_memes, mami, mmsd, multioff, mustard, pridemm
 from miko_clf.data.sets.base import CountCheck, FolderOptions, PublishedFolder
+from miko_clf.data.splits import SPLIT_NAMES, FolderLayout, divide_table, make_split_sources
 from miko_clf.errors import PostError, suggest_nearest
 from miko_clf.progress import show_progress
 
@@ -309,3 +310,80 @@ def _check_label_map(label_map: Mapping[str, str], posts: Iterable[Post], path: 
 def _relabel(post: Post, label_map: Mapping[str, str]) -> Post:
     label = rename_label(post.label, lambda name: label_map.get(name, name))
     return post.model_copy(update={"label": label})
+
+
+def recognise_image_folder(path: Path, split_seed: int | None) -> FolderLayout | None:
+    """Return the layout if pictures stand in class folders or beside a metadata file."""
+    build = partial(parse_post, folder=path)
+    if _find_metadata(path) is None:
+        parts = _find_split_folders(path)
+        if parts:
+            tables = {split: partial(_read_part, part, path) for split, part in parts.items()}
+            return FolderLayout("imagefolder", make_split_sources(tables, build))
+        if not _has_classes(path):
+            return None
+    table = partial(_read_part, path, path)
+    return FolderLayout("imagefolder", divide_table(str(path), table, build, split_seed))
+
+
+def _find_split_folders(path: Path) -> dict[str, Path]:
+    folders: dict[str, Path] = {}
+    for folder in _list_folders(path):
+        split = SPLIT_NAMES.get(folder.name)
+        if split is None or not (_find_metadata(folder) or _has_classes(folder)):
+            continue
+        if split in folders:
+            names = f"{folders[split].name} and {folder.name}"
+            raise PostError(f"{path}: {names} are one split; keep one")
+        folders[split] = folder
+    return folders
+
+
+def _find_metadata(path: Path) -> Path | None:
+    files = [path / f"metadata{suffix}" for suffix in TABLE_SUFFIXES]
+    files = [file for file in files if file.is_file()]
+    if len(files) > 1:
+        raise PostError(f"{path}: holds {files[0].name} and {files[1].name}; keep one of them")
+    return files[0] if files else None
+
+
+def _has_classes(path: Path) -> bool:
+    return any(
+        file.suffix.lower() in IMAGE_SUFFIXES
+        for folder in _list_folders(path)
+        for file in folder.iterdir()
+    )
+
+
+def _list_folders(path: Path) -> list[Path]:
+    return sorted(
+        folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")
+    )
+
+
+def _read_part(part: Path, root: Path) -> Iterator[TableRow]:
+    """Yield rows whose ids and image paths start at the root, so that no two splits share one."""
+    metadata = _find_metadata(part)
+    if metadata is not None:
+        yield from _read_metadata(metadata, part.relative_to(root))
+        return
+    for folder in _list_folders(part):
+        for file in sorted(folder.iterdir()):
+            if not file.name.startswith("."):
+                name = str(file.relative_to(root))
+                yield TableRow(str(file), {"id": name, "image": name, "label": folder.name})
+
+
+def _read_metadata(metadata: Path, part: Path) -> Iterator[TableRow]:
+    for row in read_rows(metadata, key="file_name"):
+        cells = dict(row.cells)
+        name = cells.pop("file_name", None)
+        if row.fault:
+            yield row
+        elif not isinstance(name, str) or not name:
+            yield TableRow(row.where, {}, "file_name is required and must be a string")
+        else:
+            image = str(part / name)
+            split = SPLIT_NAMES.get(Path(name).parts[0])
+            known = {"id": image, "image": image} | ({"split": split} if split else {})
+            yield TableRow(row.where, known | {key: cells[key] for key in cells if key != "image"})

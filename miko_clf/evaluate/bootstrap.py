@@ -6,14 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from miko_clf import metrics
-from miko_clf.intervals import (
-    Interval,
-    ResampleWeights,
-    RowGroups,
-    compute_percentile_interval,
-    draw_resamples,
-)
+from miko_clf import intervals, metrics
 
 DecisionThresholds = float | Sequence[float] | None  # of the positive class, or of each label
 _Truth = Int[np.ndarray, " row"] | Int[np.ndarray, "row label"]
@@ -25,7 +18,7 @@ class MetricDifference(NamedTuple):
     a: str
     b: str
     metric: str
-    interval: Interval
+    interval: intervals.Interval
 
 
 def bootstrap_scores(
@@ -34,11 +27,11 @@ def bootstrap_scores(
     *,
     positive: int | None,
     threshold: DecisionThresholds = None,
-    groups: RowGroups = None,
+    groups: intervals.RowGroups = None,
     num_resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
-) -> dict[str, Interval]:
+) -> dict[str, intervals.Interval]:
     """Return every metric with its percentile interval over rows, all from the same resamples.
 
     A resample on which a metric is undefined is left out of that metric, and the log says how many
@@ -48,10 +41,10 @@ def bootstrap_scores(
     """
     one_holds = truth.ndim == 1
     names = metrics.list_metrics(positive) if one_holds else metrics.LABEL_METRIC_NAMES
-    weights = draw_resamples(len(truth), num_resamples, seed, groups)
+    weights = intervals.draw_resamples(len(truth), num_resamples, seed, groups)
     values = _measure_draws(probabilities, truth, weights, positive, threshold, names)
     return {
-        name: compute_percentile_interval(column[0], column[1:], level, name)
+        name: intervals.compute_percentile_interval(column[0], column[1:], level, name)
         for name, column in zip(names, values.T, strict=True)
     }
 
@@ -63,29 +56,26 @@ def bootstrap_paired_difference(
     *,
     positive: int | None,
     threshold: float | tuple[DecisionThresholds, DecisionThresholds] | None = None,
-    groups: RowGroups = None,
+    groups: intervals.RowGroups = None,
     num_resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
     metric: str = "macro_f1",
-) -> Interval:
-    """Return `metric` of a minus `metric` of b, both on the same rows of every resample.
-
-    `threshold` is one for both or one for each; `groups` are as `bootstrap_scores` takes them.
-    """
+) -> intervals.Interval:
+    """Return `metric` of a minus that of b on the same resamples; `threshold`: of both, or each."""
     assert a_probabilities.shape == b_probabilities.shape, "a pair needs the same rows"
     a_threshold, b_threshold = threshold if isinstance(threshold, tuple) else (threshold,) * 2
-    weights = draw_resamples(len(truth), num_resamples, seed, groups)
+    weights = intervals.draw_resamples(len(truth), num_resamples, seed, groups)
     a = _measure_draws(a_probabilities, truth, weights, positive, a_threshold, [metric])
     b = _measure_draws(b_probabilities, truth, weights, positive, b_threshold, [metric])
     difference = (a - b)[:, 0]
-    return compute_percentile_interval(difference[0], difference[1:], level, metric)
+    return intervals.compute_percentile_interval(difference[0], difference[1:], level, metric)
 
 
 def _measure_draws(
     probabilities: Float[np.ndarray, "row label"],
     truth: _Truth,
-    weights: ResampleWeights,
+    weights: intervals.ResampleWeights,
     positive: int | None,
     threshold: Any,
     names: Sequence[str],

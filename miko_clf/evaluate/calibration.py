@@ -13,16 +13,7 @@ from scipy.special import expit, log_softmax, logit, softmax
 from sklearn.isotonic import IsotonicRegression
 from sklearn.model_selection import KFold
 
-from miko_clf.bundle import (
-    Calibration,
-    ConformalQuantiles,
-    IsotonicKnots,
-    PlattScaling,
-    Threshold,
-    ThresholdAim,
-    ThresholdFit,
-    bound_conformal_set,
-)
+from miko_clf import bundle
 from miko_clf.data.labels import TaskLabels
 from miko_clf.errors import MikoError, RecipeError
 from miko_clf.evaluate.thresholds import (
@@ -47,7 +38,7 @@ _NUM_FOLDS = 10  # in which each validation row is calibrated by others
 
 _Rows = Float[np.ndarray, "row label"]
 _Truth = Int[np.ndarray, " row"] | Int[np.ndarray, "row label"]
-_Reached = ThresholdFit | Mapping[str, ThresholdFit]
+_Reached = bundle.ThresholdFit | Mapping[str, bundle.ThresholdFit]
 
 
 def check_decision(decision: DecisionSection, questions: Questions) -> None:
@@ -71,7 +62,9 @@ def check_decision(decision: DecisionSection, questions: Questions) -> None:
         raise RecipeError("decision.conformal needs MAPIE; pip install mapie")
 
 
-def fit_calibrations(recipe: Recipe, model: Model, val: EncodedDataset) -> tuple[Calibration, ...]:
+def fit_calibrations(
+    recipe: Recipe, model: Model, val: EncodedDataset
+) -> tuple[bundle.Calibration, ...]:
     """Return what each question needs, fitted on validation alone.
 
     The calibration is fitted in the usual arm, and in each arm the threshold of the positive
@@ -93,7 +86,7 @@ def fit_calibrations(recipe: Recipe, model: Model, val: EncodedDataset) -> tuple
 
 def _fit_question(
     part: TaskLabels, logits: Mapping[str, _Rows], usual: str, decision: DecisionSection
-) -> Calibration:
+) -> bundle.Calibration:
     question = part.question
     own = {arm: values[part.rows, part.span] for arm, values in logits.items()}
     fitted = _fit_calibrator(own[usual], part, usual, decision)
@@ -108,26 +101,20 @@ def _fit_question(
         if fitted.isotonic is not None:
             probabilities = _calibrate_out_of_fold(own, part, usual, decision)
         conformal = _fit_conformal(probabilities, part, decision.conformal)
-    return fitted.model_copy(
-        update={
-            "thresholds": thresholds,
-            "reached": reached,
-            "prior": prior,
-            "conformal": conformal,
-        }
-    )
+    fields = {"thresholds": thresholds, "reached": reached, "prior": prior, "conformal": conformal}
+    return fitted.model_copy(update=fields)
 
 
 def _fit_calibrator(
     logits: _Rows, part: TaskLabels, usual: str, decision: DecisionSection
-) -> Calibration:
+) -> bundle.Calibration:
     question = part.question
-    fitted = Calibration(
+    fitted = bundle.Calibration(
         temperature=fit_temperature(logits, part.truth),
         positive=None if question.positive is None else question.labels[question.positive],
         arm=usual,
         thresholds={},
-        aim=ThresholdAim(name=decision.aim, value=decision.value),
+        aim=bundle.ThresholdAim(name=decision.aim, value=decision.value),
     )
     if decision.calibration == "platt":
         return fitted.model_copy(update={"platt": fit_platt(logits, part.truth)})
@@ -140,11 +127,11 @@ def _fit_calibrator(
 
 
 def _fit_thresholds(
-    probabilities: Mapping[str, _Rows], part: TaskLabels, aim: ThresholdAim
-) -> tuple[dict[str, Threshold], dict[str, _Reached]]:
+    probabilities: Mapping[str, _Rows], part: TaskLabels, aim: bundle.ThresholdAim
+) -> tuple[dict[str, bundle.Threshold], dict[str, _Reached]]:
     """Return for each arm the threshold, or that of every label, and what it gives."""
     question, label_aim = part.question, get_label_aim(aim)
-    thresholds: dict[str, Threshold] = {}
+    thresholds: dict[str, bundle.Threshold] = {}
     reached: dict[str, _Reached] = {}
     for arm, rows in probabilities.items():
         if question.kind == "many":
@@ -164,11 +151,11 @@ def _fit_thresholds(
 
 
 def _warn_of_missed_aims(
-    question: Question, reached: Mapping[str, _Reached], aim: ThresholdAim
+    question: Question, reached: Mapping[str, _Reached], aim: bundle.ThresholdAim
 ) -> None:
     """Say on stderr which thresholds do not keep to the aim, even on validation."""
     for arm, fit in reached.items():
-        by_label = {question.labels[-1]: fit} if isinstance(fit, ThresholdFit) else fit
+        by_label = {question.labels[-1]: fit} if isinstance(fit, bundle.ThresholdFit) else fit
         for label in (label for label, fit in by_label.items() if not fit.met):
             _print_remark(
                 f"arm {arm}: no threshold for {label!r} serves {aim.line()} on validation; "
@@ -200,7 +187,7 @@ def _calibrate_out_of_fold(
 
 def _fit_conformal(
     probabilities: Mapping[str, _Rows], part: TaskLabels, level: float
-) -> ConformalQuantiles | None:
+) -> bundle.ConformalQuantiles | None:
     quantiles = {}
     for arm, rows in probabilities.items():
         quantile = fit_conformal_quantile(rows, part.truth, level)
@@ -209,22 +196,21 @@ def _fit_conformal(
             _print_remark(f"{asked}: too few validation posts for conformal sets of {level:g}")
             return None
         quantiles[arm] = quantile
-    return ConformalQuantiles(level=level, quantiles=quantiles)
+    return bundle.ConformalQuantiles(level=level, quantiles=quantiles)
 
 
-def calibrate_logits(logits: _Rows, questions: Questions, fitted: Sequence[Calibration]) -> _Rows:
-    """Return the calibrated probabilities of logits (post, label), question by question.
-
-    A softmax over the labels of which one holds, a sigmoid for each that may hold.
-    """
+def calibrate_logits(
+    logits: _Rows, questions: Questions, fitted: Sequence[bundle.Calibration]
+) -> _Rows:
+    """Return the calibrated probabilities of logits (post, label), question by question."""
     probabilities = np.empty_like(logits)
     for (question, span), own in zip(questions.spans(), fitted, strict=True):
         probabilities[:, span] = calibrate_question(logits[:, span], question, own)
     return probabilities
 
 
-def calibrate_question(logits: _Rows, question: Question, fitted: Calibration) -> _Rows:
-    """Return the calibrated probabilities of the logits of one question."""
+def calibrate_question(logits: _Rows, question: Question, fitted: bundle.Calibration) -> _Rows:
+    """Return one question's probabilities: a softmax where one label holds, or else sigmoids."""
     if fitted.isotonic is not None:
         columns = zip(compute_margins(logits, question).T, fitted.isotonic, strict=True)
         stated = np.stack([np.interp(m, k.margins, k.probabilities) for m, k in columns], axis=1)
@@ -233,8 +219,7 @@ def calibrate_question(logits: _Rows, question: Question, fitted: Calibration) -
         scaled = logits * np.array(fitted.platt.scale) + np.array(fitted.platt.shift)
     else:
         scaled = logits / fitted.temperature
-    probabilities: _Rows = softmax(scaled, axis=1) if question.kind == "one" else expit(scaled)
-    return probabilities
+    return softmax(scaled, axis=1) if question.kind == "one" else expit(scaled)
 
 
 def compute_margins(logits: _Rows, question: Question) -> _Rows:
@@ -250,15 +235,13 @@ def compute_margins(logits: _Rows, question: Question) -> _Rows:
 
 def select_conformal_labels(probabilities: _Rows, quantile: float) -> Bool[np.ndarray, "row label"]:
     """Return which labels are in the conformal set of each row; a tie is inside."""
-    in_set: Bool[np.ndarray, "row label"] = probabilities >= bound_conformal_set(quantile)
-    return in_set
+    return probabilities >= bundle.bound_conformal_set(quantile)
 
 
 def fit_temperature(logits: Float[np.ndarray, "row label"], truth: _Truth) -> float:
     """Return the T in `TEMPERATURE_BOUNDS` that minimises the NLL of softmax(logits / T).
 
     Where `truth` is 1 for each label that holds, that of sigmoid(logits / T) over all labels.
-
     Guo et al., ICML 2017. Rows that say nothing of confidence give 1, which changes nothing: too
     few of them, one class only, equal logits, or every row right (the best T would be 0).
     Raises ValueError for logits that are not finite.
@@ -282,7 +265,7 @@ def fit_temperature(logits: Float[np.ndarray, "row label"], truth: _Truth) -> fl
     return float(np.exp(best.x).clip(*TEMPERATURE_BOUNDS))
 
 
-def fit_platt(logits: Float[np.ndarray, "row label"], truth: _Truth) -> PlattScaling | None:
+def fit_platt(logits: Float[np.ndarray, "row label"], truth: _Truth) -> bundle.PlattScaling | None:
     """Return a factor and a shift for each logit that minimise the NLL, factors above 0.
 
     Of two labels it is Platt's sigmoid of the margin (1999), of more vector scaling (Guo et al.,
@@ -305,12 +288,12 @@ def fit_platt(logits: Float[np.ndarray, "row label"], truth: _Truth) -> PlattSca
         scale, shift = (a[1], a[1]), tuple(b)
     else:
         scale, shift = map(tuple, _fit_scales(logits, truth))
-    return PlattScaling(scale=tuple(map(float, scale)), shift=tuple(map(float, shift)))
+    return bundle.PlattScaling(scale=tuple(map(float, scale)), shift=tuple(map(float, shift)))
 
 
 def fit_isotonic(
     margins: Float[np.ndarray, " row"], truth: Int[np.ndarray, " row"]
-) -> IsotonicKnots | None:
+) -> bundle.IsotonicKnots | None:
     """Return the line that never falls and is nearest to `truth` in the least squares.
 
     Zadrozny & Elkan, KDD 2002, by scikit-learn. Margins are told apart in float32, as a graph
@@ -321,7 +304,7 @@ def fit_isotonic(
         return None
     rounded = margins.astype(np.float32).astype(np.float64)
     line = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(rounded, truth)
-    return IsotonicKnots(
+    return bundle.IsotonicKnots(
         margins=tuple(line.X_thresholds_.tolist()),
         probabilities=tuple(line.y_thresholds_.clip(0, 1).tolist()),
     )
@@ -418,8 +401,7 @@ class _GivenProbabilities:
 
     def predict(self, rows: _Rows) -> Int[np.ndarray, " row"]:
         """Return the most probable label."""
-        most_probable: Int[np.ndarray, " row"] = rows.argmax(1)
-        return most_probable
+        return rows.argmax(1)
 
     def predict_proba(self, rows: _Rows) -> _Rows:
         """Return the probabilities."""

@@ -235,11 +235,7 @@ def _find_edge(reject: Callable[[float], float], inside: float, way: int) -> flo
 
 
 def describe_comparison(comparison: SeedComparison, metric: str = "macro_f1") -> str:
-    """Return the verdict on one metric: each system, then systems against the first.
-
-    Where several systems have differences of their own, or several stand against one, each has a
-    line of its own.
-    """
+    """Return the verdict on one metric: each system, then those against the first, by lines."""
     tested = [difference for difference in comparison.differences if difference.metric == metric]
     between = [difference for difference in tested if difference.system is None]
     paragraphs = []
@@ -381,10 +377,11 @@ def _describe_way(difference: TestedDifference, other: str) -> str:
     title = _COMPARED_TITLES[difference.metric]
     if math.isnan(difference.gap.p):
         return f"cannot be compared in {title} with {other}: the difference is undefined"
-    if difference.way:
-        way, figures = "higher" if difference.way > 0 else "lower", _format_figures(difference)
-        return f"is {way} in {title} than {other}: {figures}"
     figures = _format_figures(difference)
+    if difference.way:
+        return (
+            f"is {'higher' if difference.way > 0 else 'lower'} in {title} than {other}: {figures}"
+        )
     return f"shows no evidence of a difference in {title} from {other}: {figures}"
 
 

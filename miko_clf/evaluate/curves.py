@@ -65,7 +65,8 @@ def measure_curve_heights(
             for here in (strata == stratum for stratum in np.unique(strata))
         ]
         for name, (draw, share) in _CURVES.items():
-            heights[name].append(_mean_over_strata([*map(draw, parts)], [*map(share, parts)]))
+            curves = [_draw_defined(cuts, draw) for cuts in parts]
+            heights[name].append(_mean_over_strata(curves, [*map(share, parts)]))
     return {name: np.mean(of_labels, axis=0) for name, of_labels in heights.items()}
 
 
@@ -89,21 +90,6 @@ def _count_at_cuts(
     return _Cuts(hits.astype(np.float64), misses.astype(np.float64))
 
 
-def _draw_roc(cuts: _Cuts) -> _Heights:
-    """Return the true-positive rates."""
-    return _draw_defined(
-        cuts,
-        lambda hits, misses: np.interp(
-            CURVE_GRID, np.append(0, misses) / misses[-1], np.append(0, hits) / hits[-1]
-        ),
-    )
-
-
-def _draw_precision_recall(cuts: _Cuts) -> _Heights:
-    """Return the precisions at the recalls."""
-    return _draw_defined(cuts, _find_precision)
-
-
 def _draw_defined(cuts: _Cuts, draw: Callable[..., Float[np.ndarray, " place"]]) -> _Heights:
     """Return each resample's curve; NaN where it lacks true rows, or others."""
     undefined = np.full(len(CURVE_GRID), np.nan)
@@ -115,26 +101,28 @@ def _draw_defined(cuts: _Cuts, draw: Callable[..., Float[np.ndarray, " place"]])
     )
 
 
+def _find_hit_rate(
+    hits: Float[np.ndarray, " cut"], misses: Float[np.ndarray, " cut"]
+) -> Float[np.ndarray, " place"]:
+    return np.interp(CURVE_GRID, np.append(0, misses) / misses[-1], np.append(0, hits) / hits[-1])
+
+
 def _find_precision(
     hits: Float[np.ndarray, " cut"], misses: Float[np.ndarray, " cut"]
 ) -> Float[np.ndarray, " place"]:
     # hits are whole numbers: half a row asks for one, without which precision is undefined
     first = np.searchsorted(hits, np.maximum(CURVE_GRID * hits[-1] - 1e-9, 0.5), side="left")
-    precision: Float[np.ndarray, " place"] = hits[first] / (hits[first] + misses[first])
-    return precision
+    return hits[first] / (hits[first] + misses[first])
 
 
-def _count_pairs(cuts: _Cuts) -> Float[np.ndarray, " resample"]:
-    return cuts.hits[:, -1] * cuts.misses[:, -1]
-
-
-def _count_true(cuts: _Cuts) -> Float[np.ndarray, " resample"]:
-    return np.where(cuts.misses[:, -1] > 0, cuts.hits[:, -1], 0)
-
-
-_CURVES: dict[
-    str, tuple[Callable[[_Cuts], _Heights], Callable[[_Cuts], Float[np.ndarray, " resample"]]]
-] = {"roc": (_draw_roc, _count_pairs), "precision_recall": (_draw_precision_recall, _count_true)}
+# what draws a curve, and what share a stratum has in it: its pairs, or its true rows
+_CURVES: dict[str, tuple[Callable[..., np.ndarray], Callable[[_Cuts], np.ndarray]]] = {
+    "roc": (_find_hit_rate, lambda cuts: cuts.hits[:, -1] * cuts.misses[:, -1]),
+    "precision_recall": (
+        _find_precision,
+        lambda cuts: np.where(cuts.misses[:, -1] > 0, cuts.hits[:, -1], 0),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -193,17 +181,12 @@ def measure_curves(
 
 
 def _bound_curve(heights: _Heights) -> list[CurvePoint]:
-    """Return the curve of the rows as they are, which come first, and its band.
-
-    A resample that has no curve counts nowhere.
-    """
+    """Return the curve of the rows, which come first, and its band over resamples that have one."""
     if np.isnan(heights[0]).any():
         return []
     resampled = heights[1:][~np.isnan(heights[1:]).any(1)]
-    intervals = map(compute_percentile_interval, heights[0], resampled.T)
-    return [
-        CurvePoint(x, *bounds) for x, bounds in zip(CURVE_GRID.tolist(), intervals, strict=True)
-    ]
+    bands = map(compute_percentile_interval, heights[0], resampled.T)
+    return [CurvePoint(x, *band) for x, band in zip(CURVE_GRID.tolist(), bands, strict=True)]
 
 
 def read_training_log(path: Path) -> list[dict[str, Any]]:
@@ -236,16 +219,12 @@ def measure_seed_curves(
     """
     weights = draw_resamples(len(truth), _NUM_SEED_RESAMPLES, seed, groups)
     return [
-        {
-            "system": arm.system,
-            "arm": arm.arm,
-            **_average_curves(arm.seeds, truth, weights, positive),
-        }
+        {"system": arm.system, "arm": arm.arm, **_average(arm.seeds, truth, weights, positive)}
         for arm in arms
     ]
 
 
-def _average_curves(
+def _average(
     seeds: Sequence[SeedPredictions],
     truth: Int[np.ndarray, " row"],
     weights: ResampleWeights,

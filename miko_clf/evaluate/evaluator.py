@@ -120,8 +120,8 @@ def evaluate_bundles(
 
 
 def _find_common_questions(bundles: Sequence[Bundle]) -> Questions:
-    first, *others = bundles
-    for other in others:
+    first = bundles[0]
+    for other in bundles:
         if other.questions != first.questions:
             raise BundleError(
                 f"{other.path} answers {', '.join(other.labels)} and {first.path} "
@@ -322,11 +322,8 @@ def explain_decisions(
 
 def audit_split(train: Sequence[Post], posts: Sequence[Post], split: str) -> dict[str, Any]:
     """Return the lines of the cheap audit of a split beside train."""
-    return {
-        "lines": list_quick_warnings(
-            {"train": train} | ({split: posts} if split != "train" else {})
-        )
-    }
+    splits = {"train": train} | ({split: posts} if split != "train" else {})
+    return {"lines": list_quick_warnings(splits)}
 
 
 # Both chosen once by 5-fold cross-validation on the training rows of Harm-C, text with and without
@@ -340,10 +337,7 @@ def predict_majority(
     num_labels: int,
     num_rows: int,
 ) -> Float[np.ndarray, "row label"]:
-    """Return each class's share of the training rows, the same for every row.
-
-    The truth is the index of a row's class or, where any may hold, 1 for each that does.
-    """
+    """Return each class's share of the training rows, the same for every row."""
     if train_truth.ndim == 2:
         return np.tile(train_truth.mean(0), (num_rows, 1))
     shares = np.bincount(train_truth, minlength=num_labels) / len(train_truth)

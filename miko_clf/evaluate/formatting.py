@@ -74,12 +74,8 @@ def format_markdown_table(
 ) -> str:
     """Return a Markdown table; the first column is left-aligned, the others as `align` says."""
     lines = [columns, ["---", *[align] * (len(columns) - 1)], *rows]
-    return "\n".join(map(_format_markdown_row, lines))
-
-
-def _format_markdown_row(cells: Sequence[str]) -> str:
-    safe = (re.sub(r"\s+", " ", cell).replace("|", r"\|") for cell in cells)
-    return f"| {' | '.join(safe)} |"
+    safe = ([re.sub(r"\s+", " ", cell).replace("|", r"\|") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in safe)
 
 
 def convert_to_json(value: Any) -> Any:

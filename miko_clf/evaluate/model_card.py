@@ -57,9 +57,8 @@ def draw_reliability(
         ece = metrics.measure_multilabel(probabilities, truth, names=["ece"])["ece"]
         stated_of, true_of, ece_of = "probability of a label", "share where it holds", "a label"
     else:
-        ece = metrics.measure_classification(
-            probabilities, truth, positive=positive, names=["ece"]
-        )["ece"]
+        one = metrics.measure_classification(probabilities, truth, positive=positive, names=["ece"])
+        ece = one["ece"]
         stated_of, true_of = "probability of the positive class", "share that is positive"
         if positive is None:
             stated_of, true_of = "confidence of the most probable class", "share that is right"
@@ -218,7 +217,7 @@ def write_model_card(
     values = {
         "name": recipe.name,
         "inputs": ", ".join(recipe.inputs),
-        "labels": "; ".join(map(_describe_question, questions)),
+        "labels": "; ".join(question.line().replace(" of ", " of: ", 1) for question in questions),
         "image": _describe_tower(recipe.image),
         "text": _describe_tower(recipe.text),
         "learned": sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -232,7 +231,10 @@ def write_model_card(
             license="other",
             tags=["multimodal", "text-classification", "image-classification"],
         ).to_yaml(),
-        "calibration": ", ".join(map(_describe_calibration, fitted)),
+        "calibration": ", ".join(
+            f"temperature {own.temperature:.3f}" if own.method == "temperature" else own.method
+            for own in fitted
+        ),
         "aim": ", ".join(own.aim.line() for own in fitted),
         "positive": ", ".join(map(_describe_positive, questions, fitted)),
         "seconds": facts["seconds"],
@@ -241,21 +243,9 @@ def write_model_card(
     }
     card = _CARD_TEMPLATE.format(**values)
     (folder / manifest.CARD_FILE).write_text(card, encoding="utf-8")
-    page = _write_training_page(
-        recipe.name, tables, folder, probabilities[fitted[0].arm], val.truth.split_by_question()
-    )
+    shown, parts = probabilities[fitted[0].arm], val.truth.split_by_question()
+    page = _write_training_page(recipe.name, tables, folder, shown, parts)
     (folder / "report.html").write_text(page, encoding="utf-8")
-
-
-def _describe_calibration(fitted: Calibration) -> str:
-    if fitted.method == "temperature":
-        return f"temperature {fitted.temperature:.3f}"
-    return fitted.method
-
-
-def _describe_question(question: Question) -> str:
-    """Say what a question's answer is: `one of: a, b`, behind the question's name if it has one."""
-    return question.line().replace(" of ", " of: ", 1)
 
 
 def _describe_positive(question: Question, fitted: Calibration) -> str:
@@ -360,9 +350,8 @@ def add_test_results(bundle: Path, report: Report) -> None:
     data.eval_results = [result for row in rows for result in _list_eval_results(row, report)]
     before, _, after = card.text.partition(_TEST_END)
     before = before.partition(_TEST_HEADING)[0].rstrip()
-    section = "\n\n".join(
-        [_TEST_HEADING, _describe_opening(report), _build_test_table(rows, report)]
-    )
+    parts = [_TEST_HEADING, _describe_opening(report), _build_test_table(rows, report)]
+    section = "\n\n".join(parts)
     text = f"{before}\n\n{section}\n{_TEST_END}{after}" if after else f"{before}\n\n{section}\n"
     manifest.write_text(path, f"---\n{data.to_yaml()}\n---\n{text.lstrip()}")
 

@@ -19,7 +19,7 @@ from miko_clf.data.preprocess import Preparation
 from miko_clf.data.tokenizer import read_tokenizer
 from miko_clf.errors import BundleError, PostError
 from miko_clf.evaluate.calibration import calibrate_logits
-from miko_clf.fuse.build import Model, rebuild_model
+from miko_clf.fuse.build import rebuild_model
 from miko_clf.fuse.mr_harm import MrHarm
 from miko_clf.intervals import RowGroups
 from miko_clf.progress import show_progress
@@ -42,7 +42,11 @@ class Predictor:
         words = read_tokenizer(opened.tokenizer, self.preparation)
         self.model = rebuild_model(opened.path, opened.recipe, opened.questions.names, words)
         self.model.to("cuda" if torch.cuda.is_available() else "cpu")
-        _freeze(self.model, opened.recipe)
+        recipe, model = opened.recipe, self.model
+        for section, tower in ((recipe.image, model.image_tower), (recipe.text, model.text_tower)):
+            # towers that were in training are frozen, so that their features are cached
+            if section is not None and tower is not None and not section.learns:
+                tower.requires_grad_(False)
         self.feed = EncodedDataset(
             posts, opened.questions, self.model, self.preparation, cache=cache
         )
@@ -58,18 +62,8 @@ class Predictor:
         )
 
 
-def _freeze(model: Model, recipe: Recipe) -> None:
-    """Mark as frozen the towers that were in training, so that their features are cached."""
-    for section, tower in ((recipe.image, model.image_tower), (recipe.text, model.text_tower)):
-        if section is not None and tower is not None and not section.learns:
-            tower.requires_grad_(False)
-
-
 class ArmPredictions(NamedTuple):
-    """What one system says in one arm to all questions; `probabilities` (post, label).
-
-    `thresholds` holds those of each question that has any.
-    """
+    """What one system says in one arm, (post, label), and thresholds of questions that have any."""
 
     system: str
     arm: str
@@ -81,8 +75,7 @@ class ArmPredictions(NamedTuple):
 def name_report_arm(recipe: Recipe, arm: str) -> str:
     """Return what a report calls an arm of one model.
 
-    Its `without` is called `masked` where it has another arm: the model that learned with
-    intentions, which are hidden from it. `without` is a system that was trained with none.
+    Its `without` is `masked` where it has another arm, as it learned with what is hidden from it.
     """
     return "masked" if arm == "without" and len(list_arms(recipe)) > 1 else arm
 
@@ -119,16 +112,12 @@ def list_questions(
         _encode_truth(rows, questions, f"{where}, {name}")
         for rows, name in ((posts, split), (train, "train"))
     )
+    parts = zip(truth.split_by_question(), learned.split_by_question(), strict=True)
     tasks = [
         QuestionPosts(
-            here,
-            learned_labels,
-            [posts[row] for row in here.rows],
-            [train[row] for row in learned_labels.rows],
+            here, own, [posts[row] for row in here.rows], [train[row] for row in own.rows]
         )
-        for here, learned_labels in zip(
-            truth.split_by_question(), learned.split_by_question(), strict=True
-        )
+        for here, own in parts
     ]
     return [task for task in tasks if task.posts]
 
@@ -136,13 +125,12 @@ def list_questions(
 def select_question(predictions: ArmPredictions, part: TaskLabels) -> QuestionPredictions:
     """Return what is said of one question, to the posts that answer it."""
     system, arm, probabilities, thresholds, note = predictions
+    fitted, own = thresholds.get(part.question.name), probabilities[part.rows, part.span]
     threshold: float | tuple[float, ...] | None
-    fitted = thresholds.get(part.question.name)
     if isinstance(fitted, Mapping):
         threshold = tuple(fitted[label] for label in part.question.labels)
     else:
         threshold = fitted
-    own = probabilities[part.rows, part.span]
     return QuestionPredictions(system, arm, own, threshold, note)
 
 
@@ -161,10 +149,7 @@ def refuse_equal_names(bundles: Sequence[Bundle]) -> None:
 
 
 def number_groups(posts: Sequence[Post]) -> RowGroups:
-    """Return a number for each post, one for all of a group; None where groups are few.
-
-    A few groups name target groups and no threads, and too little is drawn anew of so few.
-    """
+    """Return a number for each post, one for a group; None where few, as target groups are."""
     if len({post.group for post in posts if post.group}) <= MAX_TARGET_GROUPS:
         return None
     names = [f"group {p.group}" if p.group else f"post {n}" for n, p in enumerate(posts)]
@@ -211,17 +196,11 @@ def predict_system(
     train: Sequence[Post],
     cache: Path | None,
 ) -> SystemPredictions | None:
-    """Return the predictions for a question with one answer, none where any number may hold.
-
-    The predictor's posts all answer it: `part` covers every row.
-    """
+    """Return what is said of one-answer questions that `part` has for every post, else None."""
     if part.question.kind == "many" or len(part.rows) != len(predictor.feed):
         return None
     arm = list_serving_arms(opened.recipe)[0]
-    fitted = {
-        question.name: calibration
-        for question, calibration in zip(opened.questions, opened.calibrations, strict=True)
-    }
+    fitted = {q.name: c for q, c in zip(opened.questions, opened.calibrations, strict=True)}
     threshold = fitted[part.question.name].thresholds.get(arm)
     return SystemPredictions(
         opened=opened,

@@ -26,10 +26,9 @@ _Rows = Float[np.ndarray, "row label"]
 
 
 class ReliabilityBin(TypedDict):
-    """Rows of like probability: the mean of what was stated, and the share that came true.
+    """Rows of like probability: the mean stated, the share that came true, its interval if grouped.
 
-    Where posts have groups, `low` and `high` are the interval of the share; without, it is Wilson's
-    and needs but these figures.
+    Without groups the interval is Wilson's, which needs but these figures.
     """
 
     stated: float
@@ -80,8 +79,8 @@ def measure_calibration(
     their resamples. Bins are of the probability of the positive class or, where there are more than
     two, of the most probable one.
     """
-    places = {question.name: at for at, question in enumerate(predictions.opened.questions)}
-    fitted = predictions.opened.calibrations[places[predictions.question.name]]
+    names = [question.name for question in predictions.opened.questions]
+    fitted = predictions.opened.calibrations[names.index(predictions.question.name)]
     logits = predictions.predictor.logits(predictions.arm)[:, predictions.span]
     bare = Calibration(temperature=1, positive=fitted.positive, arm=fitted.arm, thresholds={})
     sides = {
@@ -89,7 +88,7 @@ def measure_calibration(
         "after": predictions.probabilities,
     }
     weights = draw_resamples(len(predictions.truth), num_resamples, 0, predictions.groups)
-    on_validation = fitted.reached.get(predictions.arm)
+    fit = fitted.reached.get(predictions.arm)
     return CalibrationReport(
         method=fitted.method,
         aim=fitted.aim.line(),
@@ -98,9 +97,7 @@ def measure_calibration(
         reliability={side: _list_bins(rows, predictions, weights) for side, rows in sides.items()},
         prior=fitted.prior,
         reached=_measure_reached(predictions, fitted),
-        on_validation=on_validation.model_dump()
-        if isinstance(on_validation, ThresholdFit)
-        else None,
+        on_validation=fit.model_dump() if isinstance(fit, ThresholdFit) else None,
         conformal=_measure_abstention(predictions, fitted.conformal, weights),
     )
 
@@ -129,10 +126,8 @@ def find_bins(stated: Float[np.ndarray, " stated"]) -> Int[np.ndarray, " stated"
 
 def _bound_ece(rows: _Rows, predictions: SystemPredictions, weights: ResampleWeights) -> Interval:
     positive = predictions.question.positive
-    drawn = measure_resamples(rows, predictions.truth, weights, positive=positive, names=["ece"])[
-        :, 0
-    ]
-    return compute_percentile_interval(drawn[0], drawn[1:])
+    drawn = measure_resamples(rows, predictions.truth, weights, positive=positive, names=["ece"])
+    return compute_percentile_interval(drawn[0, 0], drawn[1:, 0])
 
 
 def _list_bins(
@@ -142,11 +137,8 @@ def _list_bins(
     stated, true = pair_with_truth(rows, predictions.truth, predictions.question.positive)
     places = find_bins(stated)
     for inside in (places == place for place in np.unique(places)):
-        row = ReliabilityBin(
-            stated=float(stated[inside].mean()),
-            true=float(true[inside].mean()),
-            rows=int(inside.sum()),
-        )
+        mean, share = float(stated[inside].mean()), float(true[inside].mean())
+        row = ReliabilityBin(stated=mean, true=share, rows=int(inside.sum()))
         if groups is not None:
             _, row["low"], row["high"] = estimate_share(true, inside, weights, groups)
         bins.append(row)

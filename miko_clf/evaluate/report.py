@@ -88,8 +88,7 @@ def write_report(report: Report, folder: Path) -> None:
 def print_report(report: Report, console: Console | None = None) -> None:
     """Print the rows, then in words what the differences show, question by question.
 
-    Below 190 columns the intervals stand under their values, and where the metrics do not fit
-    they take two tables or more. Without a `console` it goes to standard output.
+    Below 190 columns intervals stand under their values, in as many tables as it takes.
     """
     console = console or Console()
     for part in (report, *report.others):

@@ -30,10 +30,7 @@ class SeedPredictions(NamedTuple):
 
 
 class SeedSummary(NamedTuple):
-    """Mean and standard deviation over seeds, and the interval of the mean.
-
-    The deviation is NaN where there is but one seed.
-    """
+    """Mean and standard deviation over seeds (NaN for one seed), and the interval of the mean."""
 
     mean: float
     deviation: float

@@ -80,10 +80,7 @@ def compute_permutation_p(
 
 
 def adjust_holm(p_values: Sequence[float]) -> list[float]:
-    """Return the p-values as they are once all of them are asked together (Holm 1979).
-
-    One that is undefined stays so and counts for nothing.
-    """
+    """Return the p-values once all are asked together (Holm 1979); NaN stays and does not count."""
     adjusted = np.array(p_values, dtype=float)
     known = ~np.isnan(adjusted)
     if known.any():

@@ -54,10 +54,7 @@ def fit_label_thresholds(
     labels: Sequence[str],
     aim: ThresholdAim | None = None,
 ) -> dict[str, float]:
-    """Return for each label the threshold that serves the aim best.
-
-    Macro-F1 over labels is the mean of their F1, so that each has that of its own best F1.
-    """
+    """Return each label's threshold; macro-F1 is the mean of their F1, so each has its best F1."""
     own = get_label_aim(aim or ThresholdAim())
     columns = zip(labels, probabilities.T, truth.T, strict=True)
     return {label: fit_threshold(stated, holds, own) for label, stated, holds in columns}
@@ -71,10 +68,7 @@ def get_label_aim(aim: ThresholdAim) -> ThresholdAim:
 def measure_threshold(
     positive_probabilities: _Scores, positive_truth: _Positive, threshold: float, aim: ThresholdAim
 ) -> ThresholdFit:
-    """Return what a threshold gives on these rows, and whether it keeps to the aim.
-
-    An aim without a number to keep to, and cost, are always met; recall must be above 0.
-    """
+    """Return what a threshold gives, and whether it meets the aim, as one without a number does."""
     truth = positive_truth.astype(np.int64)
     decided = (positive_probabilities >= loosen_threshold(threshold)).astype(np.int64)
     (tn, fp), (fn, tp) = confusion_matrix(truth, decided, labels=[0, 1]).tolist()

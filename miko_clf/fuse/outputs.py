@@ -6,7 +6,7 @@ from torch import Tensor
 
 from miko_clf.encode.tower import ImageTower, TextTower
 
-# Arrays of `data.collate` as tensors, and `*_states` where a tower has already run.
+# Arrays of a post as tensors, and `*_states` where a tower has already run.
 Batch = dict[str, Tensor]
 
 

@@ -108,7 +108,7 @@ class EncodedDataset:
         return sum(map(len, [*texts, *intentions]))
 
     def batch(self, indices: Sequence[int]) -> Batch:
-        """Return the named tensors of `data.collate`, states where cached, label, row and targets.
+        """Return the tensors that graphs take too, states where cached, label, row and targets.
 
         `student` is true for every post; an arm or a stage changes it. `label` is the index of
         the label (post,) where one choice is all that is asked; otherwise 1 where a label holds

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from miko_clf.data.collate import collate_posts
 from miko_clf.data.post import Intention, Post, Rationale
 from miko_clf.data.preprocess import LongMode, Preparation
 from miko_clf.data.tokenizer import (
@@ -21,6 +20,7 @@ from miko_clf.data.tokenizer import (
 from miko_clf.encode import hf_towers
 from miko_clf.encode.tower import TextTower, pool_states
 from miko_clf.errors import EncoderError, PostError
+from miko_clf.serve.engine import collate_posts
 from tests.support import checkpoints
 
 BEFORE, BEHIND = 0, 1

@@ -65,10 +65,7 @@ def decide_posts(predictions: SystemPredictions) -> DecidedPosts:
 def measure_posts(
     rows: DecidedPosts, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
 ) -> dict[str, Interval]:
-    """Return accuracy, macro-F1, AUROC and, with a positive class, both error rates.
-
-    A resample that lacks a class is left out of AUROC. What the rows leave undefined is NaN.
-    """
+    """Return accuracy, macro-F1, AUROC and, of a positive class, error rates; NaN if undefined."""
     weights = draw_resamples(len(rows.truth), num_resamples, seed, rows.groups)
     every = np.ones(len(rows.truth), dtype=bool)
     accuracy = estimate_share(~rows.wrong, every, weights, rows.groups)
@@ -76,11 +73,9 @@ def measure_posts(
     if rows.positive is None:
         return measured
     negative = rows.truth != rows.positive
-    return {
-        **measured,
-        "false_positive_rate": estimate_share(rows.wrong, negative, weights, rows.groups),
-        "false_negative_rate": estimate_share(rows.wrong, ~negative, weights, rows.groups),
-    }
+    for kind, among in (("positive", negative), ("negative", ~negative)):
+        measured[f"false_{kind}_rate"] = estimate_share(rows.wrong, among, weights, rows.groups)
+    return measured
 
 
 def bootstrap_decided_posts(
@@ -127,8 +122,7 @@ def estimate_share(
 ) -> Interval:
     """Return the share of hits `among` some rows, NaN where there are none.
 
-    The interval is Wilson's where each of these rows is of another group, and else that of
-    `bound_clustered_share`.
+    The interval is Wilson's where no two are of one group, else that of `bound_clustered_share`.
     """
     total = int(among.sum())
     if not total:

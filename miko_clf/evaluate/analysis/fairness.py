@@ -6,15 +6,7 @@ from importlib import import_module
 
 import numpy as np
 
-from miko_clf.evaluate.analysis.estimates import (
-    NUM_RESAMPLES,
-    DecidedPosts,
-    RowMask,
-    bootstrap_decided_posts,
-    decide_posts,
-    estimate_share,
-    estimate_share_gap,
-)
+from miko_clf.evaluate.analysis import estimates
 from miko_clf.evaluate.analysis.slices import has_enough_posts
 from miko_clf.evaluate.predictions import SystemPredictions
 from miko_clf.intervals import UNDEFINED, Interval, ResampleWeights, draw_resamples
@@ -42,9 +34,9 @@ class GroupFairness:
 
 def measure_group_fairness(
     predictions: SystemPredictions,
-    members: Mapping[str, RowMask],
+    members: Mapping[str, estimates.RowMask],
     *,
-    num_resamples: int = NUM_RESAMPLES,
+    num_resamples: int = estimates.NUM_RESAMPLES,
     seed: int = 0,
 ) -> list[GroupFairness]:
     """Return the groups that have, and leave, enough posts; none without a positive class.
@@ -53,7 +45,7 @@ def measure_group_fairness(
     Wilson's and of gaps Newcombe's. What a group leaves undefined, such as a false-positive rate
     without negatives, is NaN.
     """
-    rows = decide_posts(predictions)
+    rows = estimates.decide_posts(predictions)
     if rows.positive is None:
         return []
     weights = draw_resamples(len(rows.truth), num_resamples, seed, rows.groups)
@@ -65,7 +57,7 @@ def measure_group_fairness(
 
 
 def _measure_group(
-    name: str, rows: DecidedPosts, inside: RowMask, weights: ResampleWeights
+    name: str, rows: estimates.DecidedPosts, inside: estimates.RowMask, weights: ResampleWeights
 ) -> GroupFairness:
     positive = rows.truth == rows.positive
     rates = _measure_rates(rows, inside, weights)
@@ -79,14 +71,16 @@ def _measure_group(
     )
 
 
-def _bound_area(rows: DecidedPosts, among: RowMask, weights: ResampleWeights) -> Interval:
+def _bound_area(
+    rows: estimates.DecidedPosts, among: estimates.RowMask, weights: ResampleWeights
+) -> Interval:
     if not among.any():
         return UNDEFINED
-    return bootstrap_decided_posts(rows.of(among), weights[:, among], ("auroc",))["auroc"]
+    return estimates.bootstrap_decided_posts(rows.of(among), weights[:, among], ("auroc",))["auroc"]
 
 
 def _measure_rates(
-    rows: DecidedPosts, inside: RowMask, weights: ResampleWeights
+    rows: estimates.DecidedPosts, inside: estimates.RowMask, weights: ResampleWeights
 ) -> dict[str, Interval]:
     """Return both error rates and both gaps; fairlearn says 0 where there is nobody to wrong."""
     truth, decided = (part == rows.positive for part in (rows.truth, rows.decided))
@@ -103,9 +97,11 @@ def _measure_rates(
     rates = {}
     for name, among in (("false_positive", ~truth), ("false_negative", truth)):
         here, there = among & inside, among & ~inside
-        rate = estimate_share(rows.wrong, here, weights, rows.groups)
+        rate = estimates.estimate_share(rows.wrong, here, weights, rows.groups)
         if here.any():
             rate = rate._replace(value=float(frame.by_group.loc["inside", name]))
         rates[f"{name}_rate"] = rate
-        rates[f"{name}_gap"] = estimate_share_gap(rows.wrong, here, there, weights, rows.groups)
+        rates[f"{name}_gap"] = estimates.estimate_share_gap(
+            rows.wrong, here, there, weights, rows.groups
+        )
     return rates

@@ -61,16 +61,13 @@ def find_mistakes(
 ) -> list[Mistake]:
     """Return the `count` worst mistakes, the most probable first.
 
-    Every label that was wrongly decided for has an equal share of them, as far as it has as many:
-    of two classes, as many false positives as false negatives.
+    Every label that was wrongly decided for has an equal share of them, as far as it has as many.
     """
     sure = predictions.probabilities[np.arange(len(predictions.posts)), predictions.decided]
     order = np.argsort(-sure, kind="stable")
     wrong = order[predictions.decided[order] != predictions.truth[order]]
-    kinds = [
-        wrong[predictions.decided[wrong] == label]
-        for label in np.unique(predictions.decided[wrong])
-    ]
+    decided = predictions.decided[wrong]
+    kinds = [wrong[decided == label] for label in np.unique(decided)]
     turns = [int(row) for turn in zip_longest(*kinds) for row in turn if row is not None]
     rows = sorted(turns[:count], key=lambda row: -sure[row])
     return [_describe_mistake(predictions, row, images) for row in rows]
@@ -160,10 +157,7 @@ def find_suspect_labels(
 
 @dataclass(frozen=True)
 class ConfounderPairs:
-    """On how many confounder pairs a system is right about both posts.
-
-    What reads only the part that a pair shares is right about both of none of them.
-    """
+    """On how many pairs a system is right about both posts: none if it reads what they share."""
 
     kind: str
     pairs: int
@@ -181,11 +175,8 @@ def measure_confounder_pairs(
     where all pairs are right, or none.
     """
     right = predictions.decided == predictions.truth
-    by_kind = zip(
-        _PAIR_KINDS, find_confounder_pairs(predictions.posts, predictions.truth), strict=True
-    )
-    kinds = []
-    for kind, families in by_kind:
+    kinds, by_kind = [], find_confounder_pairs(predictions.posts, predictions.truth)
+    for kind, families in zip(_PAIR_KINDS, by_kind, strict=True):
         if not families:
             continue
         both = np.array([sum(right[a] and right[b] for a, b in family) for family in families])
@@ -235,9 +226,7 @@ def analyse_errors(
         "slices_left_out": num_left_out,
         "pairs": _list_plain(measure_confounder_pairs(predictions)),
         "groups_left_out": {
-            name: int(inside.sum())
-            for name, inside in members.items()
-            if not has_enough_posts(inside)
+            name: int(own.sum()) for name, own in members.items() if not has_enough_posts(own)
         },
     }
     libraries = ["cleanlab", "fairlearn"] if members else ["cleanlab"]

@@ -19,14 +19,7 @@ from PIL import Image
 
 from miko_clf.data.post import Post
 from miko_clf.data.preprocess import decode_image
-from miko_clf.evaluate.analysis.estimates import (
-    BOOTSTRAPPED_METRICS,
-    NUM_RESAMPLES,
-    DecidedPosts,
-    bound_columns,
-    decide_posts,
-    measure_on_resamples,
-)
+from miko_clf.evaluate.analysis import estimates
 from miko_clf.evaluate.predictions import SystemPredictions
 from miko_clf.intervals import Interval, ResampleWeights, draw_resamples
 from miko_clf.progress import show_progress
@@ -167,26 +160,24 @@ class ChangedAnswers(NamedTuple):
 
 
 def measure_robustness(
-    predictions: SystemPredictions, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
+    predictions: SystemPredictions, *, num_resamples: int = estimates.NUM_RESAMPLES, seed: int = 0
 ) -> list[ChangeEffect]:
     """Return the unchanged rows, every pattern of missing inputs, and every change that applies.
 
     A change that touches no post, or nothing that the system reads, is left out. The posts are
     encoded once for each change, and what the towers say of them is kept nowhere.
     """
-    before = decide_posts(predictions)
+    before = estimates.decide_posts(predictions)
     weights = draw_resamples(len(before.truth), num_resamples, seed, before.groups)
     table = [_compare_posts("none", "", 0, before, before, weights)]
-    patterns, altered = (
-        list(list_missing_inputs(predictions)),
-        list(list_post_changes(predictions, seed)),
-    )
+    patterns = list(list_missing_inputs(predictions))
+    altered = list(list_post_changes(predictions, seed))
     tried = chain(
         _predict_without_inputs(predictions, patterns), _predict_changes(predictions, altered)
     )
     for answers in show_progress(tried, "robustness", len(patterns) + len(altered)):
         if answers.touched:
-            after = decide_posts(replace(predictions, probabilities=answers.stated))
+            after = estimates.decide_posts(replace(predictions, probabilities=answers.stated))
             table.append(
                 _compare_posts(answers.name, answers.level, answers.touched, before, after, weights)
             )
@@ -197,11 +188,10 @@ def _predict_without_inputs(
     predictions: SystemPredictions, patterns: Iterable[tuple[str, ...]]
 ) -> Iterator[ChangedAnswers]:
     for names in patterns:
-        count = sum(any(_has_input(post, name) for name in names) for post in predictions.posts)
-        stated = predictions.predictor.probabilities(predictions.arm, without=names)[
-            :, predictions.span
-        ]
-        yield ChangedAnswers("missing", " + ".join(names), count, stated)
+        fields = ["intentions" if name == "intention" else name for name in names]
+        count = sum(any(getattr(post, field) for field in fields) for post in predictions.posts)
+        stated = predictions.predictor.probabilities(predictions.arm, without=names)
+        yield ChangedAnswers("missing", " + ".join(names), count, stated[:, predictions.span])
 
 
 def _predict_changes(
@@ -217,11 +207,9 @@ def _predict_changes(
                 if change.part == "image"
                 else nullcontext(texts) as cache
             ):
-                stated = (
-                    _predict_changed_posts(predictions, posts, cache)
-                    if count
-                    else predictions.probabilities
-                )
+                stated = predictions.probabilities
+                if count:
+                    stated = _predict_changed_posts(predictions, posts, cache)
             yield ChangedAnswers(change.name, change.level, count, stated)
 
 
@@ -245,9 +233,8 @@ def list_post_changes(predictions: SystemPredictions, seed: int) -> Iterator[Pos
             make = partial(compress_images, quality=quality)
             yield PostChange("JPEG quality", str(quality), "image", make)
         for factor in (2, 4):
-            yield PostChange(
-                "rescaled", f"1/{factor}", "image", partial(rescale_images, factor=factor)
-            )
+            make = partial(rescale_images, factor=factor)
+            yield PostChange("rescaled", f"1/{factor}", "image", make)
     if "description" in read:
         yield from _vary_shares("description, words dropped", drop_words, (0.2, 0.5), seed)
         yield from _vary_shares("description, words shuffled", shuffle_words, (0.2, 0.5), seed)
@@ -274,10 +261,6 @@ def _predict_changed_posts(
     return predictor.probabilities(predictions.arm)[:, predictions.span]
 
 
-def _has_input(post: Post, name: str) -> bool:
-    return bool(post.intentions if name == "intention" else getattr(post, name))
-
-
 @contextmanager
 def _open_passing_cache(cache: Path | None, part: str) -> Iterator[Path | None]:
     """Yield a passing cache that has the features of the other part, none where there is none.
@@ -299,16 +282,19 @@ def _compare_posts(
     change: str,
     level: str,
     changed: int,
-    before: DecidedPosts,
-    after: DecidedPosts,
+    before: estimates.DecidedPosts,
+    after: estimates.DecidedPosts,
     weights: ResampleWeights,
 ) -> ChangeEffect:
-    old, new = measure_on_resamples(before, weights), measure_on_resamples(after, weights)
+    old, new = (
+        estimates.measure_on_resamples(before, weights),
+        estimates.measure_on_resamples(after, weights),
+    )
     return ChangeEffect(
         change=change,
         level=level,
         posts=len(after.truth),
         changed=changed,
-        metrics=bound_columns(BOOTSTRAPPED_METRICS, new),
-        difference=bound_columns(BOOTSTRAPPED_METRICS, new - old),
+        metrics=estimates.bound_columns(estimates.BOOTSTRAPPED_METRICS, new),
+        difference=estimates.bound_columns(estimates.BOOTSTRAPPED_METRICS, new - old),
     )

@@ -128,8 +128,9 @@ def cut_slices(posts: Sequence[Post], train: Sequence[Post]) -> Iterator[SliceRo
     for part in ("image", "text", "description"):
         yield from _cut_in_two(part, [getattr(post, part) is not None for post in posts])
     yield from _cut_in_two("intentions", [bool(post.intentions) for post in posts])
-    for relation in RELATIONS:
-        yield from _cut_in_two(relation, [_has_relation(relation, post) for post in posts])
+    given = [{one.relation for one in post.intentions} for post in posts]
+    for name in RELATIONS:  # None where no intention is given at all
+        yield from _cut_in_two(name, [name in own if own else None for own in given])
     for name, rows in find_group_members(posts).items():
         yield SliceRows("group", name, rows)
 
@@ -144,11 +145,6 @@ def _cut_by_length(posts: Sequence[Post], train: Sequence[Post]) -> Iterator[Sli
     yield SliceRows(by, f"up to {short}", (lengths >= 0) & (lengths <= short))
     yield SliceRows(by, f"{short + 1} to {long}", (lengths > short) & (lengths <= long))
     yield SliceRows(by, f"over {long}", lengths > long)
-
-
-def _has_relation(relation: str, post: Post) -> bool | None:
-    """Return whether a relation is given, None where no intention is given at all."""
-    return any(one.relation == relation for one in post.intentions) if post.intentions else None
 
 
 def _cut_in_two(

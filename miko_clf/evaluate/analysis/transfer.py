@@ -1,8 +1,7 @@
 """Systems trained on some data sets, tried on those and on others."""
 
-import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,10 @@ from miko_clf.bundle import Bundle
 from miko_clf.data.dataset import DataFolder
 from miko_clf.data.post import Post
 from miko_clf.errors import BundleError, PostError
-from miko_clf.evaluate.analysis.estimates import (
-    NUM_RESAMPLES,
-    bootstrap_decided_posts,
-    decide_posts,
-)
+from miko_clf.evaluate import predictions
+from miko_clf.evaluate.analysis import estimates
+from miko_clf.evaluate.formatting import convert_to_json
 from miko_clf.evaluate.lockbox import open_lockbox
-from miko_clf.evaluate.predictions import (
-    Predictor,
-    list_questions,
-    predict_system,
-    refuse_equal_names,
-)
 from miko_clf.intervals import Interval, draw_resamples
 
 
@@ -48,8 +39,8 @@ class TransferMatrix:
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values: an interval as an object, what is undefined as null."""
-        cells = [{**asdict(cell), "value": _list_bounds(cell.value)} for cell in self.cells]
-        return {"metric": self.metric, "split": self.split, "cells": cells}
+        plain: dict[str, Any] = convert_to_json(asdict(self))
+        return plain
 
 
 def measure_transfer(
@@ -59,7 +50,7 @@ def measure_transfer(
     cache: Path | None,
     *,
     metric: str = "macro_f1",
-    num_resamples: int = NUM_RESAMPLES,
+    num_resamples: int = estimates.NUM_RESAMPLES,
     command: str = "",
 ) -> TransferMatrix:
     """Return what each bundle scores on the split of each data folder, in its usual arm.
@@ -70,7 +61,7 @@ def measure_transfer(
     not know, or names do not tell bundles or folders apart.
     """
     opened = [bundle.load_bundle(path) for path in bundles]
-    refuse_equal_names(opened)
+    predictions.refuse_equal_names(opened)
     names = _name_folders(folders)
     read = [(name, folder, folder.read(split)) for name, folder in zip(names, folders, strict=True)]
     for folder in folders:
@@ -101,15 +92,17 @@ def _score_transfer(
 ) -> Interval:
     where = folder.path
     try:
-        first = list_questions(posts, [], opened.questions, where, split)[0]
+        first = predictions.list_questions(posts, [], opened.questions, where, split)[0]
     except PostError as error:
         raise PostError(f"{opened.path.name} cannot be tried on this data: {error}") from None
-    seen = predict_system(opened, Predictor(opened, first.posts, cache), first.here, [], cache)
+    seen = predictions.predict_system(
+        opened, predictions.Predictor(opened, first.posts, cache), first.here, [], cache
+    )
     if seen is None:
         raise BundleError(f"{opened.path}: any number of its labels may hold; one is needed here")
-    rows = decide_posts(seen)
+    rows = estimates.decide_posts(seen)
     weights = draw_resamples(len(rows.truth), num_resamples, 0, rows.groups)
-    return bootstrap_decided_posts(rows, weights, (metric,))[metric]
+    return estimates.bootstrap_decided_posts(rows, weights, (metric,))[metric]
 
 
 def _name_folders(folders: Sequence[DataFolder]) -> list[str]:
@@ -119,7 +112,3 @@ def _name_folders(folders: Sequence[DataFolder]) -> list[str]:
         if count > 1:
             raise PostError(f"{path}: was given twice")
     return [f.path.name if counts[f.path.name] == 1 else str(f.path) for f in folders]
-
-
-def _list_bounds(interval: Interval) -> Mapping[str, float | None]:
-    return {name: v if math.isfinite(v) else None for name, v in interval._asdict().items()}

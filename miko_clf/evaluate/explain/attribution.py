@@ -16,19 +16,14 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from miko_clf.errors import MikoError
-from miko_clf.evaluate.explain.forward_passes import (
-    collect_passes,
-    describe_margin,
-    encode_rows,
-    measure_margins,
-)
+from miko_clf.evaluate.explain import shapley
 from miko_clf.evaluate.predictions import SystemPredictions
 from miko_clf.fuse.classifier import MikoClassifier
 from miko_clf.fuse.outputs import Batch
 from miko_clf.train.predict import mask_for_arm
 
-# How tokenizers mark that a piece goes on, begins or ends a word.
-_MARKS = ("##", "▁", "Ġ", "</w>")
+# How tokenizers mark that a piece goes on, begins or ends a word, and how a piece bears the mark.
+_MARKS = dict.fromkeys(("##", "▁", "Ġ"), str.startswith) | {"</w>": str.endswith}
 
 
 class WordMerger:
@@ -37,8 +32,8 @@ class WordMerger:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         pieces = list(tokenizer.get_vocab())
-        counts = {mark: sum(_bears_mark(piece, mark) for piece in pieces) for mark in _MARKS}
-        self.mark = max(_MARKS, key=lambda mark: counts[mark])
+        counts = {m: sum(bears(piece, m) for piece in pieces) for m, bears in _MARKS.items()}
+        self.mark = max(counts, key=counts.__getitem__)
         added = tokenizer.get_added_tokens_decoder()
         self.special = {number for number, token in added.items() if token.special}
 
@@ -64,13 +59,8 @@ class WordMerger:
 
     def _spell(self, ids: Sequence[int], pieces: Sequence[str]) -> str:
         if ids[0] not in self.special and self.tokenizer.decoder is not None:
-            spelt: str = self.tokenizer.decode(list(ids), skip_special_tokens=False)
-            return spelt.strip()
+            return self.tokenizer.decode(list(ids), skip_special_tokens=False).strip()
         return "".join(piece.replace(self.mark, "") for piece in pieces)
-
-
-def _bears_mark(piece: str, mark: str) -> bool:
-    return piece.endswith(mark) if mark == "</w>" else piece.startswith(mark)
 
 
 _NUM_STEPS = (64, 256, 1024)  # of the integral, more of them until it is near enough
@@ -119,16 +109,16 @@ def attribute_decisions(predictions: SystemPredictions, rows: Sequence[int]) -> 
     model, feed = predictions.predictor.model, predictions.predictor.feed
     if not isinstance(model, MikoClassifier) or not len(rows):
         return None
-    names = _list_inputs(predictions, model)
+    names = [name for name in model.split if name != "intention" or predictions.arm == "with"]
     means = _average_states(predictions, names)
     merger = WordMerger(feed.words.tokenizer) if feed.words else None
     attributions = []
     for row in map(int, rows):
         with torch.no_grad():
-            states = mask_for_arm(encode_rows(model, feed, [row]), predictions.arm)
+            states = mask_for_arm(shapley.encode_rows(model, feed, [row]), predictions.arm)
         weights, ends = _integrate(gradients, predictions, row, states, means)
         attributions.append(_describe_attribution(predictions, row, weights, ends, merger))
-    return Attribution(describe_margin(predictions.question), attributions)
+    return Attribution(shapley.describe_margin(predictions.question), attributions)
 
 
 def _load_captum() -> Any:
@@ -141,12 +131,6 @@ def _load_captum() -> Any:
         ) from None
 
 
-def _list_inputs(predictions: SystemPredictions, model: MikoClassifier) -> list[str]:
-    """Return the inputs that the arm reads through a tower."""
-    reads_intentions = predictions.arm == "with"
-    return [name for name in model.split if name != "intention" or reads_intentions]
-
-
 def _average_states(predictions: SystemPredictions, names: Sequence[str]) -> _MeanStates:
     """Return the mean state (width,) of each input over all posts that have it."""
 
@@ -154,7 +138,7 @@ def _average_states(predictions: SystemPredictions, names: Sequence[str]) -> _Me
         return [part for name in names for part in _sum_states(states, name)]
 
     model, feed = predictions.predictor.model, predictions.predictor.feed
-    parts = iter(collect_passes(model, feed, read, "mean states"))
+    parts = iter(shapley.collect_passes(model, feed, read, "mean states"))
     device = next(model.parameters()).device
     sums = {name: (next(parts).sum(0), next(parts).sum()) for name in names}
     return {
@@ -166,14 +150,12 @@ def _average_states(predictions: SystemPredictions, names: Sequence[str]) -> _Me
 def _sum_states(states: Batch, name: str) -> tuple[Tensor, Tensor]:
     """Return the sum of a post's states (post, width) and how many there are (post,)."""
     tokens = states[f"{name}_states"].flatten(1, -2)
-    present = _mask_tokens(states, name).flatten(1)[..., None].to(tokens.dtype)
+    if name == "image":
+        mask = states["image_present"][:, None].expand(states["image_states"].shape[:2])
+    else:
+        mask = states[f"{name}_mask"]
+    present = mask.flatten(1)[..., None].to(tokens.dtype)
     return (tokens * present).sum(1), present.sum((1, 2))
-
-
-def _mask_tokens(states: Batch, name: str) -> Tensor:
-    if name != "image":
-        return states[f"{name}_mask"]
-    return states["image_present"][:, None].expand(states["image_states"].shape[:2])
 
 
 def _integrate(
@@ -193,9 +175,8 @@ def _integrate(
             name: part.detach()[0].sum(-1).double().cpu().numpy()
             for name, part in zip(means, parts, strict=True)
         }
-        if abs(_measure_excess(weights, (baseline, full))) <= MAX_INTEGRAL_ERROR * abs(
-            full - baseline
-        ):
+        error = abs(_measure_excess(weights, (baseline, full)))
+        if error <= MAX_INTEGRAL_ERROR * abs(full - baseline):
             break
     return weights, (baseline, full)
 
@@ -213,7 +194,7 @@ def _run_changed_states(
     batch = {name: state.expand(num_steps, *state.shape[1:]) for name, state in states.items()}
     batch |= {f"{name}_states": state for name, state in zip(names, changed, strict=True)}
     logits = predictions.predictor.model(batch).logits[:, predictions.span]
-    return measure_margins(logits, predictions.question, int(predictions.decided[row]))
+    return shapley.measure_margins(logits, predictions.question, int(predictions.decided[row]))
 
 
 def _describe_attribution(
@@ -256,13 +237,8 @@ def _merge_words(
     else:
         rows = [feed.texts[name][row]]
     flat = weights.reshape(-1, weights.shape[-1])
-    return [
-        word
-        for ids, row_weights in zip(
-            rows, flat, strict=False
-        )  # a post without intentions has one blank
-        for word in merger.words(ids, row_weights[: len(ids)])
-    ]
+    pairs = zip(rows, flat, strict=False)  # a post without intentions has one blank
+    return [word for ids, own in pairs for word in merger.words(ids, own[: len(ids)])]
 
 
 def arrange_patches(tokens: Float[np.ndarray, " token"]) -> list[list[float]] | None:

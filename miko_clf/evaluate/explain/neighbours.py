@@ -9,7 +9,7 @@ from torch import Tensor
 
 from miko_clf.data.labels import list_answers
 from miko_clf.data.post import Post
-from miko_clf.evaluate.explain.forward_passes import collect_passes
+from miko_clf.evaluate.explain.shapley import collect_passes
 from miko_clf.evaluate.predictions import SystemPredictions
 from miko_clf.fuse.outputs import Batch
 from miko_clf.train.dataloader import EncodedDataset
@@ -90,10 +90,10 @@ def _normalise(vectors: Float[np.ndarray, "post width"]) -> Float[np.ndarray, "p
 def _describe_neighbours(
     predictions: SystemPredictions, row: int, similar: Float[np.ndarray, " train"], count: int
 ) -> PostNeighbours:
-    post, labels, name = (
+    post, question, labels = (
         predictions.posts[row],
+        predictions.question,
         predictions.question.labels,
-        predictions.question.name,
     )
     order = (int(place) for place in np.argsort(-similar, kind="stable"))
     others = [place for place in order if predictions.train[place].id != post.id][:count]
@@ -102,8 +102,10 @@ def _describe_neighbours(
         label=labels[predictions.truth[row]],
         decided=labels[predictions.decided[row]],
         neighbours=[
-            Neighbour(each.id, _name_label(each, name), float(similar[place]), each.text)
-            for place, each in ((place, predictions.train[place]) for place in others)
+            Neighbour(
+                other.id, _name_label(other, question.name), float(similar[place]), other.text
+            )
+            for place, other in ((place, predictions.train[place]) for place in others)
         ],
     )
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from miko_clf.data.post import RELATIONS, Post
 from miko_clf.evaluate.analysis.estimates import bootstrap_mean, bootstrap_metric_changes
 from miko_clf.evaluate.calibration import calibrate_logits
-from miko_clf.evaluate.explain.forward_passes import collect_passes
+from miko_clf.evaluate.explain.shapley import collect_passes
 from miko_clf.evaluate.predictions import SystemPredictions
 from miko_clf.fuse.cross_attention import NUM_SLOTS, CrossAttentionFusion, GatedReader
 from miko_clf.fuse.outputs import Batch
@@ -55,7 +55,9 @@ def measure_relations(
     reads = reader is not None or getattr(fusion, "reads_intentions", False)
     if not reads or predictions.arm == "without":
         return []
-    counts, taught = _count_posts(predictions), _count_texts(predictions.train)
+    taught, counts = _count_texts(predictions.train), [*_count_texts(predictions.posts)[:-1], 0]
+    if predictions.arm == "student":
+        counts = [len(predictions.posts)] * NUM_SLOTS
     kinds = [kind for kind, count in enumerate(counts) if count]
     shares, *logits = _run_without_relations(predictions, reader, kinds)
     opened, span = predictions.opened, predictions.span
@@ -98,13 +100,6 @@ def record_attention(reader: CrossAttentionFusion) -> Iterator[list[Tensor]]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _count_posts(predictions: SystemPredictions) -> list[int]:
-    """Return how many posts have each kind to be read."""
-    if predictions.arm == "student":
-        return [len(predictions.posts)] * NUM_SLOTS
-    return [*_count_texts(predictions.posts)[:-1], 0]
 
 
 def _count_texts(posts: Sequence[Post]) -> list[int]:

@@ -1,25 +1,26 @@
 """How much image, text and intention each move a decision: exact Shapley values."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import factorial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from miko_clf.evaluate.analysis.estimates import bootstrap_mean
-from miko_clf.evaluate.explain.forward_passes import (
-    collect_passes,
-    describe_margin,
-    measure_margins,
-)
 from miko_clf.evaluate.predictions import SystemPredictions
+from miko_clf.fuse.build import Model
 from miko_clf.fuse.outputs import Batch
 from miko_clf.intervals import Interval
+from miko_clf.progress import show_progress
+from miko_clf.questions import Question
 from miko_clf.recipe.schema import Recipe
-from miko_clf.train.predict import mask_for_arm, mask_inputs
+from miko_clf.train.dataloader import EncodedDataset
+from miko_clf.train.predict import PREDICT_BATCH_SIZE, mask_for_arm, mask_inputs
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,9 @@ def measure_shapley(predictions: SystemPredictions, num_resamples: int = 1000) -
     names = list(players)
 
     def read(states: Batch) -> list[Tensor]:
-        logits = [
-            predictor.model(
-                _mask_absent_players(states, predictions.arm, players, coalition)
-            ).logits
-            for coalition in range(2 ** len(names))
-        ]
+        coalitions = range(2 ** len(names))
+        masked = (_mask_absent(states, predictions.arm, players, here) for here in coalitions)
+        logits = [predictor.model(batch).logits for batch in masked]
         return [torch.stack(logits, dim=1)[..., predictions.span]]
 
     logits = collect_passes(predictor.model, predictor.feed, read, "Shapley values")[0]
@@ -104,10 +102,7 @@ def compute_shapley(values: Float[np.ndarray, "coalition row"]) -> Float[np.ndar
 
 
 def list_players(recipe: Recipe) -> dict[str, tuple[str, ...]]:
-    """Return the inputs that go where a player does; `intention` goes with its arm.
-
-    Intentions that are joined with the texts are not told apart from them.
-    """
+    """Return each player's inputs; `intention`, told apart if not joined, goes with its arm."""
     players: dict[str, tuple[str, ...]] = {}
     if recipe.image is not None:
         players["image"] = ("image",)
@@ -118,7 +113,7 @@ def list_players(recipe: Recipe) -> dict[str, tuple[str, ...]]:
     return players
 
 
-def _mask_absent_players(
+def _mask_absent(
     states: Batch, arm: str, players: dict[str, tuple[str, ...]], coalition: int
 ) -> Batch:
     """Return the batch as it is where only the players of a coalition are there."""
@@ -135,10 +130,8 @@ def _list_posts(
 ) -> list[PostShapley]:
     columns = zip(predictions.posts, margins[0], margins[-1], values.T, strict=True)
     return [
-        PostShapley(
-            post.id, float(base), float(full), dict(zip(names, map(float, added), strict=True))
-        )
-        for post, base, full, added in columns
+        PostShapley(post.id, float(base), float(full), dict(zip(names, own.tolist(), strict=True)))
+        for post, base, full, own in columns
     ]
 
 
@@ -148,3 +141,54 @@ def _note_joined_texts(recipe: Recipe) -> str:
         return ""
     listed = f"{', '.join(together[:-1])} and {together[-1]}"
     return f"{listed} are read as one text and cannot be told apart; together they are text"
+
+
+_Rows = TypeVar("_Rows", np.ndarray, Tensor)
+_ReadStates = Callable[[Batch], Sequence[Tensor]]
+
+
+@torch.inference_mode()
+def collect_passes(
+    model: Model,
+    feed: EncodedDataset,
+    read: _ReadStates,
+    what: str,
+    rows: Sequence[int] | None = None,
+) -> list[NDArray[Any]]:
+    """Return what `read` makes of the states of posts, each array with the posts first.
+
+    All posts of the feed, or those of `rows` in that order. On a terminal a bar says `what`.
+    """
+    wanted = np.arange(len(feed)) if rows is None else np.asarray(rows, dtype=np.int64)
+    order = np.argsort([feed.length(i) for i in wanted], kind="stable")
+    parts = []
+    for start in show_progress(range(0, len(order), PREDICT_BATCH_SIZE), what):
+        batch = wanted[order[start : start + PREDICT_BATCH_SIZE]].tolist()
+        parts.append([tensor.cpu().numpy() for tensor in read(encode_rows(model, feed, batch))])
+    places = np.argsort(order)  # where each row's own came to stand
+    return [np.concatenate(column)[places] for column in zip(*parts, strict=True)]
+
+
+def encode_rows(model: Model, feed: EncodedDataset, rows: Sequence[int]) -> Batch:
+    """Return the batch of a few posts with the states of their inputs, on the model's device."""
+    device = next(model.parameters()).device
+    batch = {name: tensor.to(device) for name, tensor in feed.batch(rows).items()}
+    return model.encode(batch)
+
+
+def measure_margins(logits: _Rows, question: Question, decided: NDArray[np.int64] | int) -> _Rows:
+    """Return how far logits (row, label) lean: to the positive label of two, else to `decided`.
+
+    It is the label's logit minus the mean logit of the others.
+    """
+    towards = decided if question.positive is None else question.positive
+    own: _Rows = logits[np.arange(len(logits)), towards]
+    return own - (logits.sum(1) - own) / (logits.shape[1] - 1)
+
+
+def describe_margin(question: Question) -> str:
+    """Say in words what `measure_margins` measures."""
+    if question.positive is None:
+        return "logit of the decided label minus the mean logit of the others"
+    positive, other = question.labels[question.positive], question.labels[1 - question.positive]
+    return f"logit of {positive} minus logit of {other}"

@@ -26,9 +26,13 @@ from miko_clf.evaluate.explain.attribution import (
     arrange_patches,
     attribute_decisions,
 )
-from miko_clf.evaluate.explain.forward_passes import measure_margins
 from miko_clf.evaluate.explain.neighbours import find_neighbours
-from miko_clf.evaluate.explain.shapley import compute_shapley, list_players, measure_shapley
+from miko_clf.evaluate.explain.shapley import (
+    compute_shapley,
+    list_players,
+    measure_margins,
+    measure_shapley,
+)
 from miko_clf.evaluate.formatting import convert_to_json
 from miko_clf.evaluate.predictions import SystemPredictions
 from miko_clf.fuse.outputs import ModelOutput
