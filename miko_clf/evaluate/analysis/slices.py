@@ -129,8 +129,8 @@ def cut_slices(posts: Sequence[Post], train: Sequence[Post]) -> Iterator[SliceRo
         yield from _cut_in_two(part, [getattr(post, part) is not None for post in posts])
     yield from _cut_in_two("intentions", [bool(post.intentions) for post in posts])
     given = [{one.relation for one in post.intentions} for post in posts]
-    for name in RELATIONS:  # None where no intention is given at all
-        yield from _cut_in_two(name, [name in own if own else None for own in given])
+    for relation in RELATIONS:  # None where no intention is given at all
+        yield from _cut_in_two(relation, [relation in own if own else None for own in given])
     for name, rows in find_group_members(posts).items():
         yield SliceRows("group", name, rows)
 

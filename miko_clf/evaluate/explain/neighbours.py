@@ -90,22 +90,16 @@ def _normalise(vectors: Float[np.ndarray, "post width"]) -> Float[np.ndarray, "p
 def _describe_neighbours(
     predictions: SystemPredictions, row: int, similar: Float[np.ndarray, " train"], count: int
 ) -> PostNeighbours:
-    post, question, labels = (
-        predictions.posts[row],
-        predictions.question,
-        predictions.question.labels,
-    )
+    post, question, train = predictions.posts[row], predictions.question, predictions.train
     order = (int(place) for place in np.argsort(-similar, kind="stable"))
-    others = [place for place in order if predictions.train[place].id != post.id][:count]
+    others = [place for place in order if train[place].id != post.id][:count]
     return PostNeighbours(
         id=post.id,
-        label=labels[predictions.truth[row]],
-        decided=labels[predictions.decided[row]],
+        label=question.labels[predictions.truth[row]],
+        decided=question.labels[predictions.decided[row]],
         neighbours=[
-            Neighbour(
-                other.id, _name_label(other, question.name), float(similar[place]), other.text
-            )
-            for place, other in ((place, predictions.train[place]) for place in others)
+            Neighbour(own.id, _name_label(own, question.name), float(similar[place]), own.text)
+            for place, own in ((place, train[place]) for place in others)
         ],
     )
 
