@@ -1,4 +1,4 @@
-"""2,000 posts, every fault, five kill -9: PYTHONPATH=tests python benchmarks/distil_faults.py"""
+"""2,000 posts, every fault, five kill -9: PYTHONPATH=. python benchmarks/distil_faults.py"""
 
 import argparse
 import subprocess

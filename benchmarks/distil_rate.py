@@ -1,4 +1,4 @@
-"""Rate limits, calls in flight, CPU a call: PYTHONPATH=tests python benchmarks/distil_rate.py"""
+"""Rate limits, calls in flight, CPU a call: PYTHONPATH=. python benchmarks/distil_rate.py"""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""A long run against a fast server: PYTHONPATH=tests python benchmarks/distil_scale.py
+"""A long run against a fast server: PYTHONPATH=. python benchmarks/distil_scale.py
 
 Memory is sampled each second from the tenth post in a hundred on; its slope is that of a least
 squares line through megabytes over posts. The finished run is then given again.

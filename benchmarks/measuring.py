@@ -21,7 +21,7 @@ def surroundings(command: str | None = None) -> dict[str, Any]:
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
     )
     return {
-        "command": command or f"PYTHONPATH=tests python {' '.join(sys.argv)}",
+        "command": command or f"PYTHONPATH=. python {' '.join(sys.argv)}",
         "revision": revision.stdout.strip(),
         "python": platform.python_version(),
         "openai": version("openai"),
