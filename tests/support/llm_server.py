@@ -103,10 +103,11 @@ def _parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Serve on the loopback until killed; the first line on stdout is the port."""
     given = _parser().parse_args()
+    provider = Provider(given)  # opens the log, which who knows the port may read at once
     listening = socket.create_server(("127.0.0.1", given.port), backlog=1024)
     print(listening.getsockname()[1], flush=True)
     config = uvicorn.Config(
-        Provider(given), http=Dropping, lifespan="off", log_level="error", access_log=False
+        provider, http=Dropping, lifespan="off", log_level="error", access_log=False
     )
     uvicorn.Server(config).run(sockets=[listening])
 
