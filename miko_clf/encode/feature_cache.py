@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
@@ -23,8 +24,18 @@ from miko_clf.errors import EncoderError
 from miko_clf.progress import show_progress
 
 _Half = NDArray[np.float16]
+_Single = NDArray[np.float32]
 _Ids = Sequence[int]
 _CHUNK = 32  # items encoded, written and indexed at a time
+_LARGEST = float(np.finfo(np.float16).max)
+_TRUNKS = 2  # raised when a trunk of ours gives other states of the same weights and plan
+# What plans hold that changes no state: names, places, versions, and how windows are exported.
+# Weights are hashed with their own type, and the ids of a text are what its features are found by.
+_NAMES = frozenset(
+    {"_name_or_path", "name_or_path", "_commit_hash", "transformers_version", "architectures",
+     "dtype", "torch_dtype", "id2label", "label2id", "tokenizer_class", "hf_tokenizer_name",
+     "chunked"}
+)  # fmt: skip
 
 
 class FeatureStore:
@@ -59,13 +70,14 @@ class FeatureStore:
         self,
         items: Mapping[str, Any],
         num_tokens: Callable[[Any], int],
-        encode: Callable[[Sequence[Any]], list[_Half]],
+        encode: Callable[[Sequence[Any]], list[_Single]],
         what: str,
         by: Callable[[Any], int] | None = None,
     ) -> None:
         """Encode the items whose keys are missing; say first how much disk they take.
 
-        `num_tokens` is what an item will take up; items of like `by` are encoded together.
+        `num_tokens` is what an item will take up; items of like `by` are encoded together. Raises
+        `EncoderError` for what float16 cannot hold, before any item encoded with it is written.
         """
         with self.hold():
             missing = [key for key in items if key not in self]
@@ -77,7 +89,8 @@ class FeatureStore:
             chunks = [missing[start : start + _CHUNK] for start in range(0, len(missing), _CHUNK)]
             for keys in show_progress(chunks, f"encoding {what}"):
                 rows = encode([items[key] for key in keys])
-                self.append(dict(zip(keys, rows, strict=True)))
+                halves = [_round_to_half(row, what) for row in rows]
+                self.append(dict(zip(keys, halves, strict=True)))
 
     def append(self, rows: Mapping[str, _Half]) -> None:
         """Write features and index them, durably."""
@@ -132,20 +145,57 @@ class FeatureStore:
 
 
 def fingerprint_tower(tower: ImageTower | TextTower) -> str:
-    """Return a digest of a tower's weights that never change and of how its input is prepared."""
-    hasher = sha256()
-    if tower.split is not None:
-        hasher.update(f"below {tower.split}".encode())
-    hasher.update(str(tower.plan.get("output", "tokens")).encode())
+    """Return a digest of all that decides the states of a tower: no name and no path does.
+
+    It is of the weights that never change, of the plan that rebuilds the trunk around them
+    (source, architecture and its settings, output, pool and longest text), of how many blocks
+    stand below, of how an input is prepared (pixels; the token that texts are padded with), and
+    of the libraries that the trunk is made of, by name and release (5.23 of 5.23.1).
+    """
+    hasher = sha256(json.dumps(_describe_tower(tower), sort_keys=True).encode())
     learned = _find_learning(tower) if tower.split is not None else set()
     for name, tensor in sorted(tower.trunk.state_dict(keep_vars=True).items()):
         if id(tensor) in learned:
             continue
         hasher.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         hasher.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
-    if isinstance(tower, ImageTower):
-        hasher.update(tower.preprocess.model_dump_json().encode())
     return hasher.hexdigest()[:20]
+
+
+def _describe_tower(tower: ImageTower | TextTower) -> dict[str, Any]:
+    if isinstance(tower, ImageTower):
+        prepared: Any = tower.preprocess.model_dump(mode="json")
+    else:
+        prepared = tower.words.pad_id
+    plan = json.loads(json.dumps(tower.plan, default=str))  # as a bundle reads it back
+    return {
+        "trunks": _TRUNKS,
+        "plan": _drop_names(plan),
+        "below": tower.split,
+        "input": prepared,
+        "libraries": _list_releases(tower.trunk),
+    }
+
+
+def _drop_names(plan: Any) -> Any:
+    """Return the plan without what changes no state, at any depth."""
+    if isinstance(plan, list):
+        return [_drop_names(value) for value in plan]
+    if isinstance(plan, dict):
+        return {key: _drop_names(value) for key, value in plan.items() if key not in _NAMES}
+    return plan
+
+
+def _list_releases(trunk: torch.nn.Module) -> dict[str, str]:
+    """Return major and minor version of each library that wrote a module of the trunk."""
+    packages = {type(module).__module__.partition(".")[0] for module in trunk.modules()}
+    versions = {name: getattr(sys.modules[name], "__version__", "") for name in packages}
+    ours = ("miko_clf", "torch")
+    return {
+        name: ".".join(version.split(".")[:2])
+        for name, version in versions.items()
+        if name not in ours
+    }
 
 
 def _find_learning(tower: ImageTower | TextTower) -> set[int]:
@@ -166,6 +216,23 @@ def _announce_size(folder: Path, what: str, count: int, size: int) -> None:
     Console(stderr=True).print(
         f"features of {count:,} {what}: {size / 1e6:,.1f} MB in {folder}", highlight=False
     )
+
+
+def _round_to_half(row: _Single, what: str) -> _Half:
+    """Return features as float16; raises `EncoderError` for one that it cannot hold."""
+    largest = float(np.abs(row).max())
+    if not np.isfinite(largest):
+        raise EncoderError(
+            f"the tower that reads {what} gave a state that is not finite, so none of its "
+            "features are kept; name a tower whose weights are whole"
+        )
+    if largest > _LARGEST:
+        raise EncoderError(
+            f"the tower that reads {what} gave a state of {largest:,.0f}, and the float16 of the "
+            f"feature cache ends at {_LARGEST:,.0f}; compute features each time by --no-cache "
+            "(cache=None), or name another tower"
+        )
+    return row.astype(np.float16)
 
 
 def _flush(file: Any) -> None:
@@ -198,11 +265,11 @@ class ImageFeatures:
         return np.stack([blank if key is None else self.store.get(key) for key in keys])
 
     @torch.inference_mode()
-    def _encode(self, sources: Sequence[Path | bytes]) -> list[_Half]:
+    def _encode(self, sources: Sequence[Path | bytes]) -> list[_Single]:
         stack = np.stack([preprocess_image(source, self.tower.preprocess) for source in sources])
         device = self.tower.mean.device
         tokens = self.tower.eval().below(torch.from_numpy(stack).to(device))
-        return list(tokens.cpu().half().numpy())
+        return list(tokens.float().cpu().numpy())
 
 
 class TextFeatures:
@@ -236,15 +303,15 @@ class TextFeatures:
         return self.means.get(_hash_token_ids(row))[0]
 
     @torch.inference_mode()
-    def _encode(self, rows: Sequence[_Ids]) -> list[_Half]:
+    def _encode(self, rows: Sequence[_Ids]) -> list[_Single]:
         states, _ = self._run(rows)
-        tokens = states.cpu().half().numpy()
+        tokens = states.float().cpu().numpy()
         return [tokens[place, : len(row)] for place, row in enumerate(rows)]
 
     @torch.inference_mode()
-    def _encode_means(self, rows: Sequence[_Ids]) -> list[_Half]:
+    def _encode_means(self, rows: Sequence[_Ids]) -> list[_Single]:
         states, mask = self._run(rows)
-        return list(mean_pool(states, mask).cpu().half().numpy()[:, None])
+        return list(mean_pool(states, mask).float().cpu().numpy()[:, None])
 
     def _run(self, rows: Sequence[_Ids]) -> tuple[torch.Tensor, torch.Tensor]:
         ids, mask = (torch.from_numpy(array) for array in pad_ids(rows, self.tower.words.pad_id))

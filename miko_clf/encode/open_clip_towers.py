@@ -21,7 +21,14 @@ from miko_clf.data.preprocess import Preprocessing
 from miko_clf.data.tokenizer import TextTokenizer
 from miko_clf.encode import timm_towers
 from miko_clf.encode.preprocess_parity import check_preprocessing
-from miko_clf.encode.tower import ImageTower, TextTower, TowerPlan, find_encoder_folder
+from miko_clf.encode.tower import (
+    ImageTower,
+    Pool,
+    TextTower,
+    TowerPlan,
+    find_encoder_folder,
+    trim_padding,
+)
 from miko_clf.errors import EncoderError
 
 _CONFIG = "open_clip_config.json"
@@ -111,7 +118,8 @@ class OpenClipTextTrunk(nn.Module):
     CLIP's attention is causal, so padding behind a text changes nothing and is left out.
     SigLIP's is not: it was trained on texts padded to the full context, and reads the padding.
     With output `embedding` each state of the former is projected; the one embedding of the
-    latter stands at every word.
+    latter stands at every word. Where open_clip pools the last place of the context, its state
+    stands at the last word.
     """
 
     def __init__(self, model: Any, output: str = "tokens", pad_id: int = 0) -> None:
@@ -120,9 +128,13 @@ class OpenClipTextTrunk(nn.Module):
         if not isinstance(self.text, TextTransformer) or self.text.cls_emb is not None:
             raise EncoderError("this open_clip text half is not a plain transformer; CoCa's is not")
         self.pools = output == "embedding"
+        self.logit_scale = model.logit_scale.exp().item() if self.pools else None
         self.pad_id = pad_id
         self.is_causal = self.text.attn_mask is not None
-        self.splits = self.is_causal and bool(self.text.transformer.batch_first)
+        self.pools_last_place = self.text.pool_type == "last"
+        self.splits = (
+            self.is_causal and not self.pools_last_place and bool(self.text.transformer.batch_first)
+        )
         self.text.output_tokens = True
 
     def list_blocks(self) -> list[list[nn.Module]]:
@@ -143,12 +155,11 @@ class OpenClipTextTrunk(nn.Module):
         shown = ids.where(present, self.pad_id)
         rest = self.text.context_length - length
         pooled, tokens = self.text(functional.pad(shown, (0, rest), value=self.pad_id))
-        if not self.pools:
-            return tokens[:, :length]
-        if self.is_causal:
-            return self._project(tokens[:, :length])
-        embedding: Tensor = pooled[:, None].expand(-1, length, -1)
-        return embedding
+        if self.pools and not self.is_causal:
+            embedding: Tensor = pooled[:, None].expand(-1, length, -1)
+            return embedding
+        words = trim_padding(tokens, present) if self.pools_last_place else tokens[:, :length]
+        return self._project(words) if self.pools else words
 
     def start(self, ids: Tensor) -> Tensor:
         """Return what the first block reads."""
@@ -204,7 +215,8 @@ def load_open_clip_text_tower(name: str, output: str = "tokens") -> TextTower:
     backend, pad_id = _load_tokenizer(address, name)
     plan = {"source": "open_clip", "config": config, "output": output}
     trunk = OpenClipTextTrunk(model, output, pad_id)
-    return TextTower(trunk, TextTokenizer(backend, pad_id), model.context_length, plan, "last")
+    words, pool = TextTokenizer(backend, pad_id), _choose_pool(model.text)
+    return TextTower(trunk, words, model.context_length, plan, pool)
 
 
 def rebuild_open_clip_image_tower(plan: TowerPlan) -> ImageTower:
@@ -217,7 +229,7 @@ def rebuild_open_clip_text_tower(plan: TowerPlan, words: TextTokenizer) -> TextT
     """Return the tower that a plan describes, with untrained weights."""
     model = _create_untrained(plan["config"])
     trunk = OpenClipTextTrunk(model, plan["output"], words.pad_id)
-    return TextTower(trunk, words, model.context_length, plan, "last")
+    return TextTower(trunk, words, model.context_length, plan, _choose_pool(model.text))
 
 
 def _load(name: str) -> tuple[Any, dict[str, Any], str]:
@@ -244,6 +256,11 @@ def _create_untrained(config: dict[str, Any]) -> Any:
         return open_clip.create_model(
             f"local-dir:{folder}", force_custom_text=True, load_weights=False
         )
+
+
+def _choose_pool(text: Any) -> Pool:
+    """Return which word's state open_clip pools; the token that ends a text is the last one."""
+    return "first" if text.pool_type == "first" else "last"
 
 
 def _read_preprocess(model: nn.Module) -> Preprocessing:

@@ -258,6 +258,11 @@ class TextTower(nn.Module):
         if split is not None:
             self.below_width = self.below(*self._probe()).shape[-1]
 
+    def pool_by(self, pool: Pool) -> None:
+        """Pool states otherwise than by the convention of the encoder."""
+        self.pool = pool
+        self.plan = {**self.plan, "pool": pool}
+
     def chunk(self) -> None:
         """Read long texts in windows in an exported graph too, which then pads short ones."""
         self.chunked = True
@@ -352,13 +357,24 @@ def pool_states(
     """Return one state a text, by the convention of its encoder; zeros where no word is present."""
     if pool == "mean":
         return mean_pool(states, present)
-    places = torch.arange(present.shape[1], device=present.device)
     if pool == "first":
-        chosen = places.where(present, present.shape[1]).amin(1)
+        places = torch.arange(present.shape[1], device=present.device)
+        here = places == places.where(present, present.shape[1]).amin(1)[:, None]
     else:
-        chosen = (places * present).amax(1)
-    here = (places == chosen[:, None]) & present
-    return (states * here[..., None].to(states.dtype)).sum(1)
+        here = _find_last_word(present)
+    return (states * (here & present)[..., None].to(states.dtype)).sum(1)
+
+
+def trim_padding(
+    states: Float[Tensor, "text place width"], present: Bool[Tensor, "text word"]
+) -> Float[Tensor, "text word width"]:
+    """Return the states of the words of texts that were padded to `place`, for pool `last`.
+
+    An encoder that reads its padding may pool at its last place, whatever stands there, as
+    SigLIP does (Zhai et al., ICCV 2023): that state stands at the last word of each text.
+    """
+    last = _find_last_word(present)[..., None]
+    return torch.where(last, states[:, -1:], states[:, : present.shape[1]])
 
 
 def mean_pool(
@@ -373,23 +389,30 @@ def _channels(values: _Triple) -> Tensor:
     return torch.tensor(values, dtype=torch.float32)[:, None, None]
 
 
+def _find_last_word(present: Tensor) -> Tensor:
+    """Return where the last word of each text is, the first place where it has none."""
+    places = torch.arange(present.shape[1], device=present.device)
+    return places == (places * present).amax(1)[:, None]
+
+
 def _readable(present: Tensor) -> Tensor:
     first = torch.arange(present.shape[1], device=present.device) == 0
     return present | first
 
 
 def _settle(trunk: nn.Module, awake: list[nn.Module] | None, mode: bool) -> None:
-    """Keep training mode to what learns.
+    """Keep training mode to what learns, and BatchNorm out of it whatever learns.
 
-    BatchNorm keeps its statistics even there: batches are small, and a post without an image
-    is black.
+    Its weights may learn and its statistics stay those of the checkpoint: batches are small, a
+    post without an image is black, and no moving average of weights is of statistics too.
     """
-    if awake is None:
-        return
-    trunk.eval()
-    for top in awake:
-        for module in top.modules():
-            module.training = mode and not isinstance(module, _BatchNorm)
+    if awake is not None:
+        trunk.eval()
+        for module in (module for top in awake for module in top.modules()):
+            module.training = mode
+    for module in trunk.modules():
+        if isinstance(module, _BatchNorm):
+            module.training = False
 
 
 def find_encoder_folder(name: str) -> Path | None:

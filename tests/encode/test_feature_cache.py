@@ -1,10 +1,14 @@
 """The cache says what the towers say, and outlives kills; towers come from plans alone."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -16,7 +20,14 @@ from transformers import AutoModel
 from miko_clf.data.post import Post
 from miko_clf.data.preprocess import preprocess_image
 from miko_clf.data.tokenizer import pad_ids
-from miko_clf.encode import hf_towers, open_clip_towers, timm_towers, tiny_towers, tower
+from miko_clf.encode import (
+    hf_towers,
+    open_clip_towers,
+    t5_tower,
+    timm_towers,
+    tiny_towers,
+    tower,
+)
 from miko_clf.encode.build import build_image_tower, build_text_tower, rebuild_towers, write_plans
 from miko_clf.encode.feature_cache import (
     FeatureStore,
@@ -38,7 +49,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoints.clip(root / "clip")
     checkpoints.mobilenet(root / "mobilenet")
     checkpoints.open_clip_dual(root / "open-clip")
+    checkpoints.of_timm(root / "resnet", "test_resnet", act_layer="relu")
+    checkpoints.t5(root / "t5")
     return root
+
+
+LOADERS: dict[str, Any] = {
+    "bert text": hf_towers.load_hf_text_tower,
+    "clip text": hf_towers.load_hf_text_tower,
+    "clip image": hf_towers.load_hf_image_tower,
+    "open-clip text": open_clip_towers.load_open_clip_text_tower,
+    "open-clip image": open_clip_towers.load_open_clip_image_tower,
+    "resnet image": timm_towers.load_timm_image_tower,
+    "t5 text": t5_tower.load_t5_tower,
+}
+
+
+def load(which: str, folder: Path) -> Any:
+    """Return a tower of the checkpoint in a folder, or in another that holds a copy of it."""
+    return LOADERS[which](str(folder))
 
 
 @pytest.fixture(autouse=True)
@@ -147,6 +176,136 @@ def test_other_weights_and_other_preprocessing_are_other_caches(folder: Path) ->
     other = fingerprint_tower(image)
     next(iter(image.parameters())).data.add_(1)
     assert len({before, other, fingerprint_tower(image)}) == 3
+
+
+def edit(path: Path, keys: str, value: object) -> None:
+    """Set one value in a file of JSON."""
+    whole = json.loads(path.read_text())
+    *outer, last = keys.split("/")
+    inner = whole
+    for key in outer:
+        inner = inner[key]
+    inner[last] = value
+    path.write_text(json.dumps(whole))
+
+
+@pytest.mark.parametrize(
+    ("which", "keys", "value"),
+    [("bert text", "hidden_act", "relu"), ("clip text", "text_config/hidden_act", "gelu"),
+     ("clip image", "vision_config/layer_norm_eps", 0.1),
+     ("open-clip text", "model_cfg/quick_gelu", True),
+     ("open-clip image", "model_cfg/quick_gelu", True),
+     ("resnet image", "model_args/act_layer", "gelu"),
+     ("t5 text", "feed_forward_proj", "gated-silu")],
+)  # fmt: skip
+def test_a_tower_with_another_activation_has_another_key(
+    which: str, keys: str, value: object, folder: Path, tmp_path: Path
+) -> None:
+    name = which.split()[0]
+    other = shutil.copytree(folder / name, tmp_path / name)
+    config = "open_clip_config.json" if name == "open-clip" else "config.json"
+    edit(other / config, keys, value)
+    one, two = load(which, folder / name), load(which, other)
+    assert all(map(torch.equal, one.state_dict().values(), two.state_dict().values()))
+    assert fingerprint_tower(one) != fingerprint_tower(two)
+
+
+@pytest.mark.parametrize("which", LOADERS)
+def test_a_tower_has_one_key_by_whatever_path_and_name_it_is_loaded(
+    which: str, folder: Path, tmp_path: Path
+) -> None:
+    name = which.split()[0]
+    (tmp_path / "link").symlink_to(folder / name)
+    copy = shutil.copytree(folder / name, tmp_path / "copy")
+    if (copy / "config.json").exists():
+        edit(copy / "config.json", "_name_or_path", "someone/else")
+        edit(copy / "config.json", "transformers_version", "5.0.0")
+        edit(copy / "config.json", "architectures", ["Another"])
+    keys = {
+        fingerprint_tower(load(which, path))
+        for path in (folder / name, folder / ".." / folder.name / name, tmp_path / "link", copy)
+    }
+    assert len(keys) == 1
+
+
+@pytest.mark.parametrize("name", ["bert", "clip", "open-clip"])
+def test_a_tower_rebuilt_from_its_bundle_has_the_key_that_it_was_trained_with(
+    name: str, folder: Path, tmp_path: Path
+) -> None:
+    source = "open_clip" if name == "open-clip" else "transformers"
+    text = build_text_tower(sections.TextTowerSection(source=source, name=name, long="chunk"), [])
+    image = None
+    if name != "bert":
+        image = build_image_tower(sections.ImageTowerSection(source=source, name=name))
+    write_plans(tmp_path / "towers.json", image, text)
+    for one, two in zip(
+        (image, text), rebuild_towers(tmp_path / "towers.json", text.words), strict=True
+    ):
+        if one is not None:
+            two.load_state_dict(one.state_dict())
+            assert fingerprint_tower(two) == fingerprint_tower(one)
+
+
+def test_another_release_of_the_library_is_another_key_and_a_mended_one_is_not(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, keys = load("bert text", folder / "bert"), []
+    for version in ("7.1.0", "7.1.5", "7.2.0"):
+        monkeypatch.setattr(sys.modules["transformers"], "__version__", version)
+        keys.append(fingerprint_tower(text))
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_other_padding_is_another_key(folder: Path) -> None:
+    text = load("open-clip text", folder / "open-clip")
+    before = fingerprint_tower(text)
+    text.words.pad_id += 1
+    assert fingerprint_tower(text) != before
+
+
+def test_a_key_is_the_same_in_another_process(folder: Path) -> None:
+    code = (
+        "import sys\n"
+        "from miko_clf.encode.feature_cache import fingerprint_tower\n"
+        "from miko_clf.encode.hf_towers import load_hf_text_tower\n"
+        "print(fingerprint_tower(load_hf_text_tower(sys.argv[1])))\n"
+    )
+    key = fingerprint_tower(load("clip text", folder / "clip"))
+    told = subprocess.run(
+        [sys.executable, "-c", code, str(folder / "clip")],
+        env={**os.environ, "PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert told.stdout.strip() == key
+
+
+@pytest.mark.parametrize(
+    ("value", "line"), [(70_000.0, r"70,000.*float16.*65,504.*--no-cache"), (np.nan, "not finite")]
+)
+@pytest.mark.parametrize("half", ["image", "text", "mean"])
+def test_states_that_float16_cannot_hold_are_refused_before_any_is_written(
+    half: str, value: float, line: str, folder: Path, tmp_path: Path
+) -> None:
+    which = "resnet image" if half == "image" else "bert text"
+    loud = load(which, folder / which.split()[0])
+    loud.trunk.register_forward_hook(lambda _, __, states: torch.full_like(states, value))
+    if half == "image":
+        posts = [Post(id="red", image=picture(tmp_path / "red.png", "red"))]
+        fill, what = partial(ImageFeatures(tmp_path / "cache", loud).fill, posts), "images"
+    else:
+        features, what = TextFeatures(tmp_path / "cache", loud), "descriptions"
+        fill = partial(features.fill if half == "text" else features.fill_means, [[2, 3]], what)
+    with pytest.raises(EncoderError, match=line) as caught:
+        fill()
+    assert "\n" not in str(caught.value)
+    assert what in str(caught.value)
+    assert not any(path.stat().st_size for path in tmp_path.glob("cache/*/*"))
+
+
+def test_the_largest_state_that_float16_holds_is_kept(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path, 1)
+    rows = [np.array([[65_504.0], [-65_504.0]], dtype=np.float32)]
+    store.fill({"one": 2}, int, lambda _: rows, "texts")
+    assert store.get("one").tolist() == [[65_504], [-65_504]]
 
 
 def test_texts_are_encoded_once_however_often_they_occur(folder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import copy
 import functools
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from miko_clf import bundle as bundles
+from miko_clf.data.dataset import open_folder
 from miko_clf.data.post import Post
 from miko_clf.data.preprocess import preprocess_image
 from miko_clf.data.tokenizer import pad_ids
@@ -28,9 +31,13 @@ from miko_clf.encode.finetune import (
 )
 from miko_clf.encode.tower import ImageTower
 from miko_clf.errors import EncoderError
+from miko_clf.evaluate.predictions import Predictor
+from miko_clf.pipeline import fit
+from miko_clf.recipe import schema as recipes
 from miko_clf.recipe import sections
 from miko_clf.train import optim
 from tests.support import checkpoints
+from tests.support.small_recipes import SMALL_KEYS
 
 TIMM: dict[str, dict[str, Any]] = {
     "test_vit": {"img_size": 32},
@@ -197,6 +204,57 @@ def test_training_mode_reaches_what_learns_and_never_the_statistics_of_batches(
     assert not model.embeddings.dropout.training
     assert not model.encoder.layer[0].output.dropout.training
     assert not any(module.training for module in freeze_tower(text).train().trunk.modules())
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet"])
+def test_a_tower_that_learns_as_a_whole_keeps_the_statistics_of_its_batchnorm(
+    name: str, folder: Path
+) -> None:
+    tower = make(folder, name, "image")
+    norms = [module for module in tower.modules() if isinstance(module, _BatchNorm)]
+    statistics = {key for key, _ in tower.named_buffers() if "running" in key or "num_b" in key}
+    before = hashes(tower)
+    step(tower)
+    changed = {key for key, value in hashes(tower).items() if before[key] != value}
+    assert len(statistics) == 3 * len(norms) > 0
+    assert not changed & statistics
+    assert any(key.endswith("bn1.weight") for key in changed)
+    assert {module for module in tower.modules() if not module.training} == set(norms)
+
+
+def test_what_validation_measured_through_the_average_is_what_the_bundle_scores(
+    folder: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    noise = np.random.default_rng(0)
+    for split in ("train", "val", "test"):
+        names = [f"{split}-{n}" for n in range(12)]
+        rows = [{"id": n, "text": f"cake {n}", "label": "yn"[int(n[-1]) % 2]} for n in names]
+        for n, row in enumerate(rows[:9]):  # the others have no image and read a black one
+            pixels = noise.integers(0, 100 + 100 * (n % 2), (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(data / f"{split}-{n}.png")
+            row["image"] = f"{split}-{n}.png"
+        (data / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    image = {"source": "timm", "name": str(folder / "test_resnet"), "frozen": False}
+    keys = {**{f"image.{key}": value for key, value in image.items()}, "inputs": ["image", "text"]}
+    recipe = recipes.load_recipe(
+        "tiny", {**SMALL_KEYS, **keys, "reasoning.epochs": 0, "fusion.slots": False,
+                 "fusion.reader": False, "batch_size": 4, "task.optimiser.rate": 0.01,
+                 "task.early.metric": "loss"},
+    )  # fmt: skip
+    path = fit(recipe, open_folder(data), tmp_path / "bundle")
+    lines = (path / bundles.METRICS_FILE).read_text().splitlines()
+    losses = [row["validation"]["loss"] for row in map(json.loads, lines) if "validation" in row]
+    opened = bundles.load_bundle(path)
+    predictor = Predictor(opened, open_folder(data).read("val"), None)
+    logits = torch.from_numpy(predictor.logits("without"))
+    truth = torch.tensor(predictor.feed.labels)
+    assert float(nn.functional.cross_entropy(logits, truth)) == pytest.approx(min(losses), abs=1e-6)
+    own = made(folder, "test_resnet", "image", "tokens")
+    kept = predictor.model.image_tower.state_dict()
+    means = {key for key in kept if "running_mean" in key}
+    assert all(torch.equal(kept[key], own.state_dict()[key]) for key in means)
 
 
 def test_the_features_below_are_kept_when_what_is_above_has_learned(

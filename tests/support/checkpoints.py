@@ -9,6 +9,8 @@ import timm
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
     BertConfig,
     BertModel,
     BitImageProcessor,
@@ -19,11 +21,15 @@ from transformers import (
     DebertaV2Model,
     Dinov2Config,
     Dinov2Model,
+    MetaClip2Config,
+    MetaClip2Model,
     MPNetConfig,
     MPNetModel,
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaForMaskedLM,
+    Siglip2Config,
+    Siglip2Model,
     SiglipConfig,
     SiglipImageProcessor,
     SiglipModel,
@@ -72,6 +78,18 @@ def clip(path: Path) -> None:
     _tokenizer(path)
 
 
+def metaclip2(path: Path) -> None:
+    """A tiny MetaCLIP 2: pictures squashed, texts pooled at the token that ends them."""
+    ends = {"bos_token_id": 6, "eos_token_id": 7, "pad_token_id": 1}
+    text = {**HALF, "vocab_size": 8, "max_position_embeddings": 16, **ends}
+    vision = {**HALF, "image_size": 32, "patch_size": 16}
+    config = MetaClip2Config(text_config=text, vision_config=vision, projection_dim=8)
+    MetaClip2Model(config).save_pretrained(path)
+    square = {"height": 32, "width": 32}
+    CLIPImageProcessor(size=square, crop_size=square).save_pretrained(path)
+    marked(path, max_length=16, starts=True)
+
+
 def mobilenet(path: Path) -> None:
     path.mkdir()
     model = timm.create_model("mobilenetv2_050", num_classes=4)
@@ -86,9 +104,46 @@ def open_clip_dual(path: Path) -> None:
         "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 64, "heads": 2,
                      "layers": 2},
     }  # fmt: skip
-    (path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    _save_open_clip(path, config)
+
+
+def eva_clip(path: Path) -> None:
+    """A small EVA-CLIP of open_clip: rotary positions, pooled at the class token."""
+    vision = {"timm_model_name": "eva02_tiny_patch14_224", "timm_pool": "token"}
+    _save_open_clip(path, _halve(vision, 224))
+
+
+def mobileclip2(path: Path) -> None:
+    """A small MobileCLIP2 of open_clip: a hybrid net, and texts whose padding is read."""
+    vision = {"timm_model_name": "fastvit_mci0", "timm_pool": "avg"}
+    bare = {"mean": [0.0] * 3, "std": [1.0] * 3, "interpolation": "bilinear"}
+    _save_open_clip(path, _halve(vision, 64, no_causal_mask=True), bare)
+
+
+def _halve(vision: dict[str, Any], size: int, **text: Any) -> dict[str, Any]:
+    words = {"context_length": 16, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
+    picture = {"image_size": size, "timm_model_pretrained": False, "timm_proj": None}
+    return {
+        "embed_dim": 8,
+        "custom_text": True,
+        "vision_cfg": {**vision, **picture},
+        "text_cfg": {**words, **text},
+    }
+
+
+def _save_open_clip(
+    path: Path, config: dict[str, Any], preprocess: dict[str, Any] | None = None
+) -> None:
+    path.mkdir(exist_ok=True)
+    whole = {"model_cfg": config, "preprocess_cfg": preprocess or {}}
+    (path / "open_clip_config.json").write_text(json.dumps(whole))
     model = open_clip.create_model(f"local-dir:{path}", load_weights=False)
     torch.save(model.state_dict(), path / "open_clip_pytorch_model.bin")
+
+
+def dinov3(path: Path) -> None:
+    """A tiny DINOv3 of timm: rotary positions, and registers beside the class token."""
+    of_timm(path, "vit_small_patch16_dinov3", embed_dim=16, depth=2, num_heads=2, img_size=32)
 
 
 def t5(path: Path) -> None:
@@ -137,6 +192,17 @@ def siglip(path: Path) -> None:
     SiglipModel(config).save_pretrained(path)
     SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(path)
     marked(path, max_length=8)
+
+
+def siglip2(path: Path) -> None:
+    """A tiny SigLIP 2 of variable resolution, whose texts are padded with no word of their own."""
+    ends = {"bos_token_id": 6, "eos_token_id": 7, "pad_token_id": 0}
+    text = {**HALF, "vocab_size": 8, "max_position_embeddings": 8, "projection_size": 16, **ends}
+    config = Siglip2Config(
+        text_config=text, vision_config={**HALF, "num_patches": 4, "patch_size": 16}
+    )
+    Siglip2Model(config).save_pretrained(path)
+    marked(path, max_length=8, pad="[PAD]")
 
 
 def vit(path: Path) -> None:
@@ -216,7 +282,7 @@ def open_clip_siglip(path: Path) -> None:
     marked(path, max_length=8)
 
 
-def marked(path: Path, max_length: int, starts: bool = False) -> None:
+def marked(path: Path, max_length: int, starts: bool = False, pad: str | None = None) -> None:
     """Write a tokenizer that ends a text with `beach`, and may start it with `sunny`."""
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, "[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -224,9 +290,42 @@ def marked(path: Path, max_length: int, starts: bool = False) -> None:
         single="sunny $A beach" if starts else "$A beach",
         special_tokens=[("sunny", 6), ("beach", 7)],
     )
-    pad = "[UNK]" if starts else "beach"
+    pad = pad or ("[UNK]" if starts else "beach")
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=pad, unk_token="[UNK]", cls_token="sunny",
-        eos_token="beach", model_max_length=max_length,
+        eos_token="beach", model_max_length=max_length, padding_side="right",
     )  # fmt: skip
+    fast.save_pretrained(path)
+
+
+# Decoders by what transformers calls their configuration, and what makes one small.
+DECODERS: dict[str, dict[str, Any]] = {
+    "llama": {"num_key_value_heads": 1},
+    "mistral": {"num_key_value_heads": 1, "sliding_window": 3},
+    "qwen2": {"num_key_value_heads": 1},
+    "qwen3": {"num_key_value_heads": 1, "head_dim": 8},
+    "gemma": {"num_key_value_heads": 1, "head_dim": 8},
+    "gemma2": {"num_key_value_heads": 1, "head_dim": 8, "sliding_window": 3},
+    "gemma3_text": {"num_key_value_heads": 1, "head_dim": 8, "sliding_window": 3},
+    "olmo2": {"num_key_value_heads": 1},
+    "phi3": {"num_key_value_heads": 1, "pad_token_id": 0},
+    "smollm3": {"num_key_value_heads": 1, "pad_token_id": 0},
+    "gpt2": {"n_embd": 16, "n_layer": 3, "n_head": 2, "n_positions": 16},
+    "gpt_neox": {},
+    "opt": {"ffn_dim": 32, "word_embed_proj_dim": 16},
+}
+
+
+def decoder(path: Path, family: str = "llama") -> None:
+    """A tiny language model; its tokenizer adds no marks and pads with nothing of its own."""
+    sizes = {} if family == "gpt2" else {**HALF, "max_position_embeddings": 16}
+    ends = {"bos_token_id": 6, "eos_token_id": 7, "vocab_size": 8}
+    wide = {"initializer_range": 0.3, "init_std": 0.3}  # so that attention is far from even
+    config = AutoConfig.for_model(family, **{**sizes, **ends, **wide, **DECODERS[family]})
+    AutoModelForCausalLM.from_config(config).save_pretrained(path)
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, "[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", eos_token="beach", model_max_length=16
+    )
     fast.save_pretrained(path)
