@@ -78,13 +78,13 @@ class TextTokenizer:
         if len(row) <= max_length:
             return row
         self.num_cut += 1
-        head = (max_length - self.num_special + 1) // 2 + self._num_before
+        head = (max_length - self.num_special + 1) // 2 + self.num_before
         return row[:head] + row[len(row) - (max_length - head) :]
 
     def _lay_windows(self, row: list[int], window: int, most: int) -> list[int]:
         if len(row) <= window:
             return row
-        first, last = self._num_before, len(row) - (self.num_special - self._num_before)
+        first, last = self.num_before, len(row) - (self.num_special - self.num_before)
         room = window - self.num_special
         starts = range(first, last, room)
         self.num_cut += len(starts) > most
@@ -92,7 +92,7 @@ class TextTokenizer:
         return [i for piece in pieces for i in (*row[:first], *piece, *row[last:])]
 
     @cached_property
-    def _num_before(self) -> int:
+    def num_before(self) -> int:
         """Return how many special tokens stand before a text; the rest stands behind it."""
         self.tokenizer.no_truncation()
         mask = self.tokenizer.encode("a").special_tokens_mask
@@ -218,13 +218,13 @@ def _find_cap(lengths: Sequence[int], room: int) -> int:
 def _find_marks(words: TextTokenizer) -> tuple[_Ids, _Ids]:
     """Return the marks that stand before and after every text."""
     words.tokenizer.no_truncation()
-    marks = words.tokenizer.encode("").ids
-    if not marks:
+    marks, before = words.tokenizer.encode("").ids, words.num_before
+    if not marks[before:]:
         raise EncoderError(
             "the tokenizer has no mark for the end of a text, so texts cannot be joined by it; "
             "set joined: bare"
         )
-    return marks[:-1], marks[-1:]
+    return marks[:before], marks[before:]
 
 
 def collapse_whitespace(text: str) -> str:

@@ -58,7 +58,9 @@ def build_text_tower(
         tower = load_encoder(section.name, t5_tower.load_t5_tower, section.source)
         return let_learn(tower, section)
     tower = _build_trained_text(section, texts)
-    if section.long == "chunk":
+    if section.pool != "auto":
+        tower.pool_by(section.pool)
+    if section.long == "chunk" and section.max_length > tower.limit:
         tower.chunk()
     return tower
 
@@ -90,6 +92,8 @@ def _rebuild_text(plan: TowerPlan, words: TextTokenizer) -> TextTower:
         tower = tiny_towers.build_tiny_text_tower(words, plan["width"], plan["layers"])
     else:
         tower = _TEXT_REBUILDERS[plan["source"]](plan, words)
+    if "pool" in plan:
+        tower.pool_by(plan["pool"])
     if plan.get("chunked"):
         tower.chunk()
     return tower

@@ -8,6 +8,7 @@ from typing import Any
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from miko_clf.encode.tower import AnyTower, ImageTower, TextTower
 from miko_clf.errors import EncoderError
@@ -16,19 +17,20 @@ from miko_clf.recipe.sections import TowerSection
 # What stands under the blocks of a trunk: patches, words, positions, and norms before the first.
 _BELOW_BLOCKS = re.compile(
     r"embed|pre_layrnorm|ln_pre|norm_pre|stem|conv1|bn1|cls_token|reg_token|shared|position|word"
+    r"|\.wte\.|\.wpe\."
 )
 # Names of the maps inside a block, as the families spell them.
 _LORA_TARGETS = {
     "q": re.compile(r"(^|\.)(q_proj|query|query_proj|q)$"),
     "k": re.compile(r"(^|\.)(k_proj|key|key_proj|k)$"),
     "v": re.compile(r"(^|\.)(v_proj|value|value_proj|v)$"),
-    "out": re.compile(r"(^|\.)(out_proj|o_proj|o)$|attention\.output\.dense$|attn\.proj$"),
+    "out": re.compile(r"(^|\.)(out_proj|o_proj|o)$|attention\.(output\.)?dense$|attn\.(c_)?proj$"),
     "mlp": re.compile(
-        r"(^|\.)(fc1|fc2|wi|wi_0|wi_1|wo|c_fc|c_proj|gate_proj|up_proj|down_proj)$"
-        r"|^(intermediate|output)\.dense$"
+        r"(^|\.)(fc1|fc2|wi|wi_0|wi_1|wo|c_fc|gate_proj|up_proj|gate_up_proj|down_proj)$"
+        r"|^(intermediate|output)\.dense$|mlp\.(c_proj|dense_h_to_4h|dense_4h_to_h)$"
     ),
 }
-_PACKED = re.compile(r"(^|\.)qkv$")
+_PACKED = re.compile(r"(^|\.)(qkv|qkv_proj|query_key_value|c_attn)$")
 
 
 def let_learn(tower: AnyTower, section: TowerSection) -> AnyTower:
@@ -154,7 +156,7 @@ def _find_targets(trunk: Any, targets: Sequence[str]) -> list[str]:
                 "stand on; name lora targets: [mlp], or take the checkpoint by source "
                 "transformers"
             )
-        if isinstance(module, nn.Linear) and _is_target(name, targets):
+        if isinstance(module, (nn.Linear, Conv1D)) and _is_target(name, targets):
             names.append(paths[id(module)])
     return names
 

@@ -1,4 +1,4 @@
-"""Towers from transformers: vision models, text encoders, halves of CLIP and SigLIP."""
+"""Towers from transformers: vision models, text encoders, decoders, halves of CLIP and SigLIP."""
 
 import json
 import math
@@ -10,27 +10,33 @@ import torch
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from PIL import Image
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, normalizers
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
-from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
+from transformers.masking_utils import create_bidirectional_mask, create_masks_for_generate
 from transformers.utils import cached_file, logging
 
 from miko_clf.data.preprocess import Preprocessing
 from miko_clf.data.tokenizer import TextTokenizer
 from miko_clf.encode.preprocess_parity import check_preprocessing
-from miko_clf.encode.tower import ImageTower, Pool, TextTower, TowerPlan
+from miko_clf.encode.tower import ImageTower, Pool, TextTower, TowerPlan, trim_padding
 from miko_clf.errors import EncoderError
 
 # Where models keep their blocks, and the norm that stands on them.
-_BLOCKS = ("encoder.layers", "encoder.layer", "layers", "block", "transformer.layer")
-_NORMS = ("final_layer_norm", "layernorm", "post_layernorm", "norm", "final_norm")
+_BLOCKS = (
+    "encoder.layers", "encoder.layer", "layers", "block", "transformer.layer", "h",
+    "decoder.layers",
+)  # fmt: skip
+_NORMS = ("final_layer_norm", "layernorm", "post_layernorm", "norm", "final_norm", "ln_f")
 # Architectures whose blocks are called here one by one, so that the lower ones can be cached.
 _SPLIT_IMAGE = (
     "clip_vision_model", "siglip_vision_model", "vit", "dinov2", "dinov2_with_registers",
 )  # fmt: skip
-_SPLIT_TEXT = ("bert", "roberta", "xlm-roberta", "camembert", "clip_text_model")
+_ROTARY = (
+    "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "olmo2", "phi3", "smollm3",
+)  # fmt: skip
+_SPLIT_TEXT = ("bert", "roberta", "xlm-roberta", "camembert", "clip_text_model", "gpt2", *_ROTARY)
 # Fused attention of these comes out of no exporter with lengths that vary (torch 2.15).
 _UNEXPORTABLE = ("t5", "mt5", "umt5")
 _PADDED = ("siglip_text_model", "siglip2_text_model")  # trained on texts padded to the full length
@@ -62,6 +68,9 @@ class HfVisionTrunk(nn.Module):
             unused = not self._pools or (name == "pooler" and not has_pooler)
             if unused and getattr(self.model, name, None) is not None:
                 setattr(self.model, name, None)
+        is_siglip = self.kind == "siglip_vision_model"  # its first token is a patch like others
+        if self._pools and is_siglip and getattr(self.model, "head", None) is None:
+            raise EncoderError(f"this {self.kind} has no pooled embedding; set output: tokens")
 
     @property
     def _pools(self) -> bool:
@@ -118,10 +127,11 @@ class HfVisionTrunk(nn.Module):
 
 
 class HfTextTrunk(nn.Module):
-    """A text encoder, or the text half of a dual encoder.
+    """A text encoder, the text half of a dual encoder, or a decoder without its head.
 
     With output `embedding` each state goes through the text projection, where there is one;
-    SigLIP's one embedding stands at every word.
+    SigLIP's one embedding stands at every word. Of its states, the one that it pools stands at
+    the last word.
     """
 
     def __init__(self, model: Any, output: str = "tokens", pad_id: int = 0) -> None:
@@ -134,8 +144,15 @@ class HfTextTrunk(nn.Module):
         self.kind: str = self.model.config.model_type
         self.pad_id = pad_id
         self.pools = output == "embedding"
+        scale = getattr(model, "logit_scale", None) if self.pools else None
+        self.logit_scale = None if scale is None else scale.exp().item()
         self.splits = self.kind in _SPLIT_TEXT
         self.is_padded = self.kind in _PADDED
+        self.is_causal = self.kind == "clip_text_model" or any(
+            getattr(module, "is_causal", False) for module in self.model.modules()
+        )
+        if self.is_causal and getattr(self.model.config, "use_cache", False):
+            self.model.config.use_cache = False  # no text is continued here
         self.projection = getattr(model, "text_projection", None) if self.pools else None
         for name in ("pooler", "head"):
             used = name == "head" and self.is_padded
@@ -158,24 +175,39 @@ class HfTextTrunk(nn.Module):
             return self._read_padded(ids, present)
         if self.splits:
             return self.finish(self.climb(self.start(ids), present, 0, None))
-        output = self.model(input_ids=ids, attention_mask=present.long())
+        turned = hasattr(self.model, "rotary_emb")
+        extra = {"position_ids": _number_words(ids)} if turned else {}
+        output = self.model(input_ids=ids, attention_mask=present.long(), **extra)
         return self._project(output.last_hidden_state)
 
     def start(self, ids: Tensor) -> Tensor:
         """Return what the first block reads."""
-        states: Tensor = self.model.embeddings(input_ids=ids)
+        if self.kind in _ROTARY:
+            states: Tensor = self.model.embed_tokens(ids)
+        elif self.kind == "gpt2":
+            places = self.model.wpe(_number_words(ids))
+            states = self.model.drop(self.model.wte(ids) + places)
+        else:
+            states = self.model.embeddings(input_ids=ids)
         return states
 
     def climb(self, states: Tensor, present: Tensor, first: int, last: int | None) -> Tensor:
         """Return the states after some of the blocks."""
-        is_causal = self.kind == "clip_text_model"
-        make = create_causal_mask if is_causal else create_bidirectional_mask
         known: dict[str, Any] = {"config": self.model.config, "attention_mask": present.long()}
-        known |= {"past_key_values": None} if is_causal else {}
-        mask = make(inputs_embeds=states, **known)
-        extra = {"is_causal": True} if is_causal else {}
-        for (block,) in self.list_blocks()[first:last]:
-            states = block(states, mask, **extra)
+        known["inputs_embeds"] = states
+        extra: dict[str, Any] = {"is_causal": True} if self.kind == "clip_text_model" else {}
+        if self.kind in _ROTARY:
+            places = _number_words(states)
+            turns = self.model.rotary_emb(states, places)
+            extra = {"position_ids": places, "position_embeddings": turns}
+        if self.is_causal:
+            masks = create_masks_for_generate(**known, past_key_values=None)
+        else:
+            masks = create_bidirectional_mask(**known)
+        kinds: Any = getattr(self.model.config, "layer_types", None)
+        for place, (block,) in list(enumerate(self.list_blocks()))[first:last]:
+            mask = masks[kinds[place]] if isinstance(masks, dict) else masks
+            states = block(states, attention_mask=mask, **extra)
         return states
 
     def finish(self, states: Tensor) -> Tensor:
@@ -196,8 +228,15 @@ class HfTextTrunk(nn.Module):
         if self.pools:
             embedding: Tensor = output.pooler_output
             return embedding[:, None].expand(-1, length, -1)
-        states: Tensor = output.last_hidden_state
-        return states[:, :length]
+        return trim_padding(output.last_hidden_state, present)
+
+
+def _number_words(words: Tensor) -> Tensor:
+    """Return the place of each word, (text, word).
+
+    Every text has its own: ONNX Runtime refuses rotary embeddings that all texts share.
+    """
+    return torch.arange(words.shape[1], device=words.device).expand(words.shape[:2])
 
 
 def _list_blocks(model: nn.Module) -> list[list[nn.Module]]:
@@ -257,9 +296,11 @@ def load_hf_text_tower(name: str, output: str = "tokens") -> TextTower:
     """
     model, absent = _load(name)
     tokenizer, backend = load_hf_tokenizer(name)
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    pad_id = _choose_pad_id(tokenizer, model.config)
     trunk = HfTextTrunk(model, output, pad_id)
     _check_whole(name, model, trunk, absent)
+    if trunk.is_padded:
+        _lower_letters(backend)
     limit = min(_count_positions(trunk.model), tokenizer.model_max_length, _NO_LIMIT)
     pool = _choose_pool(name, model.config, tokenizer, trunk)
     plan = {
@@ -281,6 +322,17 @@ def load_hf_tokenizer(name: str) -> tuple[Any, Tokenizer]:
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise EncoderError(f"{name}: its tokenizer has no tokenizer.json form")
     return tokenizer, Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+
+
+def _lower_letters(backend: Tokenizer) -> None:
+    """Make a tokenizer lower its texts, as both SigLIPs were trained (Tschannen et al., 2025).
+
+    The files of SigLIP 2 leave it out: its tokenizer is Gemma's, which tells capitals apart.
+    """
+    given = backend.normalizer
+    if given is None or given.normalize_str("A") != given.normalize_str("a"):
+        steps = [normalizers.Lowercase(), *([given] if given is not None else [])]
+        backend.normalizer = normalizers.Sequence(steps)
 
 
 def rebuild_hf_image_tower(plan: TowerPlan) -> ImageTower:
@@ -340,13 +392,23 @@ def _count_positions(model: Any) -> int:
     return int(positions) - unused
 
 
+def _choose_pad_id(tokenizer: Any, config: Any) -> int:
+    """Return the token that fills up short texts: the tokenizer's padding, or the end of a text.
+
+    Tokenizers of decoders may have no padding, or one for which the model has no embedding.
+    """
+    size: int = config.get_text_config().vocab_size
+    marks = (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    return next((mark for mark in marks if mark is not None and mark < size), 0)
+
+
 def _choose_pool(name: str, config: Any, tokenizer: Any, trunk: HfTextTrunk) -> Pool:
     """Return how an encoder's states become one: as its files say, or by its kind.
 
     A language model with a mask was tuned on its first token; an encoder saved bare, as
-    sentence embedders are, on the mean.
+    sentence embedders are, on the mean. Of a decoder the last token alone has read the whole text.
     """
-    if trunk.kind in ("clip_text_model", *_PADDED):
+    if trunk.kind in ("clip_text_model", "metaclip_2_text_model", *_PADDED):
         return "last"
     try:
         path = cached_file(name, "1_Pooling/config.json")  # of sentence-transformers
@@ -354,6 +416,8 @@ def _choose_pool(name: str, config: Any, tokenizer: Any, trunk: HfTextTrunk) -> 
         kinds: dict[str, Pool] = {"cls_token": "first", "lasttoken": "last"}
         return next((p for k, p in kinds.items() if pooling.get(f"pooling_mode_{k}")), "mean")
     except OSError:
+        if trunk.is_causal:
+            return "last"
         architecture = (getattr(config, "architectures", None) or [""])[0]
         is_masked = architecture.endswith(("ForMaskedLM", "ForPreTraining"))
         return "first" if is_masked and tokenizer.cls_token_id is not None else "mean"

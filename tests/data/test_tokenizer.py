@@ -166,6 +166,15 @@ def test_a_tokenizer_without_marks_is_refused_and_bare_is_named() -> None:
         join_separated([["a"]], make_marked_words(marks=False), 8)
 
 
+def test_a_mark_before_a_text_is_not_taken_for_the_mark_that_ends_one() -> None:
+    words = make_marked_words(marks=False)
+    words.tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A", special_tokens=[("[CLS]", 2)]
+    )
+    with pytest.raises(EncoderError, match="joined: bare"):
+        join_separated([["a", "b"]], TextTokenizer(words.tokenizer, 0), 8)
+
+
 def test_bare_texts_stand_against_each_other_as_written() -> None:
     assert join_bare([["a b", "c"]], make_marked_words(), 16) == make_marked_words().encode(
         ["a bc"], 16
