@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -50,7 +50,7 @@ def check_decision(decision: DecisionSection, questions: Questions) -> None:
         if question.kind != "one" or question.positive is not None:
             continue
         for key, refused, choices in (
-            ("calibration", decision.calibration == "isotonic", "temperature or platt"),
+            ("calibration", decision.calibration == "isotonic", "auto, temperature or platt"),
             ("aim", decision.aim != "macro_f1", "macro_f1"),
         ):
             if refused:
@@ -60,6 +60,20 @@ def check_decision(decision: DecisionSection, questions: Questions) -> None:
                 )
     if decision.conformal is not None and find_spec("mapie") is None:
         raise RecipeError("decision.conformal needs MAPIE; pip install mapie")
+
+
+def choose_calibration(recipe: Recipe) -> Literal["temperature", "platt", "isotonic"]:
+    """Return the calibration of a recipe, which for auto depends on how it learns.
+
+    Weighing classes shifts their logits against each other, which Platt's shift undoes and a
+    temperature cannot. The likelihood of label strings, and what is not trained, weigh none.
+    """
+    task, method = recipe.task, recipe.decision.calibration
+    if method != "auto":
+        return method
+    learns = task.epochs > 0 or recipe.fitted
+    weighs = learns and task.class_weights == "balanced" and not task.likelihood
+    return "platt" if weighs else "temperature"
 
 
 def fit_calibrations(
@@ -76,11 +90,11 @@ def fit_calibrations(
             f"calibration and thresholds are fitted on split val alone, and these posts are of "
             f"{val.split or 'no split that was named'}"
         )
-    usual = list_serving_arms(recipe)[0]
+    usual, method = list_serving_arms(recipe)[0], choose_calibration(recipe)
+    decision = recipe.decision.model_copy(update={"calibration": method})
     logits = {arm: predict_logits(model, val, arm) for arm in list_arms(recipe)}
     return tuple(
-        _fit_question(part, logits, usual, recipe.decision)
-        for part in val.truth.split_by_question()
+        _fit_question(part, logits, usual, decision) for part in val.truth.split_by_question()
     )
 
 
@@ -108,6 +122,7 @@ def _fit_question(
 def _fit_calibrator(
     logits: _Rows, part: TaskLabels, usual: str, decision: DecisionSection
 ) -> bundle.Calibration:
+    assert decision.calibration != "auto", "chosen by then"
     question = part.question
     fitted = bundle.Calibration(
         temperature=fit_temperature(logits, part.truth),

@@ -30,6 +30,7 @@ from miko_clf.experiment.folds import OUT_OF_FOLD, read_labelled_posts
 from miko_clf.experiment.trial import TrialPredictions, read_trial_predictions, run_trials
 from miko_clf.intervals import Interval
 from miko_clf.recipe.schema import Recipe
+from miko_clf.train.loop import check_single_process
 
 
 def compare(
@@ -66,6 +67,7 @@ def compare(
     Raises a `MikoError` for recipes, posts or a place that cannot be used, and a trial that fails.
     A script needs `if __name__ == "__main__":`, as each process imports it.
     """
+    check_single_process()
     if seeds < 1 or (folds is not None and folds < 2):
         raise MikoError(f"seeds={seeds}, folds={folds}: a seed, and two folds or none, are needed")
     several = [recipes] if isinstance(recipes, Recipe | str | Path) else recipes
@@ -110,6 +112,7 @@ def evaluate_comparison(
 
     Raises `BundleError` where it is not finished or `data` is not what it was trained on.
     """
+    check_single_process()
     started, experiment = time.monotonic(), design.read_experiment(out)
     source = experiment.source
     if experiment.folds is not None:

@@ -28,7 +28,7 @@ from miko_clf.pipeline import fit
 from miko_clf.preflight import check_labels
 from miko_clf.progress import ProgressBar
 from miko_clf.recipe.schema import Recipe, dump_recipe, load_recipe
-from miko_clf.train.loop import StoppedError
+from miko_clf.train.loop import StoppedError, check_single_process
 
 _SWEEP_FILE = "sweep.json"
 _TRIALS_FILE = "trials.jsonl"
@@ -101,6 +101,7 @@ def tune_recipe(plan: Sweep, data: PostSplits, cache: Path | None) -> list[Sweep
 
     Nothing is written before ranges and posts are found good. Raises a `MikoError`.
     """
+    check_single_process()
     plan.check_ranges()
     posts = {split: data.read(split) for split in ("train", "val")}
     check_labels(posts, data.path)

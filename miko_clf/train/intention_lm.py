@@ -38,7 +38,12 @@ from miko_clf.train.intention_lm_data import (
     fingerprint_completion_examples,
     split_completion_examples,
 )
-from miko_clf.train.loop import TrainingRun, choose_precision, train_stage
+from miko_clf.train.loop import (
+    TrainingRun,
+    check_single_process,
+    choose_precision,
+    train_stage,
+)
 from miko_clf.train.optim import LayerwiseRate
 
 _RATES = {"lora": 3e-4, "full": 5e-5}
@@ -160,6 +165,7 @@ def train_intention_lm(posts: Iterable[Post], run: IntentionLMRun) -> IntentionL
     unbroken one. Raises `StoppedError` on Ctrl-C, once a checkpoint is written, and a `MikoError`
     for whatever a person can mend.
     """
+    check_single_process()
     is_student = (run.out / INTENTION_LM_FILE).is_file()
     if run.out.exists() and not (run.overwrite and is_student):
         advice = ", or add --overwrite" if is_student else ""

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,10 @@ class StoppedError(MikoError):
     """Training was interrupted after it had written a checkpoint."""
 
     code = 130
+
+
+# What launchers tell each of several processes: torchrun and accelerate, then three kinds of MPI.
+_PROCESS_COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 
 
 class Stage(Protocol):
@@ -106,11 +111,13 @@ class _StageTraining:
     ) -> None:
         self.run, self.stage, self.val, self.folder = run, stage, val, folder
         self.settings, rates = stage.settings, stage.settings.optimiser
+        # Steps alone are of mixed precision, by `_step`: accelerate would leave it on the model.
         self.accelerator = Accelerator(
-            mixed_precision=choose_precision(),
+            mixed_precision="no",
             log_with=list(run.trackers) or None,
             project_dir=str(run.folder),
         )
+        self.fast = choose_precision() == "bf16"
         if run.trackers:
             self.accelerator.init_trackers("miko_clf", {"recipe": run.name})
         lengths = run.lengths or [train.length(index) for index in range(len(train))]
@@ -119,8 +126,10 @@ class _StageTraining:
         schedule = optim.build_schedule(optimiser, rates, self.settings.epochs * len(self.order))
         indices: Any = range(len(train))
         loader = DataLoader(indices, batch_sampler=self.order, collate_fn=train.batch)
-        self.model, self.optimiser, self.schedule, self.loader = self.accelerator.prepare(
-            model, optimiser, schedule, loader
+        # Not to be wrapped for other processes, which a launcher of one alone would have it be.
+        self.model = self.accelerator.prepare_model(model, evaluation_mode=True)
+        self.optimiser, self.schedule, self.loader = self.accelerator.prepare(
+            optimiser, schedule, loader
         )
         self.progress, self.average = StageProgress(), WeightAverage(model, rates.average)
         state = [self.progress, self.average, *stage.list_state()]
@@ -176,7 +185,7 @@ class _StageTraining:
         random = np.random.default_rng([self.run.seed, *self.stage.salt, self.progress.step])
         torch.manual_seed(int(random.integers(2**62)))
         batch = self.stage.vary(batch, random)
-        with self.accelerator.autocast():
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.fast):
             loss = self.stage.loss(self.model, batch)
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.optimiser.clip)
@@ -246,5 +255,18 @@ def catch_interrupts() -> Iterator[list[int]]:
 
 
 def choose_precision() -> str:
-    """Return bf16 where the GPU computes in it, else full precision."""
-    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+    """Return bf16 where the GPU itself computes in it, else full precision."""
+    # Older GPUs emulate it, more slowly than they compute in full precision.
+    real = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if real else "no"
+
+
+def check_single_process() -> None:
+    """Raise `MikoError` where a launcher started several processes of this command."""
+    for name in _PROCESS_COUNTS:
+        if os.environ.get(name, "1") not in ("", "0", "1"):
+            raise MikoError(
+                f"{name}={os.environ[name]}: one process may train, as several would write the "
+                "same files; start it without accelerate launch, torchrun or mpirun (compare "
+                "makes processes of its own by --jobs, and CUDA_VISIBLE_DEVICES names the GPU)"
+            )

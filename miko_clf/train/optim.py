@@ -18,7 +18,7 @@ _DECAYS: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
     "constant": lambda done: 1.0,
 }
-_EMBEDDINGS = ("latents", "position", "relation", "queries", "query", "token", "word.weight")
+_MATRICES = ("weight", "proj", "projection")  # how towers' names of what maps vectors end
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,22 @@ def build_optimiser(
     """Return AdamW over what learns (Loshchilov and Hutter, 2019).
 
     Parameters whose names start with one of the prefixes in `rates` learn as fast as it says.
-    Norms, biases, gates and embeddings do not decay.
+    Matrices decay; norms, biases, gates and embeddings, learned tokens and positions among them,
+    do not.
     """
+    embeddings = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, nn.Embedding)
+        for parameter in module.parameters()
+    }
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             rate = _choose_rate(name, settings, rates)
-            flat = parameter.ndim < 2 or name.endswith(_EMBEDDINGS)
-            decay = 0.0 if flat else settings.weight_decay
+            matrix = parameter.ndim > 1 and name.endswith(_MATRICES)
+            decays = matrix and id(parameter) not in embeddings
+            decay = settings.weight_decay if decays else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     return AdamW(
         [

@@ -51,7 +51,7 @@ def predict_logits(
     for indices, batch in iterate_batches(model, dataset):
         masked = mask_inputs(mask_for_arm(batch, arm), without)
         rows += indices
-        parts.append(model(masked).logits.double().cpu().numpy())
+        parts.append(model(masked).logits.cpu().double().numpy())
     result = np.empty((len(rows), parts[0].shape[1]))
     result[rows] = np.concatenate(parts)
     return result

@@ -147,21 +147,23 @@ def drop_inputs(batch: Batch, recipe: Recipe, random: np.random.Generator) -> Ba
     """Return the batch with inputs taken away at random, so that absence is learned.
 
     Each post may lose its intentions, its image and each text, and where it has no
-    intentions the slots; a post never loses its image and its text together.
+    intentions the slots; of image and texts a post never loses all that it has.
     """
     varied, num_posts = dict(batch), len(batch["label"])
 
     def chance(rate: float) -> Tensor:
         return torch.from_numpy(random.random(num_posts) < rate).to(batch["label"].device)
 
-    rate = recipe.fusion.modality_dropout
-    for name in recipe.content_texts:
-        varied[f"{name}_mask"] = batch[f"{name}_mask"] & ~chance(rate)[:, None]
+    rate, masks = recipe.fusion.modality_dropout, [f"{name}_mask" for name in recipe.content_texts]
+    keeps_one = torch.zeros(num_posts, dtype=torch.bool, device=batch["label"].device)
+    for mask in masks:
+        varied[mask] = batch[mask] & ~chance(rate)[:, None]
+        keeps_one = keeps_one | varied[mask].any(1)
     if "image_present" in batch:
-        has_text = torch.zeros_like(batch["image_present"])
-        if "text_mask" in varied:
-            has_text = varied["text_mask"].any(1)
-        varied["image_present"] = batch["image_present"] & ~(chance(rate) & has_text)
+        varied["image_present"] = batch["image_present"] & ~(chance(rate) & keeps_one)
+        keeps_one = keeps_one | varied["image_present"]
+    for mask in masks:
+        varied[mask] = torch.where(keeps_one[:, None], varied[mask], batch[mask])
     if "intention_mask" in batch:
         gone = chance(recipe.intention.dropout)[:, None, None]
         varied["intention_mask"] = batch["intention_mask"] & ~gone
@@ -179,8 +181,11 @@ def measure_alignment(model: nn.Module, fused: ModelOutput, batch: Batch) -> Ten
     """Return the alignment of the slots' guesses with what the teacher wrote."""
     classifier = unwrap_model(model)
     assert fused.guess is not None
-    target = batch["target"] if "target" in batch else encode_targets(classifier, batch)
-    return compute_alignment_loss(fused.guess, target, batch["target_present"])
+    present = batch["target_present"]
+    if "target" in batch:
+        return compute_alignment_loss(fused.guess, batch["target"], present)
+    words = batch["target_ids"].masked_fill(~batch["target_mask"], -1)
+    return compute_alignment_loss(fused.guess, encode_targets(classifier, batch), present, words)
 
 
 @torch.no_grad()
@@ -199,21 +204,37 @@ def compute_alignment_loss(
     guess: Float[Tensor, "post slot width"],
     target: Float[Tensor, "post slot width"],
     present: Bool[Tensor, "post slot"],
+    words: Int[Tensor, "post slot word"] | None = None,
 ) -> Float[Tensor, ""]:
     """Return how far the slots' guesses are from the teacher's text, zero where none is given.
 
-    For each slot, cross-entropy of finding a post's own text among those of the batch, by
-    cosine. The target gets no gradient.
+    For each slot, cross-entropy of finding a post's own text among the different ones of the
+    batch, by cosine. Texts are the same whose `words` are, or else whose targets are. The target
+    gets no gradient.
     """
+    here = present.T  # (slot, post)
+    first = _find_first_alike(target if words is None else words, present)
+    stands = here & (first == torch.arange(len(present), device=first.device))
     guess = functional.normalize(guess.float(), dim=-1).transpose(0, 1)  # (slot, post, width)
     target = functional.normalize(target.detach().float(), dim=-1).transpose(0, 1)
-    here = present.T  # (slot, post)
     scores = guess @ target.transpose(1, 2) / _TEMPERATURE  # (slot, post, post)
-    scores = scores.masked_fill(~here[:, None, :], -torch.inf)
-    own = torch.diagonal(scores, dim1=1, dim2=2)
+    own = scores.gather(2, first[..., None])[..., 0]
+    scores = scores.masked_fill(~stands[:, None, :], -torch.inf)
     total = scores.masked_fill(~here.any(1)[:, None, None], 0.0).logsumexp(-1)
     loss = torch.where(here, total - own, 0.0)
     return loss.sum() / here.sum().clamp(min=1)
+
+
+def _find_first_alike(
+    texts: Float[Tensor, "post slot width"] | Int[Tensor, "post slot word"],
+    present: Bool[Tensor, "post slot"],
+) -> Int[Tensor, "slot post"]:
+    """Return for each post the first that has the same text in the slot: mostly itself.
+
+    A contrast counts each text once, lest a guess be pushed from the text that it should find.
+    """
+    alike = torch.stack([(rows[:, None] == rows).all(-1) for rows in texts.unbind(1)])
+    return (alike & present.T[:, None, :]).int().argmax(-1)  # of equals argmax takes the first
 
 
 def compute_class_weights(labels: Sequence[int], num_labels: int) -> Float[Tensor, " label"]:

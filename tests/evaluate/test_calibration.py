@@ -1,5 +1,7 @@
 """Calibrators: sane where rows say little, of use on others; conformal sets that hold."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,20 +11,25 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from miko_clf import metrics
-from miko_clf.bundle import Calibration
+from miko_clf.bundle import Calibration, load_bundle
+from miko_clf.data.dataset import open_folder
 from miko_clf.data.labels import TaskLabels
 from miko_clf.evaluate.calibration import (
     TEMPERATURE_BOUNDS,
     _fit_question,
     calibrate_logits,
     calibrate_question,
+    choose_calibration,
+    fit_calibrations,
     fit_isotonic,
     fit_platt,
     fit_prior,
     fit_temperature,
     select_conformal_labels,
 )
+from miko_clf.evaluate.predictions import Predictor
 from miko_clf.questions import Question, make_single_choice
+from miko_clf.recipe import schema as recipes
 from miko_clf.recipe.sections import DecisionSection
 
 TWO = Question(labels=("no", "yes"))
@@ -273,3 +280,36 @@ def test_sets_beside_an_isotonic_line_hold_the_label_as_often_as_they_say() -> N
         )
         covered.append(held[np.arange(NEW), truth[SEEN:]].mean())
     assert 0.9 <= np.mean(covered) < 0.94  # 0.893 with a quantile of the line's own rows
+
+
+WEIGHED = {"task.class_weights": "balanced"}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "method"),
+    [
+        ("tiny", WEIGHED, "platt"),
+        ("tiny", {"task.class_weights": "none"}, "temperature"),
+        ("tiny", {**WEIGHED, "decision.calibration": "temperature"}, "temperature"),
+        ("tiny", {"task.class_weights": "none", "decision.calibration": "isotonic"}, "isotonic"),
+        ("mr-harm", {**WEIGHED, "task.likelihood": True}, "temperature"),  # which weighs none
+        ("mr-harm", {**WEIGHED, "task.likelihood": False}, "platt"),
+    ],
+)
+def test_a_shift_is_fitted_by_itself_where_training_weighs_the_classes(
+    recipe: str, changes: dict[str, object], method: str
+) -> None:
+    assert choose_calibration(recipes.load_recipe(recipe, changes)) == method
+
+
+@pytest.mark.parametrize("weights", ["balanced", "none"])
+def test_what_is_chosen_by_itself_is_what_is_fitted(
+    weights: str, bundle: Path, world: Path
+) -> None:
+    opened = load_bundle(bundle)
+    predictor = Predictor(opened, open_folder(world / "sarcasm").read("val"), None)
+    feed, recipe = predictor.feed, opened.recipe
+    feed.split = "val"
+    task = recipe.task.model_copy(update={"class_weights": weights})
+    found = fit_calibrations(recipe.model_copy(update={"task": task}), predictor.model, feed)
+    assert [one.method for one in found] == [{"balanced": "platt", "none": "temperature"}[weights]]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from miko_clf.fuse.classifier import VOTE_PRIOR, NeighbourVote
+from tests.support.pretended_mps import PretendedMps, put_on_mps
 
 
 def unit(degrees: float) -> list[float]:
@@ -95,3 +96,16 @@ def test_a_vote_is_loaded_into_a_blank_of_its_size() -> None:
     logits, embedding = torch.randn(5, 2), torch.randn(5, 4)
     assert torch.equal(blank(logits, embedding), vote(logits, embedding))
     assert vote.keys.dtype == torch.float16
+
+
+def test_a_vote_is_taken_on_a_device_without_double_precision() -> None:
+    keys, labels = torch.randn(30, 4), torch.arange(30) % 3
+    settings = {"num_labels": 3, "neighbours": 4, "share": 0.5}
+    logits, embedding = torch.randn(5, 3), torch.randn(5, 4)
+    wanted = NeighbourVote(keys, labels, **settings)(logits, embedding)
+    with PretendedMps():
+        vote = NeighbourVote(put_on_mps(keys), put_on_mps(labels), **settings)
+        found = vote(put_on_mps(logits), put_on_mps(embedding))
+        assert {buffer.device.type for buffer in vote.buffers()} == {"mps"}
+        assert found.device.type == "mps"
+        assert torch.equal(found.cpu(), wanted)

@@ -3,10 +3,12 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,15 +19,27 @@ from miko_clf import manifest
 from miko_clf.data.dataset import open_folder
 from miko_clf.data.labels import find_questions
 from miko_clf.data.post import Post, Rationale
-from miko_clf.errors import PostError
+from miko_clf.errors import MikoError, PostError
 from miko_clf.evaluate.predictions import Predictor
+from miko_clf.experiment.compare import compare, evaluate_comparison
+from miko_clf.experiment.sweep import Sweep, tune_recipe
 from miko_clf.fuse.build import build_model, build_preparation
+from miko_clf.fuse.classifier import MikoClassifier
+from miko_clf.pipeline import fit
 from miko_clf.questions import make_single_choice
 from miko_clf.recipe import schema as recipes
 from miko_clf.recipe.schema import Recipe
 from miko_clf.recipe.sections import OptimiserSection
 from miko_clf.train import optim
 from miko_clf.train.dataloader import EncodedDataset, LengthGroupedBatchSampler
+from miko_clf.train.intention_lm import IntentionLMRun, train_intention_lm
+from miko_clf.train.loop import (
+    TrainingRun,
+    check_single_process,
+    choose_precision,
+    train_stage,
+)
+from miko_clf.train.predict import predict_logits
 from miko_clf.train.stages import ReasoningStage, TaskStage
 from tests.support.command_line import run_command
 from tests.support.repository import ROOT
@@ -124,6 +138,99 @@ def test_pretrained_towers_learn_at_their_own_rate_and_norms_do_not_decay(small:
     assert by_id[id(tower[1].weight)] == (1e-5, 0.0)
     assert by_id[id(model.fusion.layers[0].reader.gate)] == (1e-3, 0.0)
     assert by_id[id(model.fusion.head[2].weight)] == (1e-3, 0.1)
+
+
+def _train_stages(
+    recipe: Recipe, folder: Path, out: Path
+) -> tuple[MikoClassifier, EncodedDataset, TaskStage]:
+    """Return what both stages made of a few posts, and what judges it."""
+    data, labels = open_folder(folder), make_single_choice(("sincere", "sarcastic"))
+    model = build_model(recipe, LABELS, ["a burnt cake"])
+    settings = {"targets": True, "rationale_length": recipe.reasoning.max_length}
+    preparation = build_preparation(recipe, model)
+    train, val = (
+        EncodedDataset(data.read(split)[:24], labels, model, preparation, **settings)
+        for split in ("train", "val")
+    )
+    run, stage = TrainingRun("small", out, seed=0, batch_size=8), TaskStage(recipe, train)
+    out.mkdir()
+    for part in (ReasoningStage(recipe), stage):
+        train_stage(run, model, part, train, val)
+    return model, val, stage
+
+
+def test_what_was_trained_in_bf16_is_judged_and_left_in_full_precision(
+    small: Recipe, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"epochs": 1, "optimiser": OptimiserSection(rate=0.01)}
+    recipe = small.model_copy(update={"task": small.task.model_copy(update=changes)})
+    plain, _, _ = _train_stages(recipe, world / "sarcasm", tmp_path / "no")
+    monkeypatch.setattr("miko_clf.train.loop.choose_precision", lambda: "bf16")
+    model, val, stage = _train_stages(recipe, world / "sarcasm", tmp_path / "bf16")
+    fresh = build_model(recipe, LABELS, ["a burnt cake"])
+    fresh.load_state_dict(model.state_dict())
+    for arm in ("with", "student", "without"):
+        assert np.array_equal(predict_logits(model, val, arm), predict_logits(fresh, val, arm))
+    rows = map(json.loads, (tmp_path / "bf16" / "metrics.jsonl").read_text().splitlines())
+    (logged,) = (r["validation"] for r in rows if r["stage"] == "task" and "validation" in r)
+    assert logged == stage.validate(fresh, val)
+    learned = zip(plain.parameters(), model.parameters(), strict=True)
+    assert not all(torch.equal(*pair) for pair in learned), "no step was of bf16"
+
+
+def test_one_process_of_a_launcher_learns_what_it_learns_alone(
+    bundle: Path, world: Path, tmp_path: Path
+) -> None:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = str(found.getsockname()[1])
+    launched = {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0", "MASTER_PORT": port}
+    launched |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "1"}
+    out, keys = tmp_path / "small", [f"--recipe.{k}={v}" for k, v in SMALL_KEYS.items()]
+    words = ["tiny", "--data", str(world / "sarcasm"), "--out", str(out), "--no-cache", *keys]
+    command = [sys.executable, str(ROOT / "train.py"), *words]
+    ended = subprocess.run(command, env={**os.environ, **launched}, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    weights = bundles.WEIGHTS_FILE
+    assert manifest.hash_file(out / weights) == manifest.hash_file(bundle / weights)
+
+
+@pytest.mark.parametrize(
+    "name", ["WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"]
+)
+def test_several_processes_of_a_launcher_are_refused_before_anything_is_written(
+    name: str, small: Recipe, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "1")
+    check_single_process()
+    monkeypatch.setenv(name, "2")
+    data = open_folder(world / "sarcasm")
+    for train in (
+        lambda out: fit(small, data, out),
+        lambda out: compare(small, data, out),
+        lambda out: evaluate_comparison(
+            out, data.path, "test", cache=None, jobs=1, num_resamples=10, command=""
+        ),
+        lambda out: tune_recipe(Sweep(out, "tiny", (), trials=1), data, None),
+        lambda out: train_intention_lm([], IntentionLMRun("none", out)),
+    ):
+        with pytest.raises(MikoError, match=f"^{name}=2: one process may train.*without accel"):
+            train(tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("generation", "precision"), [(7, "no"), (8, "bf16"), (9, "bf16")])
+def test_bf16_that_a_gpu_emulates_is_not_chosen(
+    generation: int, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuda = torch.cuda
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(cuda, "is_available", lambda: True)
+    monkeypatch.setattr(cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(cuda, "_check_bf16_tensor_supported", lambda _: True)
+    monkeypatch.setattr(cuda, "get_device_properties", lambda _: SimpleNamespace(major=generation))
+    assert cuda.is_bf16_supported()
+    assert choose_precision() == precision
 
 
 @pytest.mark.real
