@@ -21,6 +21,7 @@ from measuring import ROOT, surroundings
 from miko_clf.data.controls import apply_control
 from miko_clf.data.dataset import DataFolder, open_folder
 from miko_clf.data.post import Post
+from miko_clf.data.splits import normalise_post_text
 from miko_clf.evaluate import evaluator
 from miko_clf.evaluate.comparison import SeedArm, compare_arms
 from miko_clf.evaluate.formatting import convert_to_json
@@ -31,7 +32,6 @@ from miko_clf.experiment.compare import collect_arms, compare, serialise_compari
 from miko_clf.experiment.design import Experiment, Trial, read_experiment
 from miko_clf.experiment.folds import (
     OUT_OF_FOLD,
-    normalise_post_text,
     read_labelled_posts,
     split_trial_posts,
 )
@@ -39,7 +39,7 @@ from miko_clf.manifest import write_json, write_text
 
 FOLDS = 5
 LABELS = ("not_sarcastic", "sarcastic")
-RECIPES = ("minilm-with", "linear-minilm-with")
+RECIPES = ("linear-minilm-with", "minilm-with-few-posts")
 ARMS = ("with", "without", "shuffled")
 SOURCES = {
     "benchmark": ("MIKO_benchmark.json",),

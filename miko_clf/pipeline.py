@@ -22,7 +22,13 @@ from miko_clf.preflight import check_training_posts
 from miko_clf.questions import Questions
 from miko_clf.recipe.schema import Recipe, load_recipe
 from miko_clf.train.dataloader import EncodedDataset
-from miko_clf.train.loop import TrainingRun, train_stage
+from miko_clf.train.linear_probe import (
+    ProbeFit,
+    fit_linear_probe,
+    mix_with_probe,
+    refit_linear_probe,
+)
+from miko_clf.train.loop import TrainingRun, check_single_process, train_stage
 from miko_clf.train.stages import ReasoningStage, TaskStage
 
 
@@ -50,6 +56,7 @@ def fit(
     leaks: bool = False,
     twin: Recipe | None = None,
     lengths: Sequence[int] | None = None,
+    hold_val: bool = False,
 ) -> Path:
     """Train a recipe on the train and val splits and return the bundle, written at `out`.
 
@@ -61,8 +68,11 @@ def fit(
     lets texts be inputs that give the label away. So that two systems differ in nothing but what
     is compared, `twin` is a recipe whose initial weights are taken wherever this one's have the
     same name and shape, and `lengths` say of each training post what it counts as when posts of
-    like length are batched. Raises a `MikoError` for data, recipe or place that cannot be used.
+    like length are batched. With `hold_val` nothing is fitted once more with val, whatever the
+    recipe says, because val is what will be asked about. Raises a `MikoError` for data, recipe or
+    place that cannot be used.
     """
+    check_single_process()
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     if seed is not None:
         recipe = recipe.model_copy(update={"seed": seed})
@@ -77,10 +87,13 @@ def fit(
         seed, size = recipe.seed, recipe.batch_size
         run = TrainingRun(recipe.name, work, seed, size, minutes, trackers, lengths)
         setup = _build(recipe, posts, questions, Path(cache) if cache else None, twin)
-        _train(run, recipe, setup)
+        probe_fits = _train(run, recipe, setup)
         facts["seconds"] = round(time.monotonic() - started, 1)
         trained = setup.model, setup.preparation, setup.val
         calibrations = fit_calibrations(recipe, setup.model, setup.val)
+        if recipe.task.refit and not hold_val:
+            refit_linear_probe(recipe, setup.model, [setup.train, setup.val], probe_fits)
+            facts["learned_from"] = ["train", "val"]
         write_bundle(out, recipe, *trained, calibrations, facts, metrics=run.metrics)
         shutil.rmtree(work)
     return out
@@ -147,16 +160,27 @@ def _print_cut_texts(dataset: EncodedDataset, recipe: Recipe) -> None:
         )
 
 
-def _train(run: TrainingRun, recipe: Recipe, setup: TrainingSetup) -> None:
-    """Let the model learn what the teacher says, then the label; merge its adapters."""
+def _train(run: TrainingRun, recipe: Recipe, setup: TrainingSetup) -> list[ProbeFit]:
+    """Fit what is fitted to its optimum and return how; let the rest learn, adapters and all.
+
+    First it learns what the teacher says, then the label.
+    """
     model, train, val = setup.model, setup.train, setup.val
+    if recipe.fitted:
+        return fit_linear_probe(run, recipe, model, train, val)
     if recipe.reasoning.epochs:
         train_stage(run, model, ReasoningStage(recipe), train, val)
     stage = TaskStage(recipe, train)
-    train_stage(run, model, stage, train, val)
+    if recipe.task.epochs:
+        train_stage(run, model, stage, train, val)
+    else:
+        run.metrics.touch()  # the log of a system that is not trained is empty
+    if recipe.based:
+        mix_with_probe(run, recipe, model, train, val)
     if model.image_tower is not None:
         merge_lora(model.image_tower)
     if model.text_tower is not None:
         merge_lora(model.text_tower)
     if stage.retrieving is not None:
         model.vote = stage.retrieving.vote(model, len(train.truth.questions.names))
+    return []

@@ -15,7 +15,7 @@ from miko_clf.errors import PostError, RecipeError
 from miko_clf.evaluate.calibration import check_decision
 from miko_clf.questions import Questions
 from miko_clf.recipe.schema import Recipe
-from miko_clf.recipe.sections import GeneratorSection
+from miko_clf.recipe.sections import GeneratorSection, ZeroShotSection
 
 
 def check_training_posts(
@@ -53,6 +53,7 @@ def _check_recipe(recipe: Recipe, questions: Questions, where: Path) -> None:
     """Raise `RecipeError` where the recipe cannot learn these questions."""
     sections = {
         "fusion.kind generator": isinstance(recipe.fusion, GeneratorSection),
+        "fusion.kind zero_shot": isinstance(recipe.fusion, ZeroShotSection),
         "task.retrieval": recipe.task.retrieval is not None,
     }
     for key, used in sections.items():

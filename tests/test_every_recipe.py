@@ -48,17 +48,26 @@ TOWERS = {
     "clip-vit-base-patch32": checkpoints.clip,
     "clip-vit-large-patch14": checkpoints.clip,
     "clip-vit-large-patch14-336": checkpoints.clip,
+    "metaclip-2-worldwide-b32": checkpoints.metaclip2,
+    "eva02_base_patch16_clip_224.merged2b_s8b_b131k": checkpoints.eva_clip,
+    "MobileCLIP2-S2-OpenCLIP": checkpoints.mobileclip2,
+    "vit_base_patch16_dinov3.lvd1689m": checkpoints.dinov3,
     "siglip2-base-patch16-224": checkpoints.siglip,
     "flan-t5-base": checkpoints.t5,
     "mobilenetv2_100": checkpoints.mobilenet,
+    "SmolLM2-135M-Instruct": checkpoints.decoder,
 }
 MARKED = {"all-MiniLM-L6-v2", "bert-base-cased", "roberta-base"}
 # One recipe of each kind of fusion, and with them one of each kind of tower.
 COVER = (
     "clip-b32-student",
+    "clip-zero-shot-text",
+    "dinov3-b16-minilm-with",
     "hate-clipper-cross",
     "interclip",
     "linear-minilm-with",
+    "metaclip2-b32-with",
+    "mobileclip2-s2-with",
     "mr-harm-gated",
     "retrieval-mobilenet-minilm",
     "siglip2-b16-with",
@@ -108,6 +117,7 @@ def _training(recipe: Recipe) -> str:
     told = reasoning.epochs > 0
     losses = [told and reasoning.align > 0, told and reasoning.generate > 0, task.align > 0]
     losses += [task.likelihood, task.retrieval is not None, task.class_weights == "balanced"]
+    losses += [task.epochs > 0]
     towers = [tower for tower in (recipe.image, recipe.text) if tower is not None]
     learning = [[tower.frozen, tower.unfreeze, tower.lora is not None] for tower in towers]
     return json.dumps([losses, learning])
@@ -159,7 +169,7 @@ def test_every_shape_learns_in_both_stages_is_written_and_read_back(
     steps = [json.loads(line) for line in (path / bundles.METRICS_FILE).read_text().splitlines()]
     stages = {row["stage"]: row["step"] for row in steps}
     wanted = {"reasoning", "task"} if recipe.reasoning.epochs else {"task"}
-    assert stages == dict.fromkeys(wanted, 2)
+    assert stages == dict.fromkeys(wanted, 2 if recipe.task.epochs else 0)
     opened = bundles.load_bundle(path)
     predictor = Predictor(opened, data.read("test"), None)
     scores = predictor.probabilities(list_serving_arms(recipe)[0])
@@ -203,6 +213,16 @@ def test_a_graph_of_each_kind_says_what_torch_says(
     assert difference < LOGIT_TOLERANCE
     if name == "mr-harm-gated":
         assert attentions == 9
+
+
+def test_a_graph_over_a_decoder_says_what_torch_says(
+    towers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIKO_ENCODERS", str(towers))
+    name = {"text.name": "SmolLM2-135M-Instruct"}
+    difference, attentions = _parity(recipes.load_recipe("linear-minilm-with", name), tmp_path)
+    assert difference < LOGIT_TOLERANCE
+    assert attentions == 3 * 3  # three blocks, which read text, description and intentions
 
 
 @pytest.mark.graphs

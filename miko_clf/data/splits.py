@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -233,3 +234,24 @@ class DisjointSets:
     def find_all(self) -> NDArray[np.int64]:
         """Return the lowest thing in the group of every thing."""
         return np.array([self.find(thing) for thing in range(len(self._parents))], dtype=np.int64)
+
+
+def group_alike_posts(posts: Sequence[Post]) -> list[str]:
+    """Return a name for each post, the same for those that must not stand on both sides.
+
+    Posts of one group belong together, and posts of the same words, and whatever either joins:
+    more than what resamples draw together, which are posts of one group alone.
+    """
+    words = [normalise_post_text(post) for post in posts]
+    names = [post.group or own for post, own in zip(posts, words, strict=True)]
+    marks = [(("words", own), ("group", name)) for own, name in zip(words, names, strict=True)]
+    parts = DisjointSets(marks).find_all().tolist()
+    lowest: dict[int, str] = {}
+    for part, name in zip(parts, names, strict=True):
+        lowest[part] = min(lowest.get(part, name), name)
+    return [lowest[part] for part in parts]
+
+
+def normalise_post_text(post: Post) -> str:
+    """Return the words of a post by which it is known again, or its id where it has none."""
+    return re.sub(r"\W+", " ", (post.text or "").casefold()).strip() or f"id {post.id}"

@@ -90,6 +90,7 @@ def evaluate_bundles(
     started = time.monotonic()
     bundles = [load_bundle(path) for path in paths]
     questions = _find_common_questions(bundles)
+    _refuse_learned_split(bundles, data, split)
     openings = open_lockbox(bundles, data, split, command)
     posts, train = data.read(split), data.read("train")
     tasks = list_questions(posts, train, questions, data.path, split)
@@ -129,6 +130,17 @@ def _find_common_questions(bundles: Sequence[Bundle]) -> Questions:
             )
     refuse_equal_names(bundles)
     return first.questions
+
+
+def _refuse_learned_split(bundles: Sequence[Bundle], data: DataFolder, split: str) -> None:
+    """Raise where a bundle that was fitted once more with val would be asked about it."""
+    for bundle in bundles:
+        learned = set(bundle.manifest.get("learned_from", ())) - {"train"}
+        if data.fingerprint(split) in {bundle.manifest["data"][name] for name in learned}:
+            raise BundleError(
+                f"{bundle.path} learned from {split} too (task.refit), so it says nothing of "
+                "itself there; ask about test, or train it with task.refit: false"
+            )
 
 
 def _note_training_data(bundle: Bundle, data: DataFolder) -> str:

@@ -1,6 +1,5 @@
 """Which posts a trial learns from, is judged by, and is asked about."""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
@@ -14,7 +13,7 @@ from miko_clf.data.controls import apply_control
 from miko_clf.data.dataset import open_folder
 from miko_clf.data.post import Post
 from miko_clf.data.readers import SkipReport
-from miko_clf.data.splits import DisjointSets, is_test_split
+from miko_clf.data.splits import group_alike_posts, is_test_split
 from miko_clf.errors import PostError
 from miko_clf.experiment.design import Experiment, PostSource, Trial
 
@@ -112,24 +111,3 @@ def _count_possible_folds(posts: Sequence[Post]) -> int:
     """Return into how many parts posts can be cut so that each has some of every class."""
     classes = Counter(str(post.label) for post in posts)
     return min(min(classes.values()), len(set(group_alike_posts(posts))))
-
-
-def group_alike_posts(posts: Sequence[Post]) -> list[str]:
-    """Return a name for each post, the same for those that must not stand on both sides.
-
-    Posts of one group belong together, and posts of the same words, and whatever either joins:
-    more than what resamples draw together, which are posts of one group alone.
-    """
-    words = [normalise_post_text(post) for post in posts]
-    names = [post.group or own for post, own in zip(posts, words, strict=True)]
-    marks = [(("words", own), ("group", name)) for own, name in zip(words, names, strict=True)]
-    parts = DisjointSets(marks).find_all().tolist()
-    lowest: dict[int, str] = {}
-    for part, name in zip(parts, names, strict=True):
-        lowest[part] = min(lowest.get(part, name), name)
-    return [lowest[part] for part in parts]
-
-
-def normalise_post_text(post: Post) -> str:
-    """Return the words of a post by which it is known again, or its id where it has none."""
-    return re.sub(r"\W+", " ", (post.text or "").casefold()).strip() or f"id {post.id}"

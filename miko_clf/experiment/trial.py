@@ -140,14 +140,20 @@ def run_trial(
     if not place.exists():
         if is_test_split(split):
             raise BundleError(f"{place}: not trained; finish the comparison by miko-clf compare")
-        _train(experiment, trial, posts, place, cache)
+        _train(experiment, trial, posts, place, cache, asks_val=split == "val")
     manifest.write_json(scores, _predict_arms(bundle.load_bundle(place), trial, posts, cache))
     if trial.fold is not None:
         shutil.rmtree(place)
 
 
 def _train(
-    experiment: Experiment, trial: Trial, posts: TrialPosts, place: Path, cache: Path | None
+    experiment: Experiment,
+    trial: Trial,
+    posts: TrialPosts,
+    place: Path,
+    cache: Path | None,
+    *,
+    asks_val: bool,
 ) -> None:
     twin, texts = trial.system.twin, ((post.text, post.description) for post in posts.train)
     words = [len(f"{text or ''} {description or ''}".split()) for text, description in texts]
@@ -161,6 +167,7 @@ def _train(
         leaks=experiment.leaks,
         twin=None if twin is None else twin.model_copy(update={"seed": trial.seed}),
         lengths=words if experiment.one_order else None,
+        hold_val=asks_val,
     )
 
 

@@ -71,7 +71,9 @@ def build_graphs(
         return logits, probabilities, apply_thresholds(probabilities, thresholds, questions)
 
     whole = list_graph_inputs(preparation)
-    behind = [_replace_tower_input(name, model.split) for name in whole]
+    behind = [
+        own for name in whole for own in _list_head_inputs(name, model.split, model.reads_ids)
+    ]
     outputs, states = ("logits", "probabilities", "decision"), ("states",)
     graphs = [
         GraphSpec("model", model, whole, outputs, answer),
@@ -112,12 +114,14 @@ def build_dynamic_shapes(
     )
 
 
-def _replace_tower_input(name: str, split: Sequence[str]) -> str:
-    """Return the input that stands in for one that a tower reads, where the model allows it."""
+def _list_head_inputs(name: str, split: Sequence[str], reads_ids: Sequence[str]) -> list[str]:
+    """Return what the head reads where the single graph reads `name`: states, or ids, or both."""
     if name == "pixels":
-        return "image_states" if "image" in split else name
+        return ["image_states" if "image" in split else name]
     text = name.removesuffix("_ids")
-    return f"{text}_states" if text != name and text in split else name
+    if text == name or text not in split:
+        return [name]
+    return [f"{text}_states", *([name] if text in reads_ids else [])]
 
 
 def compute_probabilities(

@@ -17,16 +17,23 @@ from miko_clf.fuse.classifier import MikoClassifier, NeighbourVote
 from miko_clf.fuse.cross_attention import CrossAttentionFusion
 from miko_clf.fuse.interclip import InterClip
 from miko_clf.fuse.late_fusion import ConcatFusion, ProductFusion
+from miko_clf.fuse.linear_probe import LinearProbe
 from miko_clf.fuse.mr_harm import MrHarm
 from miko_clf.fuse.outputs import FusionModule
 from miko_clf.fuse.rationale_decoder import RationaleDecoder
+from miko_clf.fuse.zero_shot import (
+    ZeroShotFusion,
+    build_zero_shot,
+    set_label_vectors,
+    write_prompts,
+)
 from miko_clf.recipe import sections
 from miko_clf.recipe.schema import Recipe
 
 Model = MikoClassifier | InterClip | MrHarm
 
 # Keys of a fusion's section that say which class it is or how it is trained.
-_NOT_BUILT = {"kind", "modality_dropout", "slots", "slot_dropout"}
+_NOT_BUILT = {"kind", "modality_dropout", "slots", "slot_dropout", "solver", "words", "base"}
 
 
 def build_model(recipe: Recipe, labels: Sequence[str], texts: Sequence[str]) -> Model:
@@ -41,7 +48,18 @@ def build_model(recipe: Recipe, labels: Sequence[str], texts: Sequence[str]) -> 
         writes = isinstance(recipe.fusion, sections.GeneratorSection)
         text = encoders.build_text_tower(recipe.text, list(texts), writes=writes)
     torch.manual_seed(recipe.seed)
-    return _build_classifier(recipe, image, text, labels, _build_decoder(recipe, text, texts))
+    model = _build_classifier(recipe, image, text, labels, _build_decoder(recipe, text, texts))
+    section = recipe.fusion
+    if isinstance(section, sections.ZeroShotSection):
+        assert isinstance(model.fusion, ZeroShotFusion)
+        assert text is not None
+        prompts = write_prompts(labels, section.templates, section.prompts)
+        set_label_vectors(model.fusion, text, prompts)
+    if not (recipe.task.epochs or recipe.fitted):
+        model.requires_grad_(False)  # the head of a system that only votes is never asked
+        if isinstance(model.fusion, ConcatFusion):
+            model.fusion.weigh_inputs_alike()
+    return model
 
 
 def rebuild_model(
@@ -70,7 +88,8 @@ def rebuild_model(
 
 def build_preparation(recipe: Recipe, model: Model) -> Preparation:
     """Return how posts become arrays for this model."""
-    text, section = model.text_tower, recipe.text
+    text = model.text_tower
+    section = recipe.text if text else None  # prompts alone need no tower once they are read
     limit = text.limit if text else 1
     longest = section.max_length if section else 1
     in_windows = section is not None and section.long == "chunk"
@@ -101,6 +120,9 @@ def _build_classifier(
         return MrHarm(image, text, content_texts=texts, labels=labels, **keys)
     if isinstance(section, sections.ConditionedSection):
         return InterClip(image, text, content_texts=texts, num_labels=len(labels), **keys)
+    if isinstance(section, sections.ZeroShotSection):
+        zero_shot = build_zero_shot(image, text, content_texts=texts, num_labels=len(labels))
+        return MikoClassifier(image, text if texts else None, zero_shot)
     fusion = _build_fusion(recipe, image, text, len(labels), keys)
     return MikoClassifier(image, text, fusion, decoder)
 
@@ -122,11 +144,38 @@ def _build_fusion(
     }
     if isinstance(section, sections.ReaderSection):
         keys["slot_layers"] = section.slot_layers if section.slots else 0
+        pools = recipe.intention.read == "vectors" and text is not None
+        keys["intention_pool"] = text.pool if pools and text else None
+        if section.base == "linear":
+            keys["base"] = _build_probe(recipe, image, text, num_labels, words=section.words)
+        else:
+            keys["base"] = None
         return CrossAttentionFusion(**keys, reads_intentions=recipe.reads_intentions)
     keys["text_pool"] = text.pool if text else "mean"
     if isinstance(section, sections.PooledSection):
+        if section.solver == "lbfgs":
+            return _build_probe(recipe, image, text, num_labels, words=section.words)
         return ConcatFusion(**keys, reads_intentions=recipe.reads_intentions)
     return ProductFusion(**keys)
+
+
+def _build_probe(
+    recipe: Recipe,
+    image: ImageTower | None,
+    text: TextTower | None,
+    num_labels: int,
+    *,
+    words: bool,
+) -> LinearProbe:
+    return LinearProbe(
+        image_width=image.width if image else None,
+        text_width=text.width if text else None,
+        text_pool=text.pool if text else "mean",
+        content_texts=recipe.content_texts,
+        reads_intentions=recipe.reads_intentions,
+        num_labels=num_labels,
+        vocabulary=text.words.tokenizer.get_vocab_size() if words and text else None,
+    )
 
 
 def _build_decoder(

@@ -53,7 +53,7 @@ class NeighbourVote(nn.Module):
         self.neighbours = neighbours
         self.share = share
         self.register_buffer("centre", keys.float().mean(0))
-        self.register_buffer("keys", self._direction(keys).half())
+        self.register_buffer("keys", self._direction(keys).to(keys.device, torch.float16))
         self.register_buffer("labels", labels.clone())
 
     @classmethod
@@ -79,19 +79,26 @@ class NeighbourVote(nn.Module):
         So nothing jumps where two posts change places. Cosines are of double precision: those of
         a trained model's neighbours may differ in the fourth digit only.
         """
-        near = self._direction(embedding) @ self.keys.double().T
+        near = self._direction(embedding) @ _leave_mps(self.keys).double().T
         count = min(2 * self.neighbours, self.keys.shape[0])
         full = min(self.neighbours, count)
         cosine, place = near.topk(count, dim=1)  # (post, neighbour), nearest first
         above = cosine - cosine[:, -1:] + _COSINE_TOLERANCE
         weight = (above / above[:, full - 1 : full]).clamp(max=1)
         label = torch.arange(self.num_labels, device=place.device)
-        voted = (self.labels[place][..., None] == label).to(weight.dtype)
+        voted = (_leave_mps(self.labels)[place][..., None] == label).to(weight.dtype)
         counted = (weight[..., None] * voted).sum(1) + VOTE_PRIOR / self.num_labels
-        return (counted / counted.sum(1, keepdim=True)).float()
+        shares = (counted / counted.sum(1, keepdim=True)).float()
+        return shares.to(embedding.device)
 
     def _direction(self, embedding: Tensor) -> Tensor:
-        return functional.normalize((embedding.float() - self.centre).double(), dim=1)
+        moved = _leave_mps(embedding.float() - self.centre)
+        return functional.normalize(moved.double(), dim=1)
+
+
+def _leave_mps(tensor: Tensor) -> Tensor:
+    """Return the tensor where there is double precision: on the CPU if it is on MPS."""
+    return tensor.cpu() if tensor.device.type == "mps" else tensor
 
 
 class MikoClassifier(nn.Module):
@@ -121,6 +128,11 @@ class MikoClassifier(nn.Module):
         image = ("image",) if self.image_tower is not None else ()
         intention = ("intention",) if self.fusion.reads_intentions else ()
         return (*image, *self.fusion.content_texts, *intention)
+
+    @property
+    def reads_ids(self) -> tuple[str, ...]:
+        """Texts whose token ids the fusion reads beside their states."""
+        return self.fusion.reads_ids
 
     def train(self, mode: bool = True) -> "MikoClassifier":
         """Set training mode; a frozen tower stays in evaluation mode."""

@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from miko_clf.data.post import RELATIONS
-from miko_clf.encode.tower import Attention, FeatureDropout, FeedForward
+from miko_clf.encode.tower import Attention, FeatureDropout, FeedForward, Pool, pool_states
+from miko_clf.fuse.linear_probe import LinearProbe
 from miko_clf.fuse.outputs import Batch, ModelOutput
 
 # One slot a relation, and the last for the rationale.
@@ -40,8 +41,13 @@ class StudentSlots(nn.Module):
 class CrossAttentionFusion(nn.Module):
     """Everything behind the towers: token states in, logits out.
 
+    On a `base` its logits are mixed with those of a linear probe, `share` of them its own: all
+    while it learns, and then what validation chooses. With an `intention_pool` an intention is one
+    vector, without it its words.
     `slot_mask` (post, slot) among the states, which no graph takes, keeps slots from being read.
     """
+
+    share: Tensor
 
     def __init__(
         self,
@@ -60,10 +66,14 @@ class CrossAttentionFusion(nn.Module):
         input_dropout: float,
         reader: bool,
         slot_layers: int,
+        intention_pool: Pool | None = None,
+        base: LinearProbe | None = None,
     ) -> None:
         super().__init__()
         self.content_texts = content_texts
         self.reads_intentions = reads_intentions
+        self.intention_pool = intention_pool
+        self.reads_ids: tuple[str, ...] = base.reads_ids if base else ()
         if image_width is not None:
             self.image = _build_projection(image_width, width, input_dropout)
             self.position = nn.Parameter(torch.randn(num_image_tokens, width) * 0.02)
@@ -93,6 +103,10 @@ class CrossAttentionFusion(nn.Module):
         self.pool_query = nn.Parameter(torch.randn(1, width) * 0.02)
         head = nn.LayerNorm(width), nn.Dropout(dropout), nn.Linear(width, num_labels)
         self.head = nn.Sequential(*head)
+        self.base = base
+        if base is not None:
+            base.requires_grad_(False)
+            self.register_buffer("share", torch.ones(()))
 
     def forward(self, states: Batch, guess_only: bool = False) -> ModelOutput:
         """Return the logits of each label, and what they were pooled from."""
@@ -104,7 +118,11 @@ class CrossAttentionFusion(nn.Module):
         tokens, here = self._fuse(content, present, memory)
         query = self.pool_query.expand(tokens.shape[0], -1, -1)
         pooled = self.pool(query, tokens, here)[:, 0]  # (post, width)
-        return ModelOutput(self.head(pooled), tokens, here, guess, pooled)
+        logits = self.head(pooled)
+        if self.base is None:
+            return ModelOutput(logits, tokens, here, guess, pooled)
+        mixed = torch.lerp(self.base(states).logits, logits, self.share)
+        return ModelOutput(mixed, tokens, here, guess, pooled)
 
     def _fuse(
         self, content: Tensor, present: Tensor, memory: tuple[Tensor, Tensor] | None
@@ -135,10 +153,10 @@ class CrossAttentionFusion(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         tokens, present, has_intention = [], [], None
         if self.reads_intentions:
-            words = self.intention(states["intention_states"])  # (post, intention, word, width)
-            words = words + self.relation[states["relation"]][:, :, None]
+            words, here = self._read_intentions(states)  # (post, intention, word, width)
+            words = self.intention(words) + self.relation[states["relation"]][:, :, None]
             tokens.append(words.flatten(1, 2))
-            present.append(states["intention_mask"].flatten(1, 2))
+            present.append(here.flatten(1, 2))
             has_intention = present[0].any(1)
         if guess is not None:
             tokens.append(self.intention(guess) + self.relation)
@@ -149,6 +167,14 @@ class CrossAttentionFusion(nn.Module):
             present.append(read & states["slot_mask"] if "slot_mask" in states else read)
         return self.intention_null(tokens, present, num_posts)
 
+    def _read_intentions(self, states: Batch) -> tuple[Tensor, Tensor]:
+        """Return the states of words of each intention, or its vector as a single word."""
+        words, mask = states["intention_states"], states["intention_mask"]
+        if self.intention_pool is None:
+            return words, mask
+        vectors = pool_states(words.flatten(0, 1), mask.flatten(0, 1), self.intention_pool)
+        return vectors.unflatten(0, mask.shape[:2])[:, :, None], mask.any(2, keepdim=True)
+
     def owners(self, states: Batch) -> Int[Tensor, "post word"]:
         """Return the relation, or slot, that each token of what is read belongs to.
 
@@ -158,6 +184,7 @@ class CrossAttentionFusion(nn.Module):
         parts = [first.new_full((first.shape[0], 1), NUM_SLOTS, dtype=torch.int64)]
         if self.reads_intentions:
             mask = states["intention_mask"]
+            mask = mask if self.intention_pool is None else mask.any(2, keepdim=True)
             parts.append(states["relation"][:, :, None].expand(mask.shape).flatten(1, 2))
         if self.slots is not None:
             slots = torch.arange(NUM_SLOTS, device=first.device)

@@ -95,6 +95,7 @@ class InterClip(nn.Module):
             )
         self.text = content_texts[0]
         self.split = (self.text,)
+        self.reads_ids: tuple[str, ...] = ()
         self.image_tower = image_tower
         self.text_tower = text_tower
         _check_vision(self.vision, layers)

@@ -1,7 +1,7 @@
 """Baselines on one vector an input: laid side by side, or image and text multiplied."""
 
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,6 +13,19 @@ from miko_clf.errors import RecipeError
 from miko_clf.fuse.outputs import Batch, ModelOutput
 
 MAX_PRODUCT_WEIGHTS = 100_000_000  # weights of the layer behind an outer product; as float32 400 MB
+
+
+PooledVectors = dict[str, tuple[Float[Tensor, "post channel"], Bool[Tensor, " post"]]]
+
+
+@runtime_checkable
+class PoolingFusion(Protocol):
+    """A fusion that reads one vector an input."""
+
+    content_texts: tuple[str, ...]
+    text_pool: Pool
+    reads_images: bool
+    reads_intentions: bool
 
 
 class ConcatFusion(nn.Module):
@@ -40,6 +53,7 @@ class ConcatFusion(nn.Module):
         super().__init__()
         assert image_width is None or num_image_tokens > 0
         self.content_texts = content_texts
+        self.reads_ids: tuple[str, ...] = ()
         self.text_pool = text_pool
         self.reads_images = image_width is not None
         self.reads_intentions = reads_intentions
@@ -57,10 +71,7 @@ class ConcatFusion(nn.Module):
 
     def forward(self, states: Batch, guess_only: bool = False) -> ModelOutput:
         """Return the logits of each label; the embedding is what the last layer but one gives."""
-        pooled = _pool_inputs(self, states)
-        if self.reads_intentions:
-            words, mask = states["intention_states"], states["intention_mask"]
-            pooled["intention"] = self._pool_intentions(words, mask)
+        pooled = pool_inputs(self, states)
         parts = [self.vectors[name](vector, present) for name, (vector, present) in pooled.items()]
         embedding = torch.cat(parts, dim=1)
         if self.hidden is None:
@@ -69,15 +80,15 @@ class ConcatFusion(nn.Module):
         activated = functional.gelu(embedding)
         return ModelOutput(self.head(self.dropout(activated)), embedding=embedding)
 
-    def _pool_intentions(
-        self,
-        states: Float[Tensor, "post intention word channel"],
-        mask: Bool[Tensor, "post intention word"],
-    ) -> tuple[Float[Tensor, "post channel"], Bool[Tensor, " post"]]:
-        """Return the mean over the intentions that are there, and which posts have any."""
-        vectors = pool_states(states.flatten(0, 1), mask.flatten(0, 1), self.text_pool)
-        here = mask.any(2)
-        return mean_pool(vectors.unflatten(0, here.shape), here), here.any(1)
+    @torch.no_grad()
+    def weigh_inputs_alike(self) -> None:
+        """Bring each input to unit length, so that none counts for its many channels.
+
+        For a vote of neighbours by cosine, which no training weighs.
+        """
+        for vector in self.vectors.values():
+            assert isinstance(vector, NormalisedInput)
+            vector.norm.weight.fill_(len(vector.null) ** -0.5)
 
 
 class NormalisedInput(nn.Module):
@@ -125,6 +136,7 @@ class ProductFusion(nn.Module):
             raise RecipeError("fusion.kind product needs an image and a text; name both in inputs")
         assert num_image_tokens > 0
         self.content_texts = content_texts
+        self.reads_ids: tuple[str, ...] = ()
         self.text_pool = text_pool
         self.reads_images = True
         self.reads_intentions = False
@@ -146,7 +158,7 @@ class ProductFusion(nn.Module):
         The embedding is the last hidden layer before its activation, as RGCL compares it (Mei et
         al., ACL 2024), or the product itself where there is no hidden layer.
         """
-        pooled = _pool_inputs(self, states)
+        pooled = pool_inputs(self, states)
         image = self.image(*pooled.pop("image"))
         texts, present = zip(*pooled.values(), strict=True)
         text = self.text(torch.cat(texts, dim=1), torch.stack(present).any(0))
@@ -186,10 +198,12 @@ def multiply_channels(
     return (image[:, :, None] * text[:, None, :]).flatten(1)
 
 
-def _pool_inputs(
-    fusion: ConcatFusion | ProductFusion, states: Batch
-) -> dict[str, tuple[Float[Tensor, "post channel"], Bool[Tensor, " post"]]]:
-    """Return one vector of the image and of each text, and which posts have that input."""
+def pool_inputs(fusion: PoolingFusion, states: Batch) -> PooledVectors:
+    """Return one vector of each input that a fusion reads, and which posts have that input.
+
+    An image is the mean of its tokens, a text as the fusion's `text_pool` says, and intentions
+    the mean of theirs.
+    """
     pooled = {}
     if fusion.reads_images:
         pooled["image"] = (states["image_states"].mean(1), states["image_present"])
@@ -197,6 +211,11 @@ def _pool_inputs(
         mask = states[f"{name}_mask"]
         vector = pool_states(states[f"{name}_states"], mask, fusion.text_pool)
         pooled[name] = (vector, mask.any(1))
+    if fusion.reads_intentions:
+        words, mask = states["intention_states"], states["intention_mask"]
+        vectors = pool_states(words.flatten(0, 1), mask.flatten(0, 1), fusion.text_pool)
+        here = mask.any(2)  # (post, intention)
+        pooled["intention"] = (mean_pool(vectors.unflatten(0, here.shape), here), here.any(1))
     return pooled
 
 

@@ -159,6 +159,7 @@ class MrHarm(nn.Module):
                 input_dropout=input_dropout,
             )
         self.split: tuple[str, ...] = () if image_tower is None else ("image",)
+        self.reads_ids: tuple[str, ...] = ()
         self._tokenise_strings(text_tower.words, labels)
 
     @property

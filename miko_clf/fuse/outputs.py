@@ -31,11 +31,13 @@ class ModelOutput(NamedTuple):
 class FusionModule(Protocol):
     """What stands behind the towers: states of the inputs in, logits out.
 
-    `content_texts` are the texts that it reads as content; it may read intentions besides.
+    `content_texts` are the texts that it reads as content; it may read intentions besides. Of
+    the texts in `reads_ids` it reads the token ids themselves, beside their states.
     """
 
     content_texts: tuple[str, ...]
     reads_intentions: bool
+    reads_ids: tuple[str, ...]
 
     def __call__(self, states: Batch, guess_only: bool = False) -> ModelOutput:
         """Return what the states are fused to; with `guess_only` the guess alone is worth it."""

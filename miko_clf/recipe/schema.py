@@ -10,7 +10,14 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from miko_clf.errors import RecipeError, suggest_nearest
 from miko_clf.recipe import sections
-from miko_clf.recipe.sections import FUSION_SECTIONS, GeneratorSection, ReaderSection
+from miko_clf.recipe.sections import (
+    FUSION_SECTIONS,
+    GeneratorSection,
+    PooledSection,
+    ProductSection,
+    ReaderSection,
+    ZeroShotSection,
+)
 
 InputName = Literal["image", "text", "description", "rationale", "intention"]
 # Texts that are read as content, in the order in which the model sees them.
@@ -46,21 +53,86 @@ class Recipe(sections.RecipeSection):
             raise ValueError("inputs must name each input once, and at least one")
         if ("image" in self.inputs) != (self.image is not None):
             raise ValueError("an image tower is given exactly where inputs name image")
-        if (self.inputs != ("image",)) != (self.text is not None):
-            raise ValueError("a text tower is given exactly where inputs name a text")
-        if self.joined != "no" and self.text is None:
+        prompted = isinstance(self.fusion, ZeroShotSection)
+        if (prompted or self.inputs != ("image",)) != (self.text is not None):
+            raise ValueError(
+                "a text tower is given exactly where inputs name a text, or where fusion.kind "
+                "zero_shot reads prompts"
+            )
+        if self.joined != "no" and self.inputs == ("image",):
             raise ValueError("joined says how texts become one; name a text among inputs")
         if self.joined != "no" and self.text is not None and self.text.long != "cut":
             raise ValueError("joined texts are shortened evenly; set text.long: cut")
+        pools = isinstance(self.fusion, (PooledSection, ProductSection))
+        if self.text is not None and self.text.pool != "auto" and not pools:
+            raise ValueError(
+                "text.pool says how a text becomes one vector, which this fusion does not make; "
+                "set text.pool: auto, or fusion.kind: pooled or product"
+            )
         if self.reads_intentions and not self.fusion.reader:
             raise ValueError(
                 "intentions are read by the reader, pooled, or joined with the other texts; "
                 "set fusion.reader: true, fusion.kind: pooled or joined: separated"
             )
         self._check_stages()
+        self._check_epochs()
+        if prompted:
+            self._check_zero_shot()
         return self
 
+    def _check_epochs(self) -> None:
+        retrieval = self.task.retrieval
+        votes = isinstance(self.fusion, PooledSection) and not self.fusion.hidden
+        votes = votes and retrieval is not None and retrieval.vote == 1
+        prompted = isinstance(self.fusion, ZeroShotSection)
+        if not self.task.epochs and not (votes or prompted or self.fitted):
+            raise ValueError(
+                "task.epochs 0 trains no head, so the system must need none: fusion.kind "
+                "zero_shot, or fusion.kind pooled without a hidden layer whose task.retrieval has "
+                "vote: 1.0; set task.epochs above 0"
+            )
+        if self.task.epochs and prompted:
+            raise ValueError("fusion.kind zero_shot has nothing to train; set task.epochs: 0")
+
+    def _check_zero_shot(self) -> None:
+        image, text = self.image, self.text
+        if image is None or text is None:
+            raise ValueError("fusion.kind zero_shot compares images with prompts; name image")
+        if (image.source, image.name) != (text.source, text.name):
+            raise ValueError(
+                "fusion.kind zero_shot compares the two halves of one encoder; give image and "
+                f"text one source and name, not {image.name!r} and {text.name!r}"
+            )
+        if image.output != "embedding" or text.output != "embedding":
+            raise ValueError(
+                "fusion.kind zero_shot compares embeddings; set image.output and text.output: "
+                "embedding"
+            )
+        if image.learns or text.learns:
+            raise ValueError(
+                "fusion.kind zero_shot trains no tower; set frozen: true without unfreeze and lora"
+            )
+        if self.task.retrieval:
+            raise ValueError("fusion.kind zero_shot learns from no post; leave out task.retrieval")
+
+    def _check_fitted(self) -> None:
+        for key, tower in (("image", self.image), ("text", self.text)):
+            if tower is not None and tower.learns:
+                raise ValueError(
+                    f"a linear probe reads vectors that do not change; set {key}.frozen: true "
+                    "without unfreeze and lora"
+                )
+        if self.fitted and (self.task.retrieval or self.task.label_smoothing):
+            raise ValueError(
+                "fusion.solver lbfgs knows the log loss alone; leave out task.retrieval and "
+                "task.label_smoothing"
+            )
+
     def _check_stages(self) -> None:
+        if self.fitted or self.based:
+            self._check_fitted()
+        if self.task.refit and not self.fitted:
+            raise ValueError("task.refit fits once more to the optimum; set fusion.solver: lbfgs")
         writes = isinstance(self.fusion, GeneratorSection)
         if self.task.likelihood and not writes:
             raise ValueError("task.likelihood needs fusion.kind generator, which spells labels")
@@ -79,6 +151,16 @@ class Recipe(sections.RecipeSection):
             raise ValueError(
                 "a generator has no embedding to retrieve by; leave out task.retrieval"
             )
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the classifier is fitted to its optimum, and not trained in epochs."""
+        return isinstance(self.fusion, PooledSection) and self.fusion.solver == "lbfgs"
+
+    @property
+    def based(self) -> bool:
+        """Whether the classifier is mixed with a linear probe that is fitted beside it."""
+        return isinstance(self.fusion, ReaderSection) and self.fusion.base == "linear"
 
     @property
     def content_texts(self) -> tuple[InputName, ...]:

@@ -83,12 +83,17 @@ class TextTowerSection(TowerSection):
     """Tokens kept of a text; what is cut is counted."""
     long: Literal["cut", "ends", "chunk"] = "cut"
     """What is kept of a longer text: its head, its head and tail, or all of it in windows."""
+    pool: Literal["auto", "mean", "first", "last"] = "auto"
+    """How the states of a text become one: by the encoder's convention, their mean, or which."""
     vocabulary: int = Field(default=4000, gt=0)
     """Word pieces learned from the training texts (source `tiny` only)."""
 
 
 class IntentionSection(RecipeSection):
     """How given intentions are read."""
+
+    read: Literal["tokens", "vectors"] = "tokens"
+    """A state for each token, or one vector an intention (fusion kind reader)."""
 
     max_length: int = Field(default=24, gt=2)
     """Tokens kept of one intention."""
@@ -119,7 +124,7 @@ class ReaderSection(_FusionBase):
     """Content attends to itself and reads intentions by gated cross-attention."""
 
     kind: Literal["reader"] = "reader"
-    """Kind of fusion: reader, pooled, product, conditioned or generator."""
+    """Kind of fusion: reader, pooled, product, conditioned, generator or zero_shot."""
     width: int = Field(default=128, gt=0)
     """Channels of a fused token."""
     layers: int = Field(default=2, gt=0)
@@ -138,6 +143,10 @@ class ReaderSection(_FusionBase):
     """Blocks in which the slots read the content."""
     slot_dropout: float = Field(default=0.1, ge=0, lt=1)
     """Chance that a training post without intentions goes without the slots too."""
+    base: Literal["none", "linear"] = "none"
+    """The reader answers alone; or is mixed with a linear probe, as far as validation says."""
+    words: bool = False
+    """TF-IDF of word pieces and pairs counts in the base as well (base linear)."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "ReaderSection":
@@ -145,6 +154,8 @@ class ReaderSection(_FusionBase):
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         if self.slots and not self.reader:
             raise ValueError("slots are read by the reader; set reader: true or slots: false")
+        if self.words and self.base == "none":
+            raise ValueError("words count in a base; set base: linear")
         return self
 
 
@@ -153,16 +164,28 @@ class PooledSection(PlainFusionSection):
 
     reader: ClassVar[bool] = True  # of the mean of the intentions
     kind: Literal["pooled"]
-    """Kind of fusion: reader, pooled, product, conditioned or generator."""
+    """Kind of fusion: reader, pooled, product, conditioned, generator or zero_shot."""
     hidden: int = Field(default=0, ge=0)
     """Units of a hidden layer; 0 makes the classifier linear."""
+    solver: Literal["adamw", "lbfgs"] = "adamw"
+    """Weights learn in epochs; or are fitted to their optimum, its L2 strength by grouped folds."""
+    words: bool = False
+    """TF-IDF of word pieces and pairs counts too, as far as held-out posts say (solver lbfgs)."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "PooledSection":
+        if self.solver == "lbfgs" and self.hidden:
+            raise ValueError("solver lbfgs fits a linear classifier; set hidden: 0")
+        if self.words and self.solver != "lbfgs":
+            raise ValueError("words count beside fitted vectors; set solver: lbfgs")
+        return self
 
 
 class ProductSection(PlainFusionSection):
     """Image and text meet in a product (Kumar and Nandakumar, Hate-CLIPper, 2022)."""
 
     kind: Literal["product"]
-    """Kind of fusion: reader, pooled, product, conditioned or generator."""
+    """Kind of fusion: reader, pooled, product, conditioned, generator or zero_shot."""
     width: int = Field(default=1024, gt=0)
     """Channels to which image and text are each projected."""
     mix: Literal["align", "cross"] = "align"
@@ -179,7 +202,7 @@ class ConditionedSection(PlainFusionSection):
     """Top layers of the image tower attend to the text too (Chen et al., InterCLIP, 2024)."""
 
     kind: Literal["conditioned"]
-    """Kind of fusion: reader, pooled, product, conditioned or generator."""
+    """Kind of fusion: reader, pooled, product, conditioned, generator or zero_shot."""
     layers: int = Field(default=4, gt=0)
     """Top layers of the image tower that see the text."""
     width: int = Field(default=256, gt=0)
@@ -190,13 +213,40 @@ class GeneratorSection(PlainFusionSection):
     """An encoder-decoder whose encoder looks at the image (Lin et al., Mr.Harm, 2023)."""
 
     kind: Literal["generator"]
-    """Kind of fusion: reader, pooled, product, conditioned or generator."""
+    """Kind of fusion: reader, pooled, product, conditioned, generator or zero_shot."""
     heads: int = Field(default=8, gt=0)
     """Heads of the attention from words to image tokens."""
     share: float = Field(default=1.0, gt=0, le=1)
     """Inner width of that attention as a share of the encoder's."""
     gated: bool = True
     """A gate that starts at zero stands behind each look at the image."""
+
+
+class ZeroShotSection(PlainFusionSection):
+    """Nothing is trained: a label is likely whose prompts are near (Radford et al., CLIP, 2021)."""
+
+    kind: Literal["zero_shot"]
+    """Kind of fusion: reader, pooled, product, conditioned, generator or zero_shot."""
+    templates: tuple[str, ...] = (
+        "a post that is {label}.",
+        "a meme that is {label}.",
+        "a picture that is {label}.",
+        "a {label} post.",
+        "a {label} meme.",
+        "a {label} picture.",
+    )
+    """Prompts of a label that has none of its own; {label} stands for its name."""
+    prompts: dict[str, tuple[str, ...]] = {}
+    """Prompts of a label by its name, as many as say it well; their embeddings are averaged."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ZeroShotSection":
+        if not self.templates or not all("{label}" in template for template in self.templates):
+            raise ValueError("templates are one or more prompts with {label} where its name stands")
+        for label, prompts in self.prompts.items():
+            if not prompts or not all(prompt.strip() for prompt in prompts):
+                raise ValueError(f"prompts of label {label!r} are blank or none; leave it out")
+        return self
 
 
 def _read_kind(value: Any) -> str:
@@ -211,13 +261,15 @@ FUSION_SECTIONS: dict[str, type[PlainFusionSection] | type[ReaderSection]] = {
     "product": ProductSection,
     "conditioned": ConditionedSection,
     "generator": GeneratorSection,
+    "zero_shot": ZeroShotSection,
 }
 FusionSection = Annotated[
     Annotated[ReaderSection, Tag("reader")]
     | Annotated[PooledSection, Tag("pooled")]
     | Annotated[ProductSection, Tag("product")]
     | Annotated[ConditionedSection, Tag("conditioned")]
-    | Annotated[GeneratorSection, Tag("generator")],
+    | Annotated[GeneratorSection, Tag("generator")]
+    | Annotated[ZeroShotSection, Tag("zero_shot")],
     Discriminator(
         _read_kind,
         custom_error_type="fusion_kind",
@@ -297,8 +349,10 @@ class RetrievalSection(RecipeSection):
 class TaskSection(RecipeSection):
     """The second stage: learn the label."""
 
-    epochs: int = Field(default=6, gt=0)
-    """Passes over the training posts, at most."""
+    epochs: int = Field(default=6, ge=0)
+    """Passes over the training posts, at most; 0 for a system in which nothing is trained."""
+    refit: bool = False
+    """Fit once more on train and val, with what was chosen (fusion.solver lbfgs only)."""
     align: float = Field(default=0.0, ge=0)
     """Weight at which the alignment of the reasoning stage goes on."""
     likelihood: bool = False
@@ -319,8 +373,12 @@ AimName = Literal["macro_f1", "f1", "recall_at_precision", "recall_at_false_posi
 class DecisionSection(RecipeSection):
     """What is fitted on validation once the weights are learned."""
 
-    calibration: Literal["temperature", "platt", "isotonic"] = "temperature"
-    """One factor for all logits; a factor and a shift a label; a rising line (two labels)."""
+    calibration: Literal["auto", "temperature", "platt", "isotonic"] = "auto"
+    """One factor for all logits; a factor and a shift a label; a rising line (two labels).
+
+    `auto` is platt where training weighs the classes, because a temperature cannot undo the shift
+    of that, and temperature elsewhere.
+    """
     aim: AimName = "macro_f1"
     """What the thresholds are the best for, of two labels or of any number that may hold."""
     precision: float = Field(default=0.9, gt=0, le=1)

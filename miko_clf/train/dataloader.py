@@ -163,7 +163,8 @@ class EncodedDataset:
         if self.states is None:
             return {f"{name}_ids": ids, f"{name}_mask": mask}
         states = self.states.states(rows, ids.shape[1])
-        return {f"{name}_{_name_kind(self.states.tower)}": states, f"{name}_mask": mask}
+        kind = _name_kind(self.states.tower)
+        return {f"{name}_{kind}": states, f"{name}_ids": ids, f"{name}_mask": mask}
 
     def _stack_intentions(self, posts: list[_Rows], indices: Sequence[int]) -> dict[str, NDArray]:
         shape = (len(posts), max([1, *map(len, posts)]))

@@ -30,3 +30,15 @@ def test_united_things_are_the_connected_components(
 def test_things_that_share_a_mark_over_any_chain_are_one_group_named_by_its_lowest() -> None:
     groups = DisjointSets([["b"], ["a"], [], ["a", "b"], ["c"]])
     assert groups.find_all().tolist() == [0, 0, 2, 0, 4]
+
+
+def test_posts_of_one_group_or_the_same_words_stay_on_one_side() -> None:
+    posts = [
+        Post(id=str(number), text=text, group=group)
+        for number, (text, group) in enumerate(
+            [("One, two!", "g"), ("one two", "h"), ("three", "h"), ("four", None), ("five", None)]
+        )
+    ]
+    parts = group_alike_posts(posts)
+    assert len(set(parts[:3])) == 1
+    assert len(set(parts)) == 3

@@ -4,7 +4,7 @@ import operator
 from pathlib import Path
 
 from miko_clf.data.dataset import open_folder
-from miko_clf.data.post import Post
+from miko_clf.data.splits import normalise_post_text
 from miko_clf.experiment import folds
 from miko_clf.experiment.design import Experiment, PostSource, Trial
 
@@ -16,7 +16,7 @@ def test_folds_ask_every_post_once_and_keep_groups_together(world: Path) -> None
     asked: list[str] = []
     for fold in range(4):
         found = folds.split_trial_posts(experiment, Trial(system, 0, fold), folds.OUT_OF_FOLD)
-        for mark in (folds.normalise_post_text, operator.attrgetter("group")):
+        for mark in (normalise_post_text, operator.attrgetter("group")):
             learned = {mark(post) for post in [*found.train, *found.val]} - {None}
             assert not learned & {mark(post) for post in found.ask}
         assert not {p.group for p in found.train} & {p.group for p in found.val}
@@ -34,15 +34,3 @@ def test_a_seed_draws_its_own_folds(world: Path) -> None:
         for seed in (0, 1)
     )
     assert first != second
-
-
-def test_posts_of_one_group_or_the_same_words_stay_on_one_side() -> None:
-    posts = [
-        Post(id=str(number), text=text, group=group)
-        for number, (text, group) in enumerate(
-            [("One, two!", "g"), ("one two", "h"), ("three", "h"), ("four", None), ("five", None)]
-        )
-    ]
-    parts = folds.group_alike_posts(posts)
-    assert len(set(parts[:3])) == 1
-    assert len(set(parts)) == 3

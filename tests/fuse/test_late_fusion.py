@@ -195,6 +195,16 @@ def test_a_linear_probe_learns_a_label_that_stands_in_one_input() -> None:
     assert accuracy > 0.9
 
 
+def test_inputs_weighed_alike_have_unit_length_whatever_their_channels() -> None:
+    batch, model = make_pooled_states(4), make_pooled()
+    model.weigh_inputs_alike()
+    parts = model(batch).embedding.split([6, 5, 5], dim=1)
+    for part in parts:
+        assert torch.allclose(part.norm(dim=1), torch.ones(4), atol=1e-4)
+    absent = model(drop_pooled_inputs(batch, "image")).embedding
+    assert not absent[:, :6].any()
+
+
 @pytest.mark.parametrize("name", BASELINES)
 def test_each_baseline_is_a_pooled_recipe_with_versions_on_small_towers(name: str) -> None:
     assert recipes.load_recipe(name).fusion.kind == "pooled"

@@ -49,8 +49,13 @@ def test_a_dumped_recipe_is_the_same_recipe(tmp_path: Path) -> None:
         ({"fusion": {"reader": False}}, "slots are read by the reader"),
         ({"inputs": ["text"]}, "an image tower is given exactly where inputs name image"),
         ({"inputs": ["image", "txt"]}, "inputs.1: .*'text'.*given 'txt'"),
-        ({"task": {"epochs": 0}}, "task.epochs: .*greater than 0.*given 0"),
+        ({"task": {"epochs": -1}}, "task.epochs: .*greater than or equal to 0.*given -1"),
+        ({"task": {"epochs": 0}}, "task.epochs 0 trains no head, so the system must need none"),
         ({"text": {"source": "tiny"}}, "a tower made from scratch must learn"),
+        (
+            {"text": {"source": "tiny", "frozen": False, "pool": "last"}},
+            "text.pool says .* set text.pool: auto, or fusion.kind: pooled or product",
+        ),
         ({"reasoning": {"epochs": 1, "align": 0.0}}, "needs align or generate above 0"),
     ],
 )
@@ -60,6 +65,21 @@ def test_a_recipe_that_cannot_be_is_one_line_that_names_the_key(change: dict, li
         recipes.parse_recipe({**values, **change}, "mine.yaml")
     assert str(caught.value).startswith("mine.yaml: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"fusion.hidden": 8},
+        {"task.retrieval.vote": 0.9},
+        {"task.retrieval": None},
+        {"fusion": {"kind": "product"}},
+    ],
+)
+def test_a_vote_needs_no_training_where_nothing_else_has_a_say(change: dict) -> None:
+    assert recipes.load_recipe("knn-mobilenet-minilm").task.epochs == 0
+    with pytest.raises(RecipeError, match=r"task\.epochs 0 trains no head"):
+        recipes.load_recipe("knn-mobilenet-minilm", change)
 
 
 def test_a_recipe_by_an_unknown_name_names_the_nearest() -> None:

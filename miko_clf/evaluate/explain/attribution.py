@@ -172,7 +172,7 @@ def _integrate(
             whole, baselines=start, n_steps=steps, internal_batch_size=_STEPS_AT_ONCE
         )
         weights = {
-            name: part.detach()[0].sum(-1).double().cpu().numpy()
+            name: part.detach()[0].sum(-1).cpu().double().numpy()
             for name, part in zip(means, parts, strict=True)
         }
         error = abs(_measure_excess(weights, (baseline, full)))
