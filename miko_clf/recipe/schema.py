@@ -63,7 +63,8 @@ class Recipe(sections.RecipeSection):
             raise ValueError("joined says how texts become one; name a text among inputs")
         if self.joined != "no" and self.text is not None and self.text.long != "cut":
             raise ValueError("joined texts are shortened evenly; set text.long: cut")
-        pools = isinstance(self.fusion, (PooledSection, ProductSection))
+        pools = isinstance(self.fusion, (PooledSection, ProductSection)) or self.based
+        pools = pools or (self.reads_intentions and self.intention.read == "vectors")
         if self.text is not None and self.text.pool != "auto" and not pools:
             raise ValueError(
                 "text.pool says how a text becomes one vector, which this fusion does not make; "
