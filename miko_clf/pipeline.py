@@ -5,10 +5,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 
+from miko_clf.bundle import Calibration
 from miko_clf.bundle_writer import describe_run, hold_output, write_bundle
 from miko_clf.data.dataset import open_folder
 from miko_clf.data.post import Post
@@ -28,7 +30,7 @@ from miko_clf.train.linear_probe import (
     mix_with_probe,
     refit_linear_probe,
 )
-from miko_clf.train.loop import TrainingRun, check_single_process, train_stage
+from miko_clf.train.loop import TrainingRun, check_single_process, log_validation, train_stage
 from miko_clf.train.stages import ReasoningStage, TaskStage
 
 
@@ -68,9 +70,7 @@ def fit(
     lets texts be inputs that give the label away. So that two systems differ in nothing but what
     is compared, `twin` is a recipe whose initial weights are taken wherever this one's have the
     same name and shape, and `lengths` say of each training post what it counts as when posts of
-    like length are batched. With `hold_val` nothing is fitted once more with val, whatever the
-    recipe says, because val is what will be asked about. Raises a `MikoError` for data, recipe or
-    place that cannot be used.
+    like length are batched. `hold_val` keeps refits from val. Raises a `MikoError`.
     """
     check_single_process()
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
@@ -89,11 +89,8 @@ def fit(
         setup = _build(recipe, posts, questions, Path(cache) if cache else None, twin)
         probe_fits = _train(run, recipe, setup)
         facts["seconds"] = round(time.monotonic() - started, 1)
+        calibrations = _calibrate(recipe, setup, probe_fits, facts, refits=not hold_val)
         trained = setup.model, setup.preparation, setup.val
-        calibrations = fit_calibrations(recipe, setup.model, setup.val)
-        if recipe.task.refit and not hold_val:
-            refit_linear_probe(recipe, setup.model, [setup.train, setup.val], probe_fits)
-            facts["learned_from"] = ["train", "val"]
         write_bundle(out, recipe, *trained, calibrations, facts, metrics=run.metrics)
         shutil.rmtree(work)
     return out
@@ -141,6 +138,22 @@ def _build_model(
     return model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
+def _calibrate(
+    recipe: Recipe,
+    setup: TrainingSetup,
+    probe_fits: Sequence[ProbeFit],
+    facts: dict[str, Any],
+    *,
+    refits: bool,
+) -> tuple[Calibration, ...]:
+    """Return what validation calibrates, before a fit of val too, where the recipe asks for one."""
+    calibrations = fit_calibrations(recipe, setup.model, setup.val)
+    if recipe.task.refit and refits:
+        refit_linear_probe(recipe, setup.model, [setup.train, setup.val], probe_fits)
+        facts["learned_from"] = ["train", "val"]
+    return calibrations
+
+
 def _iterate_texts(posts: Sequence[Post]) -> Iterator[str]:
     """Yield every training text, those of the teacher included."""
     for post in posts:
@@ -173,8 +186,6 @@ def _train(run: TrainingRun, recipe: Recipe, setup: TrainingSetup) -> list[Probe
     stage = TaskStage(recipe, train)
     if recipe.task.epochs:
         train_stage(run, model, stage, train, val)
-    else:
-        run.metrics.touch()  # the log of a system that is not trained is empty
     if recipe.based:
         mix_with_probe(run, recipe, model, train, val)
     if model.image_tower is not None:
@@ -183,4 +194,6 @@ def _train(run: TrainingRun, recipe: Recipe, setup: TrainingSetup) -> list[Probe
         merge_lora(model.text_tower)
     if stage.retrieving is not None:
         model.vote = stage.retrieving.vote(model, len(train.truth.questions.names))
+    if not recipe.task.epochs:
+        log_validation(run, stage.name, 0, stage.validate(model, val))
     return []

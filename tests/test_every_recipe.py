@@ -117,7 +117,7 @@ def _training(recipe: Recipe) -> str:
     told = reasoning.epochs > 0
     losses = [told and reasoning.align > 0, told and reasoning.generate > 0, task.align > 0]
     losses += [task.likelihood, task.retrieval is not None, task.class_weights == "balanced"]
-    losses += [task.epochs > 0]
+    losses += [task.epochs > 0, recipe.fitted, recipe.based]
     towers = [tower for tower in (recipe.image, recipe.text) if tower is not None]
     learning = [[tower.frozen, tower.unfreeze, tower.lora is not None] for tower in towers]
     return json.dumps([losses, learning])
@@ -168,8 +168,10 @@ def test_every_shape_learns_in_both_stages_is_written_and_read_back(
     path = fit(recipe, data, tmp_path / name, leaks=True, cache=towers / "features")
     steps = [json.loads(line) for line in (path / bundles.METRICS_FILE).read_text().splitlines()]
     stages = {row["stage"]: row["step"] for row in steps}
-    wanted = {"reasoning", "task"} if recipe.reasoning.epochs else {"task"}
-    assert stages == dict.fromkeys(wanted, 2 if recipe.task.epochs else 0)
+    wanted = {"task": 2 if recipe.task.epochs else 0} if not recipe.fitted else {}
+    wanted |= {"reasoning": 2} if recipe.reasoning.epochs else {}
+    wanted |= {"probe": 1} if recipe.fitted or recipe.based else {}
+    assert stages == wanted
     opened = bundles.load_bundle(path)
     predictor = Predictor(opened, data.read("test"), None)
     scores = predictor.probabilities(list_serving_arms(recipe)[0])

@@ -74,16 +74,8 @@ class CrossAttentionFusion(nn.Module):
         self.reads_intentions = reads_intentions
         self.intention_pool = intention_pool
         self.reads_ids: tuple[str, ...] = base.reads_ids if base else ()
-        if image_width is not None:
-            self.image = _build_projection(image_width, width, input_dropout)
-            self.position = nn.Parameter(torch.randn(num_image_tokens, width) * 0.02)
         self.reads_images = image_width is not None
-        if text_width is not None:
-            self.text = _build_projection(text_width, width, input_dropout)
-        self.kind = nn.ParameterDict(
-            {name: nn.Parameter(torch.randn(width) * 0.02) for name in content_texts}
-        )
-        self.null = NullToken(width)
+        self._add_content(image_width, num_image_tokens, text_width, width, input_dropout)
         self.slots: StudentSlots | None = None
         if slot_layers and text_width is not None:
             self.slots = StudentSlots(width, text_width, heads, slot_layers, dropout)
@@ -107,6 +99,25 @@ class CrossAttentionFusion(nn.Module):
         if base is not None:
             base.requires_grad_(False)
             self.register_buffer("share", torch.ones(()))
+
+    def _add_content(
+        self,
+        image_width: int | None,
+        num_image_tokens: int,
+        text_width: int | None,
+        width: int,
+        input_dropout: float,
+    ) -> None:
+        """Add what brings the tokens of image and texts into one space."""
+        if image_width is not None:
+            self.image = _build_projection(image_width, width, input_dropout)
+            self.position = nn.Parameter(torch.randn(num_image_tokens, width) * 0.02)
+        if text_width is not None:
+            self.text = _build_projection(text_width, width, input_dropout)
+        self.kind = nn.ParameterDict(
+            {name: nn.Parameter(torch.randn(width) * 0.02) for name in self.content_texts}
+        )
+        self.null = NullToken(width)
 
     def forward(self, states: Batch, guess_only: bool = False) -> ModelOutput:
         """Return the logits of each label, and what they were pooled from."""

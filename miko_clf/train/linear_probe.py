@@ -1,6 +1,5 @@
 """The closed fit of a linear probe: what it reads of posts, what is chosen, what is set."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -19,11 +18,10 @@ from miko_clf.fuse.cross_attention import CrossAttentionFusion
 from miko_clf.fuse.linear_probe import LinearProbe, WordTfIdf
 from miko_clf.progress import print_notice, show_progress
 from miko_clf.recipe.schema import Recipe
-from miko_clf.train import checkpoint
 from miko_clf.train import logistic_regression as logistic
 from miko_clf.train.dataloader import EncodedDataset
 from miko_clf.train.logistic_regression import LinearWeights, Rows, StrengthChoice
-from miko_clf.train.loop import TrainingRun
+from miko_clf.train.loop import TrainingRun, log_validation
 from miko_clf.train.predict import iterate_batches, list_serving_arms, predict_logits
 from miko_clf.train.stages import TaskStage
 
@@ -102,24 +100,11 @@ def fit_linear_probe(
     A fit takes seconds to a minute, so a run that was stopped begins it again.
     """
     fits = fit_probe_weights(recipe, model, train)
-    log_probe(run, fits, validation=dict(TaskStage(recipe, train).validate(model, val)))
-    return fits
-
-
-def log_probe(run: TrainingRun, fits: Sequence[ProbeFit], **found: Any) -> None:
-    """Write what was chosen, and what else was found, to the log of the run; say the choice."""
-    row = {
-        "stage": "probe",
-        "epoch": 1,
-        "step": 1,
-        "fits": [fit.to_json() for fit in fits],
-        **found,
-    }
-    checkpoint.trim_metrics(run.metrics, "probe", 0)
-    with run.metrics.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    measured = TaskStage(recipe, train).validate(model, val)
+    log_validation(run, "probe", 1, measured, fits=[fit.to_json() for fit in fits])
     for fit in fits:
         print_notice(fit.line())
+    return fits
 
 
 def fit_probe_weights(recipe: Recipe, model: Model, train: EncodedDataset) -> list[ProbeFit]:
@@ -182,8 +167,8 @@ def mix_with_probe(
     chosen = select_share(losses)
     fusion.share.fill_(chosen)
     means = {f"{share:g}": float(loss.mean()) for share, loss in losses.items()}
-    measured = dict(TaskStage(recipe, train).validate(model, val))
-    log_probe(run, fits, share=chosen, losses_of_shares=means, validation=measured)
+    facts = {"fits": [fit.to_json() for fit in fits], "share": chosen, "losses_of_shares": means}
+    log_validation(run, "probe", 1, TaskStage(recipe, train).validate(model, val), **facts)
     print_notice(
         f"the reader has {chosen:g} of the mixture with its base"
         if chosen

@@ -146,7 +146,8 @@ class _StageTraining:
                 mean_loss = self._train_epoch(bar, signals)
                 bar.print(self._validate(mean_loss))
                 checkpoint.save_checkpoint(self.accelerator, self.folder, self.progress.step)
-        self.accelerator.end_training()
+        for tracker in self.accelerator.trackers:  # `end_training` would end a launcher's group too
+            tracker.finish()
         checkpoint.finish_stage(
             self.folder, {"best": self.progress.best, "epoch": self.progress.best_epoch}
         )
@@ -252,6 +253,19 @@ def catch_interrupts() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def log_validation(
+    run: TrainingRun, stage: str, epoch: int, measured: Mapping[str, float], **found: Any
+) -> None:
+    """Write what validation measures of what no epoch trained, and what else was found, as a row.
+
+    A row that a stopped run wrote before is replaced.
+    """
+    row = {"stage": stage, "epoch": epoch, "step": epoch, "validation": dict(measured), **found}
+    checkpoint.trim_metrics(run.metrics, stage, -1)
+    with run.metrics.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
 
 
 def choose_precision() -> str:

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from miko_clf.data.splits import DisjointSets
+from miko_clf.data.post import Post
+from miko_clf.data.splits import DisjointSets, group_alike_posts
 from tests.support.audited_posts import FEW_EXAMPLES, make_partition
 
 

@@ -53,7 +53,7 @@ def test_a_dumped_recipe_is_the_same_recipe(tmp_path: Path) -> None:
         ({"task": {"epochs": 0}}, "task.epochs 0 trains no head, so the system must need none"),
         ({"text": {"source": "tiny"}}, "a tower made from scratch must learn"),
         (
-            {"text": {"source": "tiny", "frozen": False, "pool": "last"}},
+            {"text": {"source": "tiny", "frozen": False, "pool": "last"}, "intention": {}},
             "text.pool says .* set text.pool: auto, or fusion.kind: pooled or product",
         ),
         ({"reasoning": {"epochs": 1, "align": 0.0}}, "needs align or generate above 0"),
