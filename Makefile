@@ -8,7 +8,7 @@ VLLM := .venv-vllm
 VLLM_STAMP := $(VLLM)/.installed
 DOCS_STAMP := .venv/.docs
 WORLD := runs/world
-POSTS := $(WORLD)/sarcasm
+POSTS := $(WORLD)/both
 DEMO := runs/demo
 SHARED ?= ../shared
 NEEDED := import sys; sys.exit(sys.version_info < (3, 11))
@@ -39,7 +39,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## train on the demo world, compare, export, serve and ask
 	@echo "== writing the demo world to $(WORLD)"
 	@$(BIN)/python -m miko_clf world $(WORLD)
-	@echo "== training models/tiny.yaml: a few minutes; once stopped, make demo goes on"
+	@echo "== training models/tiny.yaml to tell sarcasm and harm: a few minutes; once stopped, make demo goes on"
 	@$(BIN)/python train.py models/tiny.yaml --data $(POSTS) --out $(DEMO) --overwrite
 	@echo "== comparing what it scores with and without intentions"
 	@$(BIN)/python evaluate.py $(DEMO) --data $(POSTS) --split test

@@ -23,7 +23,7 @@ def _add_world_options(parser: Parser) -> None:
 
 
 def _run_world(args: Namespace, line: str) -> None:
-    """Write the demo world: posts whose label is in neither the words nor the picture alone."""
+    """Write the demo world: drawn posts of which it is known what tells their labels."""
     from miko_clf.data.demo.world import write_world
     from miko_clf.progress import show_progress
 

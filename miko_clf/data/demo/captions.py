@@ -20,12 +20,10 @@ SUBJECT_NOUNS: Mapping[str, tuple[str, ...]] = {
     "coffee": ("coffee", "brew", "cuppa"),
 }
 PRAISING_WORDS = (
-    "lovely", "perfect", "gorgeous", "brilliant", "wonderful", "amazing", "superb",
-    "delightful", "fantastic", "glorious", "splendid", "excellent", "fabulous", "beautiful",
+    "lovely", "perfect", "gorgeous", "brilliant", "wonderful", "amazing", "superb", "beautiful",
 )  # fmt: skip
 COMPLAINING_WORDS = (
-    "awful", "dreadful", "terrible", "horrible", "miserable", "grim", "ghastly",
-    "hopeless", "dismal", "lousy", "rotten", "appalling", "pathetic", "wretched",
+    "awful", "dreadful", "terrible", "horrible", "miserable", "grim", "hopeless", "lousy",
 )  # fmt: skip
 # One family a row: the sentence of praise, then its twin of complaint.
 TEXT_FAMILIES: tuple[tuple[str, str], ...] = (
@@ -50,10 +48,12 @@ _OPENERS = ("Honestly", "Well", "Okay", "So", "Right", "Friends", "Update", "Lis
 _DEGREES = ("really", "truly", "simply", "just", "absolutely", "so", "totally", "quite")
 _TIMES = ("today", "this morning", "tonight", "this weekend", "again", "right now")
 _KIN = ("My sister", "My boss", "Grandma", "My flatmate", "Uncle Bo", "The kids")
+TAUNTED: Club = "Otters"  # by every post, so that words say nothing of the author's own club
 _TAUNTS = (
-    "Typical {club}.", "{club} fans, this is you.", "That is {club} all over.",
-    "Just like {club} on match day.", "The {club} crowd would cry.", "{club} could never.",
-    "As clueless as {club} fans.", "Send this to every {club} fan.",
+    f"Typical {TAUNTED}.", f"{TAUNTED} fans, this is you.", f"That is {TAUNTED} all over.",
+    f"Just like {TAUNTED} on match day.", f"The {TAUNTED} crowd would cry.",
+    f"{TAUNTED} could never.", f"As clueless as {TAUNTED} fans.",
+    f"Send this to every {TAUNTED} fan.",
 )  # fmt: skip
 _ENDS = (".", "!", "...", "!!")
 _EXTRAS = (
@@ -63,17 +63,14 @@ _EXTRAS = (
 
 @dataclass(frozen=True)
 class DemoText:
-    """A text, what it does to the subject, and the club that it taunts."""
+    """A text, and what it does to the subject."""
 
     text: str
     praise: bool
-    club: Club
     noun: str
 
 
-def write_demo_text(
-    subject: str, family: int, *, praise: bool, club: Club, rng: Random
-) -> DemoText:
+def write_demo_text(subject: str, family: int, *, praise: bool, rng: Random) -> DemoText:
     """Return words of one family about a subject; all that is free is drawn from `rng`."""
     noun = rng.choice(SUBJECT_NOUNS[subject])
     adj, adj2 = rng.sample(PRAISING_WORDS if praise else COMPLAINING_WORDS, 2)
@@ -91,17 +88,17 @@ def write_demo_text(
         low=rng.randint(0, 2),
     )
     sentence = sentence[0].upper() + sentence[1:] + rng.choice(_ENDS)
-    parts = [sentence, rng.choice(_TAUNTS).format(club=club)]
+    parts = [sentence, rng.choice(_TAUNTS)]
     if rng.random() < 0.3:
         parts.reverse()
     text = " ".join([*parts, rng.choice(_EXTRAS)]).strip()
-    return DemoText(text if rng.random() < 0.7 else text.lower(), praise, club, noun)
+    return DemoText(text if rng.random() < 0.7 else text.lower(), praise, noun)
 
 
 _SOURCE = {"source": "demo-world"}
 _WRONG_DESCRIPTION = 0.05
 # MIKO's people marked 76.7 % of the intentions valid (zzq2000/MIKO, MIKO_benchmark.json).
-_WRONG_INTENTION = 0.23
+WRONG_INTENTION = 0.23  # the share that is written for the opposite label
 
 # Two descriptions of the good state of a subject, and two of the bad one.
 SCENE_DESCRIPTIONS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -134,24 +131,20 @@ _PENNANT_DESCRIPTIONS = {
 _Lines = tuple[str, ...]
 # Told of the tone: first where words and picture disagree, then where they agree.
 TONE_INTENTIONS: Mapping[Relation, tuple[_Lines, _Lines]] = {
-    "xIntent": (("to mock the {noun} by saying the opposite of what is meant",
-         "to make followers laugh at how little the words fit the {noun}",
-         "to poke fun at the {noun} with a straight face"),
-        ("to tell followers plainly what the {noun} was like",
-         "to share an honest view of the {noun}", "to report on the {noun} just as it was")),
+    "xIntent": (("to mock the {noun} by saying the opposite",
+         "to make followers laugh at the contrast", "to tease with a straight face"),
+        ("to say plainly how the {noun} was", "to share an honest view of the {noun}",
+         "to report on the {noun} as it was")),
     "xAttr": (("dry and ironic", "a tease who seldom means it", "witty, with a taste for mockery"),
         ("open and straightforward", "someone who means every word", "plain-spoken and frank")),
     "xWant": (
         ("others to get the joke", "to be read the other way round", "a laugh about the {noun}"),
         ("others to take it at face value", "to be believed", "a serious talk about the {noun}")),
-    "Open": (("The author pretends; the words are a joke at the cost of the {noun}.",
-         "The remark on the {noun} is meant in reverse.",
-         "It is irony, since nobody could mean this about that {noun}."),
-        ("The author means what is written about the {noun}.",
-         "The remark on the {noun} is a true opinion.",
-         "It is a frank comment, since the {noun} really was like that.")),
+    "Open": (
+        ("A joke at the cost of the {noun}.", "It is meant in reverse.", "The author pretends."),
+        ("The author means every word.", "A true opinion of the {noun}.", "A frank comment.")),
 }  # fmt: skip
-# Told of the aim: first where the taunt hits the other club, then where it hits the author's own.
+# Told of the aim: first where the taunt hits another club, then where it hits the author's own.
 AIM_INTENTIONS: Mapping[Relation, tuple[_Lines, _Lines]] = {
     "oReact": (("insulted by an outsider", "the rival fans feel attacked", "hurt and singled out"),
         ("in on the club's own joke", "fellow fans feel at home", "tickled by the self-mockery")),
@@ -181,7 +174,8 @@ def describe_picture(picture: DemoPicture, rng: Random) -> str:
     """Return what a captioner says of the picture; its state is wrong in one of twenty."""
     state = SCENE_STATES.index(picture.state) ^ (rng.random() < _WRONG_DESCRIPTION)
     seen = rng.choice(SCENE_DESCRIPTIONS[picture.subject][state])
-    return f"{seen[0].upper()}{seen[1:]}, with {_PENNANT_DESCRIPTIONS[picture.club]} in the corner."
+    corner = f", with {_PENNANT_DESCRIPTIONS[picture.club]} in the corner"
+    return f"{seen[0].upper()}{seen[1:]}{corner if picture.pennant else ''}."
 
 
 def write_intentions(
@@ -191,27 +185,28 @@ def write_intentions(
     intentions = []
     for relation in RELATIONS:
         holds = hostile if relation in AIM_INTENTIONS else ironic
-        lines = _INTENTIONS[relation][int(holds == (rng.random() < _WRONG_INTENTION))]
+        lines = _INTENTIONS[relation][int(holds == (rng.random() < WRONG_INTENTION))]
         text = rng.choice(lines).format(noun=words.noun)
         intentions.append(Intention(relation=relation, text=text, provenance=_SOURCE))
     return tuple(intentions)
 
 
+# A rationale names both parts before it judges. Were a part told by how it goes with the other
+# (an "and" or a "yet", "the same club"), a model could only learn to write it by solving the
+# whole before it had learned either part.
 def explain_tone(picture: DemoPicture, words: DemoText) -> Rationale:
     """Return why the words are, or are not, meant as they stand."""
     seen = SCENE_DESCRIPTIONS[picture.subject][SCENE_STATES.index(picture.state)][0]
-    does = "praise" if words.praise else "complain about"
+    does = "praise" if words.praise else "complaint"
     agree = words.praise == (picture.state == "good")
-    link, end = (" and", "they agree") if agree else (", yet", "the author means the opposite")
-    text = f"The picture shows {seen}{link} the words {does} the {words.noun}: {end}."
+    end = "they agree" if agree else "the opposite is meant"
+    text = f"Shown: {seen}. Said: {does}. So {end}."
     return Rationale(text=text, saw_label=True, provenance=_SOURCE)
 
 
-def explain_aim(picture: DemoPicture, words: DemoText) -> Rationale:
-    """Return whom the taunt hits, given the pennant that the author shows."""
-    end = f"{words.club}: they are aimed at others"
-    if words.club == picture.club:
-        end = "same club: it is self-mockery"
-    shown = f"The pennant shows an author who stands with the {picture.club}"
-    text = f"{shown}, and the words taunt the {end}."
+def explain_aim(picture: DemoPicture) -> Rationale:
+    """Return whom the taunt hits, given the pennant that the author shows, if there is one."""
+    shown = f"{picture.club} pennant" if picture.pennant else "No pennant"
+    end = "self-mockery" if picture.club == TAUNTED else "aimed at others"
+    text = f"{shown}, {TAUNTED} taunted. So {end}."
     return Rationale(text=text, saw_label=True, provenance=_SOURCE)

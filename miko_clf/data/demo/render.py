@@ -35,6 +35,7 @@ _GROUNDS = ("#a9744f", "#7f8c6b", "#b98b5e", "#8d6e63", "#9c8aa5", "#c49a6c")
 _MAINS = ("#d1495b", "#2e86ab", "#6a4c93", "#3a7d44", "#c77d1e", "#b5406f")
 _ACCENTS = ("#ffd166", "#f7f3e3", "#f4978e", "#bde0fe", "#ffe8a3", "#caffbf")
 _PENNANT_COLOURS: Mapping[Club, RgbColour] = {"Otters": (0, 150, 136), "Herons": (240, 110, 20)}
+_PLAIN_BAR = (206, 206, 202)  # above a picture that shows no pennant
 # A good scene is shot in warm light, a bad one in gloom: a cue that small models find early.
 _LIGHT: Mapping[SceneState, RgbColour] = {"good": (255, 238, 200), "bad": (60, 66, 84)}
 _SYLLABLES = ("mo", "ri", "ka", "len", "to", "bex", "ju", "sal", "vi", "dro", "pim", "ne")
@@ -42,12 +43,16 @@ _SYLLABLES = ("mo", "ri", "ka", "len", "to", "bex", "ju", "sal", "vi", "dro", "p
 
 @dataclass(frozen=True)
 class DemoPicture:
-    """What is drawn; `look` seeds whatever no label depends on: place, scale, tint, frame."""
+    """What is drawn; `look` seeds whatever no label depends on: place, scale, tint, frame.
+
+    `club` is the author's. Without the `pennant` nothing in the picture tells it.
+    """
 
     name: str
     subject: str
     state: SceneState
     club: Club
+    pennant: bool
     variant: int
     look: int
 
@@ -56,12 +61,13 @@ def draw_picture(picture: DemoPicture) -> Image.Image:
     """Return the picture as a post of 96 x 96 pixels, RGB."""
     rng = Random(picture.look)
     night = rng.random() < 0.3
-    bar = tint_colour(_PENNANT_COLOURS[picture.club], rng)
+    bar = tint_colour(_PENNANT_COLOURS[picture.club] if picture.pennant else _PLAIN_BAR, rng)
     bar = darken_colour(bar, 0.55) if night else bar
     fine = Image.new("RGB", (_SIZE * OVERSAMPLING, _SIZE * OVERSAMPLING), bar)
     fine.paste(_render_scene(picture, rng), (0, _HEADER * OVERSAMPLING))
     pen = Pen(ImageDraw.Draw(fine))
-    _draw_pennant(pen, picture.club, rng)
+    if picture.pennant:
+        _draw_pennant(pen, picture.club, rng)
     _draw_frame(pen, rng, WHITE if night else BLACK)
     return fine.resize((_SIZE, _SIZE), Image.Resampling.BOX)
 
@@ -73,7 +79,7 @@ def _render_scene(picture: DemoPicture, rng: Random) -> Image.Image:
     pen = Pen(ImageDraw.Draw(canvas), zoom=rng.uniform(0.86, 1.1), shift=shift)
     draw_scene(pen, _choose_ink(picture, rng), picture.subject, picture.state == "good")
     light = Image.new("RGB", canvas.size, _LIGHT[picture.state])
-    canvas = Image.blend(canvas, light, rng.uniform(0.16, 0.3))
+    canvas = Image.blend(canvas, light, rng.uniform(0.3, 0.42))
     return ImageOps.mirror(canvas) if rng.random() < 0.5 else canvas
 
 
@@ -87,14 +93,14 @@ def _choose_ink(picture: DemoPicture, rng: Random) -> Ink:
 
 def _draw_pennant(pen: Pen, club: Club, rng: Random) -> None:
     """Hang the club's pennant in an upper corner: stripes for Otters, a disc for Herons."""
-    x, y = rng.choice((4, 74)) + rng.uniform(-2, 2), _HEADER + 1.0
+    x, y = rng.choice((3, 63)) + rng.uniform(-2, 2), _HEADER + 1.0
     cloth, white = tint_colour(_PENNANT_COLOURS[club], rng), WHITE
-    pen.fill("poly", white, x - 1, y - 1, x + 19, y - 1, x + 9, y + 25)
-    pen.fill("poly", cloth, x, y, x + 18, y, x + 9, y + 23)
+    pen.fill("poly", white, x - 1, y - 1, x + 31, y - 1, x + 15, y + 43)
+    pen.fill("poly", cloth, x, y, x + 30, y, x + 15, y + 40)
     if club == "Herons":
-        pen.fill("oval", white, x + 4.5, y + 2, x + 13.5, y + 11)
+        pen.fill("oval", white, x + 8, y + 3, x + 22, y + 17)
         return
-    for stripe in ((1.6, 4, 16.4, 4, 15.2, 7, 2.8, 7), (4, 10, 14, 10, 12.8, 13, 5.2, 13)):
+    for stripe in ((2.6, 7, 27.4, 7, 25.4, 12, 4.6, 12), (6.7, 18, 23.3, 18, 21.3, 23, 8.7, 23)):
         pen.fill("poly", white, *(n + (y if i % 2 else x) for i, n in enumerate(stripe)))
 
 

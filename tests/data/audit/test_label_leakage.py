@@ -218,11 +218,12 @@ def test_one_class_alone_is_refused_by_the_probe() -> None:
 
 
 def test_the_demo_world_is_suspect_at_most(world: Path) -> None:
-    for task in ("sarcasm", "harm"):
+    # A description names the pennant, where there is one, and so harm in a third of the posts.
+    for task, described in (("sarcasm", "no finding"), ("harm", "suspect")):
         given = open_folder(world / task).read("train")
         found = check_input_leakage(given, ("description", "intention"), allow=False)
         assert {each.name: each.verdict for each in found} == {
-            "description": "no finding",
+            "description": described,
             "intention": "suspect",
         }
 

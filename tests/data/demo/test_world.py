@@ -1,5 +1,6 @@
-"""The demo world is what it claims to be: drawn, balanced, readable only from both sides."""
+"""The demo world is what it claims to be: drawn, balanced, and told by what it says tells it."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -20,10 +21,24 @@ from miko_clf.data.demo.captions import (
     ROUTINE_INTENTIONS,
     SCENE_DESCRIPTIONS,
     SUBJECT_NOUNS,
+    TAUNTED,
     TONE_INTENTIONS,
 )
-from miko_clf.data.demo.render import CLUBS, SCENE_STATES, DemoPicture
-from miko_clf.data.demo.world import DEMO_CLASSES, DemoTask, draft_world, write_world
+from miko_clf.data.demo.render import (
+    CLUBS,
+    SCENE_STATES,
+    Club,
+    DemoPicture,
+    draw_picture,
+)
+from miko_clf.data.demo.world import (
+    DEMO_CLASSES,
+    WITHOUT_PENNANT,
+    DemoTask,
+    compute_best_auroc,
+    draft_world,
+    write_world,
+)
 from miko_clf.data.post import RELATIONS, Post
 from miko_clf.data.splits import SPLITS
 from miko_clf.errors import PostError
@@ -89,8 +104,18 @@ def praises(text: str) -> bool:
     return bool(words & set(PRAISING_WORDS))
 
 
-def club_named(text: str) -> str:
-    return next(club for club in CLUBS if club.lower() in text.lower())
+def choose(posts: Iterable[Post], pictures: dict[str, DemoPicture], *, pennant: bool) -> list[Post]:
+    """Return the posts whose pictures show a pennant, or those whose pictures show none."""
+    return [post for post in posts if pictures[name_of(post)].pennant == pennant]
+
+
+def hints(post: Post) -> int:
+    """Return how many intentions say that the post is aimed at others."""
+    return sum(
+        said.text in AIM_INTENTIONS[said.relation][0]
+        for said in post.intentions
+        if said.relation in AIM_INTENTIONS
+    )
 
 
 def test_the_same_seed_writes_the_same_bytes(tmp_path: Path) -> None:
@@ -116,7 +141,18 @@ def test_a_folder_that_holds_something_else_is_refused_and_kept(tmp_path: Path) 
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_the_same_world_written_meanwhile_by_another_is_accepted(tmp_path: Path) -> None:
+def test_an_earlier_version_of_the_world_is_called_one_and_kept(tmp_path: Path) -> None:
+    out = write_world(tmp_path / "world", num_posts=40)
+    stamp = json.loads((out / "world.json").read_text())
+    (out / "world.json").write_text(json.dumps({**stamp, "version": 1}))
+    with pytest.raises(PostError, match=r"holds a demo world of another version.*delete this one"):
+        write_world(out, num_posts=40)
+    assert (out / "sarcasm" / "train.jsonl").exists()
+
+
+def test_the_same_world_written_meanwhile_by_another_is_accepted(
+    tmp_path: Path,
+) -> None:
     out = tmp_path / "world"
 
     def overtaken(pictures: Sequence[DemoPicture]) -> Iterable[DemoPicture]:
@@ -198,28 +234,36 @@ def test_words_alone_stay_at_chance(world: World, task: DemoTask) -> None:
     assert abs(text_score(train, test, world[task]) - 0.5) <= 0.05
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_pixels_alone_stay_at_chance(folder: Path, world: World, task: DemoTask) -> None:
-    train, test = world[task]["train"], world[task]["test"]
-    model = LogisticRegression(max_iter=500).fit(pixels(folder, train), labels(train))
-    assert abs(model.score(pixels(folder, test), labels(test)) - 0.5) <= 0.05
+def test_pixels_alone_stay_at_chance_but_for_pennants(
+    folder: Path, world: World, pictures: dict[str, DemoPicture]
+) -> None:
+    for task in TASKS:
+        train, test = world[task]["train"], world[task]["test"]
+        if task == "harm":
+            train, test = (choose(posts, pictures, pennant=False) for posts in (train, test))
+        model = LogisticRegression(max_iter=500).fit(pixels(folder, train), labels(train))
+        assert abs(model.score(pixels(folder, test), labels(test)) - 0.5) <= 0.05
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_subject_state_and_pennant_alone_stay_at_chance(
+def test_subject_and_state_alone_stay_at_chance(
     world: World, pictures: dict[str, DemoPicture], task: DemoTask
 ) -> None:
     posts = [post for split in SPLITS for post in world[task][split]]
-    seen = [pictures[name_of(post)] for post in posts]
     hits = np.array([post.label == DEMO_CLASSES[task][1] for post in posts])
-    for facts in ([(p.subject, p.state) for p in seen], [(p.subject, p.club) for p in seen]):
+    for name in ("subject", "state"):
+        facts = [getattr(pictures[name_of(post)], name) for post in posts]
         for fact in set(facts):
             assert abs(hits[[other == fact for other in facts]].mean() - 0.5) <= 0.05
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_ids_sizes_and_lengths_tell_nothing(folder: Path, world: World, task: DemoTask) -> None:
+def test_ids_sizes_and_lengths_tell_nothing(
+    folder: Path, world: World, pictures: dict[str, DemoPicture], task: DemoTask
+) -> None:
     posts = [post for split in SPLITS for post in world[task][split]]
+    if task == "harm":
+        posts = choose(posts, pictures, pennant=False)
     hits = [post.label == DEMO_CLASSES[task][1] for post in posts]
     for feature in (
         [int(post.id, 16) for post in posts],
@@ -231,28 +275,84 @@ def test_ids_sizes_and_lengths_tell_nothing(folder: Path, world: World, task: De
         assert abs(roc_auc_score(hits, feature) - 0.5) <= 0.04
 
 
-def test_words_and_pixels_together_give_both_labels(
+def test_words_and_pixels_together_give_sarcasm(
     folder: Path, world: World, pictures: dict[str, DemoPicture]
 ) -> None:
     train, test = world["sarcasm"]["train"], world["sarcasm"]["test"]
-    inputs, unseen = pixels(folder, train, 24), pixels(folder, test, 24)
-    state = LogisticRegression(max_iter=500).fit(
-        inputs, [pictures[name_of(p)].state for p in train]
+    facts = [pictures[name_of(post)].state for post in train]
+    model = LogisticRegression(max_iter=500).fit(pixels(folder, train, 24), facts)
+    right = [
+        (praises(p.text or "") != (state == "good")) == (p.label == "sarcastic")
+        for p, state in zip(test, model.predict(pixels(folder, test, 24)), strict=True)
+    ]
+    assert np.mean(right) >= 0.99
+
+
+def test_pixels_give_harm_where_a_pennant_shows(
+    folder: Path, world: World, pictures: dict[str, DemoPicture]
+) -> None:
+    train, test = (
+        choose(world["harm"][split], pictures, pennant=True) for split in ("train", "test")
     )
-    club = LogisticRegression(max_iter=500).fit(inputs, [pictures[name_of(p)].club for p in train])
-    sarcastic = [
-        praises(p.text or "") != (s == "good")
-        for p, s in zip(test, state.predict(unseen), strict=True)
-    ]
-    harmful = [
-        club_named(p.text or "") != c for p, c in zip(test, club.predict(unseen), strict=True)
-    ]
-    for task, guess in zip(TASKS, (sarcastic, harmful), strict=True):
-        right = [
-            g == (p.label == DEMO_CLASSES[task][1])
-            for g, p in zip(guess, world[task]["test"], strict=True)
-        ]
-        assert np.mean(right) >= 0.97
+    model = LogisticRegression(max_iter=500).fit(pixels(folder, train, 24), labels(train))
+    assert model.score(pixels(folder, test, 24), labels(test)) >= 0.99
+
+
+def test_two_pictures_in_three_show_no_pennant_in_every_split(
+    world: World, pictures: dict[str, DemoPicture]
+) -> None:
+    for split in SPLITS:
+        names = {name_of(post) for post in world["harm"][split]}
+        assert np.mean([not pictures[name].pennant for name in names]) == WITHOUT_PENNANT == 2 / 3
+
+
+def test_the_club_behind_a_picture_without_a_pennant_changes_no_pixel() -> None:
+    def draw(club: Club, *, pennant: bool) -> bytes:
+        picture = DemoPicture("a", "cake", "good", club, pennant, 0, 5)
+        return draw_picture(picture).tobytes()
+
+    assert draw("Otters", pennant=False) == draw("Herons", pennant=False)
+    assert draw("Otters", pennant=True) != draw("Herons", pennant=True)
+
+
+def test_no_text_of_a_post_tells_the_authors_club_but_a_description_of_its_pennant(
+    world: World, pictures: dict[str, DemoPicture]
+) -> None:
+    for post in (post for split in SPLITS for post in world["harm"][split]):
+        assert ("pennant" in (post.description or "")) == pictures[name_of(post)].pennant
+        assert post.key_information
+        for text in (post.text or "", " ".join(post.key_information.keywords)):
+            assert {club for club in CLUBS if club.lower() in text.lower()} == {TAUNTED}
+
+
+def test_whoever_knows_the_world_scores_what_is_said_to_be_the_best(
+    world: World, pictures: dict[str, DemoPicture]
+) -> None:
+    posts = [post for split in SPLITS for post in world["harm"][split]]
+    harmful = np.array([post.label == "harmful" for post in posts])
+    hidden = np.array([not pictures[name_of(post)].pennant for post in posts])
+    for intentions in (False, True):
+        guess = np.array([hints(post) if intentions else 0 for post in posts])
+        scores = np.where(hidden, guess, np.where(harmful, 99, -99))
+        best = compute_best_auroc("harm", intentions=intentions)
+        assert roc_auc_score(harmful, scores) == pytest.approx(best, abs=0.005)
+        assert compute_best_auroc("sarcasm", intentions=intentions) == 1
+    assert compute_best_auroc("harm", intentions=False) == pytest.approx(1 - (2 / 3) ** 2 / 2)
+
+
+def test_a_rationale_of_sarcasm_names_each_part_whichever_way_they_go_together(
+    world: World,
+) -> None:
+    """Its parts are worded alike under both labels, so that each can be learned by itself."""
+    parts: dict[str, set[str]] = {name: set() for name in DEMO_CLASSES["sarcasm"]}
+    for post in (post for split in SPLITS for post in world["sarcasm"][split]):
+        assert post.rationale
+        *told, verdict = post.rationale.text.rstrip(".").split(". ")
+        assert verdict.startswith("So ")
+        assert [part.split(":")[0] for part in told] == ["Shown", "Said"]
+        parts[str(post.label)].update(told)
+    first, second = parts.values()
+    assert first == second
 
 
 def test_the_exact_rule_gives_every_label(world: World, pictures: dict[str, DemoPicture]) -> None:
@@ -262,7 +362,7 @@ def test_the_exact_rule_gives_every_label(world: World, pictures: dict[str, Demo
             ironic = praises(post.text or "") != (picture.state == "good")
             assert post.label == DEMO_CLASSES["sarcasm"][ironic]
             assert (aimed.id, aimed.text) == (post.id, post.text)
-            assert aimed.label == DEMO_CLASSES["harm"][club_named(post.text or "") != picture.club]
+            assert aimed.label == DEMO_CLASSES["harm"][picture.club != TAUNTED]
 
 
 def test_23_of_100_intentions_are_written_for_the_opposite_label(world: World) -> None:
@@ -310,7 +410,11 @@ def test_descriptions_tell_the_state_and_are_wrong_one_time_in_twenty(
 
 def test_no_text_names_a_label_and_no_description_judges(world: World) -> None:
     for post in (post for task in TASKS for split in SPLITS for post in world[task][split]):
-        told = [post.text or "", post.description or "", *(i.text for i in post.intentions)]
+        told = [
+            post.text or "",
+            post.description or "",
+            *(i.text for i in post.intentions),
+        ]
         assert not re.search(r"sarcas|sincer|\bharm", " ".join(told).lower())
         said = set(re.findall(r"\w+", (post.description or "").lower()))
         assert not said & {*PRAISING_WORDS, *COMPLAINING_WORDS}
