@@ -20,10 +20,12 @@ SUBJECT_NOUNS: Mapping[str, tuple[str, ...]] = {
     "coffee": ("coffee", "brew", "cuppa"),
 }
 PRAISING_WORDS = (
-    "lovely", "perfect", "gorgeous", "brilliant", "wonderful", "amazing", "superb", "beautiful",
+    "lovely", "perfect", "gorgeous", "brilliant", "wonderful", "amazing", "superb",
+    "delightful", "fantastic", "glorious", "splendid", "excellent", "fabulous", "beautiful",
 )  # fmt: skip
 COMPLAINING_WORDS = (
-    "awful", "dreadful", "terrible", "horrible", "miserable", "grim", "hopeless", "lousy",
+    "awful", "dreadful", "terrible", "horrible", "miserable", "grim", "ghastly",
+    "hopeless", "dismal", "lousy", "rotten", "appalling", "pathetic", "wretched",
 )  # fmt: skip
 # One family a row: the sentence of praise, then its twin of complaint.
 TEXT_FAMILIES: tuple[tuple[str, str], ...] = (
