@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from torch import Tensor
 
 from miko_clf.bundle import Calibration
 from miko_clf.bundle_writer import describe_run, hold_output, write_bundle
@@ -24,6 +25,7 @@ from miko_clf.preflight import check_training_posts
 from miko_clf.questions import Questions
 from miko_clf.recipe.schema import Recipe, load_recipe
 from miko_clf.train.dataloader import EncodedDataset
+from miko_clf.train.ensemble import BuildMember, train_members
 from miko_clf.train.linear_probe import (
     ProbeFit,
     fit_linear_probe,
@@ -87,7 +89,9 @@ def fit(
         seed, size = recipe.seed, recipe.batch_size
         run = TrainingRun(recipe.name, work, seed, size, minutes, trackers, lengths)
         setup = _build(recipe, posts, questions, Path(cache) if cache else None, twin)
-        probe_fits = _train(run, recipe, setup)
+        probe_fits = _train(
+            run, recipe, setup, lambda own: _build_model(own, questions.names, posts["train"], twin)
+        )
         facts["seconds"] = round(time.monotonic() - started, 1)
         calibrations = _calibrate(recipe, setup, probe_fits, facts, refits=not hold_val)
         trained = setup.model, setup.preparation, setup.val
@@ -131,6 +135,8 @@ def _build_model(
     texts = list(_iterate_texts(posts))
     model = build_model(recipe, names, texts)
     if twin is not None:
+        alike = {"seed": recipe.seed, "ensemble": recipe.ensemble, "distil": recipe.distil}
+        twin = twin.model_copy(update=alike)
         own, shared = model.state_dict(), build_model(twin, names, texts).state_dict()
         model.load_state_dict(
             {k: v for k, v in shared.items() if k in own and own[k].shape == v.shape}, strict=False
@@ -173,17 +179,41 @@ def _print_cut_texts(dataset: EncodedDataset, recipe: Recipe) -> None:
         )
 
 
-def _train(run: TrainingRun, recipe: Recipe, setup: TrainingSetup) -> list[ProbeFit]:
-    """Fit what is fitted to its optimum and return how; let the rest learn, adapters and all.
-
-    First it learns what the teacher says, then the label.
-    """
+def _train(
+    run: TrainingRun, recipe: Recipe, setup: TrainingSetup, build: BuildMember
+) -> list[ProbeFit]:
+    """Fit what is fitted to its optimum and return how; let the rest learn, as many as answer."""
     model, train, val = setup.model, setup.train, setup.val
     if recipe.fitted:
         return fit_linear_probe(run, recipe, model, train, val)
+    teacher = None
+    if recipe.ensemble > 1:
+
+        def learn(run: TrainingRun, own: Recipe, member: Model) -> None:
+            _train_model(run, own, member, train, val)
+
+        teacher = train_members(run, recipe, model, train, val, build=build, learn=learn)
+        if teacher is None:
+            return []
+    _train_model(run, recipe, model, train, val, teacher)
+    return []
+
+
+def _train_model(
+    run: TrainingRun,
+    recipe: Recipe,
+    model: Model,
+    train: EncodedDataset,
+    val: EncodedDataset,
+    teacher: Tensor | None = None,
+) -> None:
+    """Let one model learn what an LLM says, then the label; and settle what comes after.
+
+    `teacher` are logits of the training posts that it learns beside their labels.
+    """
     if recipe.reasoning.epochs:
         train_stage(run, model, ReasoningStage(recipe), train, val)
-    stage = TaskStage(recipe, train)
+    stage = TaskStage(recipe, train, teacher)
     if recipe.task.epochs:
         train_stage(run, model, stage, train, val)
     if recipe.based:
@@ -196,4 +226,3 @@ def _train(run: TrainingRun, recipe: Recipe, setup: TrainingSetup) -> list[Probe
         model.vote = stage.retrieving.vote(model, len(train.truth.questions.names))
     if not recipe.task.epochs:
         log_validation(run, stage.name, 0, stage.validate(model, val))
-    return []

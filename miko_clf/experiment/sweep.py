@@ -309,10 +309,12 @@ def read_kept_metric(place: Path, early: str, metric: str) -> float:
     Raises `PostError` where validation does not measure it.
     """
     lines = (place / bundle.METRICS_FILE).read_text(encoding="utf-8").splitlines()
-    rows = [row for row in map(json.loads, lines) if row["stage"] == "task"]
+    rows = [row for row in map(json.loads, lines) if "validation" in row]
+    # What is fitted, mixed or averaged after the last epoch is what answers; else the best epoch.
+    settled = [row["validation"] for row in rows if row["stage"] in ("probe", "ensemble")]
+    epochs = [row["validation"] for row in rows if row["stage"] == "task"]
     sign = -1 if early == "loss" else 1
-    epochs = [row["validation"] for row in rows if "validation" in row]
-    kept = max(epochs, key=lambda measures: sign * measures[early])
+    kept = settled[-1] if settled else max(epochs, key=lambda measures: sign * measures[early])
     if metric not in kept:
         raise PostError(f"val has no {metric}; --metric may be {', '.join(kept)}")
     return float(kept[metric])

@@ -15,6 +15,7 @@ from miko_clf.encode.tower import ImageTower, TextTower
 from miko_clf.errors import BundleError
 from miko_clf.fuse.classifier import MikoClassifier, NeighbourVote
 from miko_clf.fuse.cross_attention import CrossAttentionFusion
+from miko_clf.fuse.ensemble import EnsembleFusion
 from miko_clf.fuse.interclip import InterClip
 from miko_clf.fuse.late_fusion import ConcatFusion, ProductFusion
 from miko_clf.fuse.linear_probe import LinearProbe
@@ -123,7 +124,11 @@ def _build_classifier(
     if isinstance(section, sections.ZeroShotSection):
         zero_shot = build_zero_shot(image, text, content_texts=texts, num_labels=len(labels))
         return MikoClassifier(image, text if texts else None, zero_shot)
-    fusion = _build_fusion(recipe, image, text, len(labels), keys)
+    members = [
+        _build_fusion(recipe, image, text, len(labels), dict(keys))
+        for _ in range(recipe.num_members)
+    ]
+    fusion = members[0] if len(members) == 1 else EnsembleFusion(members)
     return MikoClassifier(image, text, fusion, decoder)
 
 

@@ -12,6 +12,7 @@ from miko_clf.errors import RecipeError, suggest_nearest
 from miko_clf.recipe import sections
 from miko_clf.recipe.sections import (
     FUSION_SECTIONS,
+    ConditionedSection,
     GeneratorSection,
     PooledSection,
     ProductSection,
@@ -22,6 +23,7 @@ from miko_clf.recipe.sections import (
 InputName = Literal["image", "text", "description", "rationale", "intention"]
 # Texts that are read as content, in the order in which the model sees them.
 CONTENT_TEXTS: tuple[InputName, ...] = ("text", "description", "rationale")
+_SEED_STEP = 1000  # between members of an ensemble, so that those of two seeds do not meet
 
 
 class Recipe(sections.RecipeSection):
@@ -42,6 +44,10 @@ class Recipe(sections.RecipeSection):
     reasoning: sections.ReasoningSection = sections.ReasoningSection()
     task: sections.TaskSection = sections.TaskSection()
     decision: sections.DecisionSection = sections.DecisionSection()
+    ensemble: int = Field(default=1, gt=0)
+    """Models that learn from seeds of their own; their mean answers. 1 for a single model."""
+    distil: bool = False
+    """One model more learns what the ensemble says of the training posts, and takes its place."""
     batch_size: int = Field(default=32, gt=0)
     """Posts in an optimisation step."""
     seed: int = 0
@@ -77,6 +83,7 @@ class Recipe(sections.RecipeSection):
             )
         self._check_stages()
         self._check_epochs()
+        self._check_ensemble()
         if prompted:
             self._check_zero_shot()
         return self
@@ -94,6 +101,31 @@ class Recipe(sections.RecipeSection):
             )
         if self.task.epochs and prompted:
             raise ValueError("fusion.kind zero_shot has nothing to train; set task.epochs: 0")
+
+    def _check_ensemble(self) -> None:
+        if self.distil and self.ensemble == 1:
+            raise ValueError("distil learns what an ensemble says; set ensemble to 2 or more")
+        if self.ensemble == 1:
+            return
+        if self.fitted or not self.task.epochs:
+            raise ValueError(
+                "members of an ensemble differ by the seed they learn from, and here nothing "
+                "learns in epochs; set ensemble: 1"
+            )
+        if self.distil:
+            if self.task.likelihood:
+                raise ValueError(
+                    "distil teaches probabilities, and task.likelihood learns to spell; set one"
+                )
+            return
+        learns = any(tower is not None and tower.learns for tower in (self.image, self.text))
+        apart = isinstance(self.fusion, (GeneratorSection, ConditionedSection))
+        if learns or apart or self.task.retrieval:
+            raise ValueError(
+                "members of an ensemble share towers that do not learn, have no vote of posts and "
+                "are of fusion.kind reader, pooled or product; set distil: true, which keeps one "
+                "model, or ensemble: 1"
+            )
 
     def _check_zero_shot(self) -> None:
         image, text = self.image, self.text
@@ -162,6 +194,20 @@ class Recipe(sections.RecipeSection):
     def based(self) -> bool:
         """Whether the classifier is mixed with a linear probe that is fitted beside it."""
         return isinstance(self.fusion, ReaderSection) and self.fusion.base == "linear"
+
+    @property
+    def num_members(self) -> int:
+        """Models that a trained system holds."""
+        return 1 if self.distil else self.ensemble
+
+    def list_members(self) -> list["Recipe"]:
+        """Return the recipe of each member of the ensemble, a single model with its own seed."""
+        first = int(self.distil)  # the model that learns of them has the seed of the recipe
+        alone = {"ensemble": 1, "distil": False}
+        return [
+            self.model_copy(update={**alone, "seed": self.seed + _SEED_STEP * number})
+            for number in range(first, first + self.ensemble)
+        ]
 
     @property
     def content_texts(self) -> tuple[InputName, ...]:

@@ -81,14 +81,24 @@ class ReasoningStage:
 
 
 class TaskStage:
-    """Cross-entropy of what each question's labels are, with class weights."""
+    """Cross-entropy of what each question's labels are, with class weights.
+
+    With the logits that a `teacher` gives the training posts, half of the loss is how far its
+    probabilities are (Hinton et al., 2015, at temperature 1).
+    """
 
     name = "task"
     salt: tuple[int, ...] = (len(name),)
 
-    def __init__(self, recipe: Recipe, train: EncodedDataset) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        train: EncodedDataset,
+        teacher: Float[Tensor, "post label"] | None = None,
+    ) -> None:
         self.recipe = recipe
         self.settings = recipe.task
+        self.teacher = teacher
         self.questions = train.truth.questions
         balanced = self.settings.class_weights == "balanced"
         self.weights = [
@@ -140,7 +150,11 @@ class TaskStage:
         if self.settings.likelihood:
             return unwrap_model(model).label_loss(fused.logits, batch["label"])
         smoothing = self.settings.label_smoothing
-        return compute_question_loss(self.questions, fused.logits, batch, self.weights, smoothing)
+        own = compute_question_loss(self.questions, fused.logits, batch, self.weights, smoothing)
+        if self.teacher is None:
+            return own
+        taught = self.teacher[batch["row"].cpu()].to(fused.logits.device)
+        return (own + compute_distillation_loss(self.questions, fused.logits, taught)) / 2
 
 
 def drop_inputs(batch: Batch, recipe: Recipe, random: np.random.Generator) -> Batch:
@@ -274,6 +288,26 @@ def compute_question_loss(
         weight = weights[place].to(logits.device)
         labels = batch["label"][here, span]
         parts.append(_compute_one_loss(question, logits[here, span], labels, weight, smoothing))
+    return torch.stack(parts).sum()
+
+
+def compute_distillation_loss(
+    questions: Questions,
+    logits: Float[Tensor, "post label"],
+    teacher: Float[Tensor, "post label"],
+) -> Float[Tensor, ""]:
+    """Return the sum over questions of the cross-entropy with the teacher's probabilities.
+
+    Of a question where any label may hold it is the mean over labels. Every post counts, whether
+    or not it answers the question itself.
+    """
+    logits, parts = logits.float(), []
+    for question, span in questions.spans():
+        own, taught = logits[:, span], teacher[:, span]
+        if question.kind == "one":
+            parts.append(functional.cross_entropy(own, taught.softmax(1)))
+        else:
+            parts.append(functional.binary_cross_entropy_with_logits(own, taught.sigmoid()))
     return torch.stack(parts).sum()
 
 
