@@ -73,15 +73,17 @@ SETS = {
         "test",
         (
             *plain(
+                "knn-mobilenet-minilm",
+                "linear-mobilenet-minilm",
                 "text-only-minilm",
                 "image-only-mobilenet",
-                "linear-mobilenet-minilm",
                 "miko-text-d-minilm",
                 "miko-text-td-minilm",
                 "hate-clipper-align-mobilenet-minilm",
                 "hate-clipper-cross-mobilenet-minilm",
                 "retrieval-mobilenet-minilm",
                 "mobilenet-minilm-without",
+                "mobilenet-minilm-mixture",
                 STUDENT,
             ),
             UNREASONED,
