@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors.torch import save_file
 
 from miko_clf import bundle, manifest
@@ -64,11 +65,15 @@ def write_bundle(
     preparation: Preparation,
     val: EncodedDataset,
     calibrations: Sequence[Calibration],
+    validated: Mapping[str, np.ndarray],
     facts: dict[str, Any],
     *,
     metrics: Path,
 ) -> None:
-    """Write the bundle of a trained model, whole or not at all; the model loses its decoder."""
+    """Write the bundle of a trained model, whole or not at all; the model loses its decoder.
+
+    `validated` is what it said of val, by arm, before it may have learned from val too.
+    """
     questions = val.truth.questions
     golden = digest_golden_image(preparation.image) if preparation.image else None
     preprocess = preparation.model_copy(update={"golden": golden}).model_dump(mode="json")
@@ -85,7 +90,7 @@ def write_bundle(
         write_plans(folder / bundle.TOWERS_FILE, model.image_tower, model.text_tower)
         save_file(state, folder / bundle.WEIGHTS_FILE)
         shutil.copy(metrics, folder / bundle.METRICS_FILE)
-        write_model_card(folder, recipe, model, val, calibrations, facts)
+        write_model_card(folder, recipe, model, val, calibrations, validated, facts)
         manifest.write_manifest(folder, facts)
 
 

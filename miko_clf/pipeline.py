@@ -5,13 +5,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
-from miko_clf.bundle import Calibration
 from miko_clf.bundle_writer import describe_run, hold_output, write_bundle
 from miko_clf.data.dataset import open_folder
 from miko_clf.data.post import Post
@@ -19,6 +17,7 @@ from miko_clf.data.preprocess import Preparation
 from miko_clf.data.splits import PostSplits
 from miko_clf.encode.finetune import merge_lora
 from miko_clf.evaluate.calibration import fit_calibrations
+from miko_clf.evaluate.model_card import predict_validation
 from miko_clf.fuse.build import Model, build_model, build_preparation
 from miko_clf.manifest import claim_folder
 from miko_clf.preflight import check_training_posts
@@ -93,9 +92,13 @@ def fit(
             run, recipe, setup, lambda own: _build_model(own, questions.names, posts["train"], twin)
         )
         facts["seconds"] = round(time.monotonic() - started, 1)
-        calibrations = _calibrate(recipe, setup, probe_fits, facts, refits=not hold_val)
+        calibrations = fit_calibrations(recipe, setup.model, setup.val)
+        validated = predict_validation(recipe, setup.model, setup.val, calibrations)
+        if recipe.task.refit and not hold_val:
+            refit_linear_probe(recipe, setup.model, [setup.train, setup.val], probe_fits)
+            facts["learned_from"] = ["train", "val"]
         trained = setup.model, setup.preparation, setup.val
-        write_bundle(out, recipe, *trained, calibrations, facts, metrics=run.metrics)
+        write_bundle(out, recipe, *trained, calibrations, validated, facts, metrics=run.metrics)
         shutil.rmtree(work)
     return out
 
@@ -142,22 +145,6 @@ def _build_model(
             {k: v for k, v in shared.items() if k in own and own[k].shape == v.shape}, strict=False
         )
     return model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-
-
-def _calibrate(
-    recipe: Recipe,
-    setup: TrainingSetup,
-    probe_fits: Sequence[ProbeFit],
-    facts: dict[str, Any],
-    *,
-    refits: bool,
-) -> tuple[Calibration, ...]:
-    """Return what validation calibrates, before a fit of val too, where the recipe asks for one."""
-    calibrations = fit_calibrations(recipe, setup.model, setup.val)
-    if recipe.task.refit and refits:
-        refit_linear_probe(recipe, setup.model, [setup.train, setup.val], probe_fits)
-        facts["learned_from"] = ["train", "val"]
-    return calibrations
 
 
 def _iterate_texts(posts: Sequence[Post]) -> Iterator[str]:

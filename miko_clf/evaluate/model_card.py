@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -171,9 +172,7 @@ Reads {inputs} and answers {labels}.
 | positive class | {positive} |
 | training took | {seconds} s |
 
-Calibration and thresholds were fitted on validation. The figures below were measured on those
-same validation posts, which also chose the epoch, so they flatter the system; `evaluate.py`
-measures it on posts it has not seen and adds what it finds below.
+{validated} `evaluate.py` measures it on posts it has not seen and adds what it finds below.
 
 {table}
 
@@ -196,20 +195,30 @@ _MASKED_REMARK = """
 `masked` is this one model with its intentions hidden from it, not a system trained without any."""
 
 
+def predict_validation(
+    recipe: Recipe, model: Model, val: EncodedDataset, fitted: Sequence[Calibration]
+) -> dict[str, np.ndarray]:
+    """Return what a model says of val in each arm, (post, label), as it is calibrated."""
+    return {
+        arm: calibrate_logits(predict_logits(model, val, arm), val.truth.questions, fitted)
+        for arm in list_arms(recipe)
+    }
+
+
 def write_model_card(
     folder: Path,
     recipe: Recipe,
     model: Model,
     val: EncodedDataset,
     fitted: Sequence[Calibration],
+    probabilities: Mapping[str, np.ndarray],
     facts: dict[str, Any],
 ) -> None:
-    """Write `README.md` and `report.html` of the bundle in `folder`."""
+    """Write `README.md` and `report.html` of the bundle in `folder`.
+
+    `probabilities` are those of val, by arm (`predict_validation`).
+    """
     questions = val.truth.questions
-    probabilities = {
-        arm: calibrate_logits(predict_logits(model, val, arm), questions, fitted)
-        for arm in list_arms(recipe)
-    }
     tables = {
         part.question.name: _build_validation_table(recipe, probabilities, part, own)
         for part, own in zip(val.truth.split_by_question(), fitted, strict=True)
@@ -238,13 +247,15 @@ def write_model_card(
         "aim": ", ".join(own.aim.line() for own in fitted),
         "positive": ", ".join(map(_describe_positive, questions, fitted)),
         "seconds": facts["seconds"],
+        "validated": fill(_say_what_val_did(recipe, facts), 99),
         "table": "\n\n".join(f"### {n}\n\n{t}" if n else t for n, t in tables.items())
         + (_MASKED_REMARK if len(probabilities) > 1 else ""),
     }
     card = _CARD_TEMPLATE.format(**values)
     (folder / manifest.CARD_FILE).write_text(card, encoding="utf-8")
     shown, parts = probabilities[fitted[0].arm], val.truth.split_by_question()
-    page = _write_training_page(recipe.name, tables, folder, shown, parts)
+    says = _say_what_val_did(recipe, facts)
+    page = _write_training_page(recipe.name, says, tables, folder, shown, parts)
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
@@ -255,7 +266,7 @@ def _describe_positive(question: Question, fitted: Calibration) -> str:
 
 
 def _build_validation_table(
-    recipe: Recipe, probabilities: dict[str, np.ndarray], part: TaskLabels, fitted: Calibration
+    recipe: Recipe, probabilities: Mapping[str, np.ndarray], part: TaskLabels, fitted: Calibration
 ) -> str:
     rows = {
         name_report_arm(recipe, arm): _measure_arm(
@@ -287,8 +298,25 @@ def _describe_tower(tower: Any) -> str:
     return f"{tower.name} ({tower.source}, {state})"
 
 
+def _say_what_val_did(recipe: Recipe, facts: Mapping[str, Any]) -> str:
+    """Say what validation decided of the system, and so how far its figures flatter it."""
+    chosen = []
+    if recipe.task.epochs and not recipe.fitted:
+        chosen.append("the epoch")
+    if recipe.based:
+        chosen.append("the share of the reader")
+    also = f", which also chose {' and '.join(chosen)}" if chosen else ""
+    says = (
+        "Calibration and thresholds were fitted on validation. The figures below were measured "
+        f"on those same validation posts{also}, so they flatter the system"
+    )
+    again = "val" in facts.get("learned_from", ())
+    return says + ("; then it was fitted once more, on train and validation." if again else ".")
+
+
 def _write_training_page(
     name: str,
+    says: str,
     tables: Mapping[str, str],
     folder: Path,
     probabilities: np.ndarray,
@@ -309,8 +337,7 @@ def _write_training_page(
         "<style>body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}"
         "figure{margin:2rem 0}svg{max-width:100%;height:auto}td,th{padding:.2rem .8rem;"
         "text-align:right;border-bottom:1px solid #ddd}</style>"
-        f"<h1>{escape(name)}</h1><p>Measured on validation, which also chose the epoch, the "
-        f"temperature and the thresholds.</p>{shown}{figures}</html>\n"
+        f"<h1>{escape(name)}</h1><p>{escape(says)}</p>{shown}{figures}</html>\n"
     )
 
 

@@ -1,6 +1,7 @@
 """The linear probe: torch says what scikit-learn fitted, and val is learned from where asked."""
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -194,6 +195,13 @@ def test_a_refitted_bundle_learned_from_val_and_is_not_asked_about_it(
     np.testing.assert_array_equal(score(held), score(plain))
     assert np.abs(score(twice) - score(plain)).max() > 1e-4
     assert bundles.load_bundle(twice).manifest["learned_from"] == ["train", "val"]
+    # The card of what learned from val has the figures of before, and says so.
+    cards = [(path / "README.md").read_text() for path in (twice, held)]
+    tables = [re.findall(r"^\|.*\|$", card.partition("measures")[2], re.M) for card in cards]
+    assert tables[0] == tables[1]
+    assert "once more, on train and" in cards[0]
+    assert "once more" not in cards[1]
+    assert "chose the epoch" not in cards[0] + cards[1]
     with pytest.raises(MikoError, match="learned from val"):
         evaluate_bundles(
             [twice], open_folder(folder), "val", cache=None, num_resamples=10, command=""

@@ -1,5 +1,6 @@
 """Curves of ranking and of training, of one system or over seeds."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import Any
@@ -163,6 +164,7 @@ def _make_legend(names: Sequence[str]) -> Html:
     return tag("ul", *marks, class_="legend")
 
 
+_SETTLED = ("probe", "ensemble")  # stages that no epoch trains
 _OTHER_SCALES = ("loss", "ece")  # on scales of their own; both are in the table
 _SEED_METRICS = ("loss", "macro_f1", "auroc")  # of a stage's validation
 
@@ -172,8 +174,10 @@ def show_training(curves: ReportFields, report: ReportFields) -> PageSection | N
     lines = curves.get("learning")
     if not lines:
         return None
-    charts = []
+    charts = _draw_paths(lines)
     for stage, of_stage in markup.group_by_field(lines, "stage").items():
+        if stage in _SETTLED:
+            continue  # one value, which the table has
         losses = {
             "training": _read_steps(of_stage, "loss", validation=False),
             "validation": _read_steps(of_stage, "loss"),
@@ -191,9 +195,31 @@ def show_training(curves: ReportFields, report: ReportFields) -> PageSection | N
             if known:
                 chart = _draw_training_chart(f"{key}-{stage}", up, known)
                 charts.append((f"{title}, {stage} stage", chart))
-    says = f"{markup.name_system_and_arm(report)}Validation also chose the epoch."
+    trained = any(line.get("stage") == "task" for line in lines)
+    says = markup.name_system_and_arm(report)
+    says += "Validation also chose the epoch." if trained else ""
+    if any(line.get("fits") for line in lines):
+        says += " Held-out training posts chose how strong the linear classifier's penalty is."
     table = _make_training_table(lines)
     return PageSection("learning", "Training", says, markup.place_side_by_side(*charts), table)
+
+
+def _draw_paths(lines: ReportRows) -> list[tuple[str, Html]]:
+    """Return a drawing a problem: the held-out loss of each member over its strength."""
+    charts = []
+    for number, fit in enumerate(fit for line in lines for fit in line.get("fits") or ()):
+        members = {
+            name: [
+                svg.ChartPoint(math.log10(float(strength)), markup.read_real(loss))
+                for strength, loss in losses.items()
+            ]
+            for name, losses in fit["losses"].items()
+        }
+        if members:
+            across = "strength C, as a power of ten: less penalty to the right"
+            chart = _draw_training_chart(f"path-{number}", "log loss", members, across)
+            charts.append((f"Held-out loss, {fit['problem'] or 'linear classifier'}", chart))
+    return charts
 
 
 def show_seed_training(trials: ReportRows, report: ReportFields) -> PageSection:
@@ -234,11 +260,13 @@ def _fit_training_frame(
     points = [point for curve in curves for point in curve]
     steps, heights = [point.x for point in points], [point.y for point in points]
     y = svg.fit_scale([], min(heights), max(heights))
-    x = svg.Scale(min(0.0, *steps), max(steps) or 1.0)
+    x = svg.Scale(min(0.0, *steps), max(max(steps), 0.0) or float(min(steps) >= 0))
     return svg.ChartFrame(x, y, right=right, height=260)
 
 
-def _draw_training_chart(name: str, up: str, series: Mapping[str, list[svg.ChartPoint]]) -> Html:
+def _draw_training_chart(
+    name: str, up: str, series: Mapping[str, list[svg.ChartPoint]], across: str = "step"
+) -> Html:
     """Draw series with their names beside their ends."""
     frame = _fit_training_frame(series.values(), right=20 + 7.2 * max(map(len, series)))
     colours = dict(zip(series, cycle(_COLOURS)))
@@ -252,7 +280,8 @@ def _draw_training_chart(name: str, up: str, series: Mapping[str, list[svg.Chart
     parts.append(svg.draw_chart_labels(frame, ends))
     says = "; ".join(f"{key} from {p[0].y:.3g} to {p[-1].y:.3g}" for key, p in series.items())
     name = "".join(letter if letter.isalnum() else "-" for letter in name)
-    return svg.draw_chart(name, f"{up} over steps", says, frame, ("step", up), *parts)
+    over = "steps" if across == "step" else across.partition(",")[0]
+    return svg.draw_chart(name, f"{up} over {over}", says, frame, (across, up), *parts)
 
 
 def _overlay_training(
