@@ -175,7 +175,7 @@ def _words(experiment: Experiment, every: Sequence[Post]) -> list[SeedArm]:
             for arm, filled in scores.items():
                 filled[side.rows] = _tfidf(learn, side.ask, arm, seed)
         for arm, filled in scores.items():
-            said[arm].append(SeedPredictions(filled, 0.5, strata))
+            said[arm].append(SeedPredictions(filled, 0.5, strata, strata))
     return [SeedArm("TF-IDF + logistic", arm, seeds) for arm, seeds in said.items()]
 
 

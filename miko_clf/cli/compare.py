@@ -48,6 +48,8 @@ def _add_compare_options(parser: Parser) -> None:
     say = "cross-validate over all posts but test, in grouped folds drawn anew for each seed"
     add("--folds K", PositiveInt, say)
     add("--jobs N", PositiveInt, "trials at a time (default: one a core, one on a GPU)")
+    say = "say too which pairs differ by less than this in macro-F1 and AUROC, such as 0.01"
+    add("--margin X", float, say)
     parser.add_training_options()
     parser.add_resamples_option()
     parser.add_json_option()
@@ -84,6 +86,7 @@ def _run_compare(args: Namespace, line: str) -> None:
         cache=choose_cache(args),
         positive=args.positive,
         leaks=args.i_know_it_leaks,
+        margin=args.margin,
         num_resamples=args.resamples,
         command=line,
     )
@@ -111,6 +114,8 @@ def _add_evaluate_options(parser: Parser) -> None:
     add("--groups FILE", Path, say)
     say = "trials of a comparison at a time (default: one a core, one on a GPU)"
     add("--jobs N", PositiveInt, say)
+    say = "of a comparison: which pairs differ by less than this in macro-F1 and AUROC"
+    add("--margin X", float, say)
     parser.add_resamples_option()
     parser.add_json_option()
     parser.add_data_options()
@@ -128,6 +133,8 @@ def _run_evaluate(args: Namespace, line: str) -> None:
     if any(map(is_experiment, args.bundles)):
         _run_evaluate_comparison(args, line)
         return
+    if args.margin is not None:
+        raise UsageError("--margin is for a comparison over seeds, which compare makes")
     from miko_clf.data.splits import is_test_split
     from miko_clf.evaluate.analysis.slices import read_target_groups
     from miko_clf.evaluate.evaluator import AnalysisOptions, evaluate_bundles
@@ -172,6 +179,7 @@ def _run_evaluate_comparison(args: Namespace, line: str) -> None:
         jobs=args.jobs,
         num_resamples=args.resamples,
         command=line,
+        margin=args.margin,
     )
     _write_report(report, args)
 

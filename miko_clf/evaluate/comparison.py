@@ -13,6 +13,7 @@ from miko_clf.evaluate.seeds import (
     SeedMetric,
     SeedPredictions,
     SeedSummary,
+    compute_equivalence_p,
     estimate_difference,
     measure_seeds,
     summarise_metric,
@@ -60,7 +61,8 @@ class TestedDifference:
 
     `p` is of other rows and other seeds, `p_holm` that among all differences of the metric;
     `permutation_p` is of these trained models on these rows, and `mcnemar` of their decisions, a
-    seed each.
+    seed each. `p_equal` is of its being as large as the margin of the comparison, either way, or
+    larger; None where none was asked for.
     """
 
     a: str
@@ -70,6 +72,7 @@ class TestedDifference:
     p_holm: float
     permutation_p: float
     mcnemar: Sequence[float]
+    p_equal: float | None = None
 
     @property
     def arms(self) -> tuple[str, str]:
@@ -92,13 +95,19 @@ class TestedDifference:
 
 @dataclass(frozen=True)
 class SeedComparison:
-    """All of it. `recovery` is by system and metric; see `estimate_recovery`."""
+    """All of it. `recovery` is by system and metric; see `estimate_recovery`.
+
+    `looks` is how often these posts were asked with a growing number of seeds, this time included;
+    `margin` is the difference below which two count as equal.
+    """
 
     seeds: int
     posts: int
     lines: Sequence[ArmSummary]
     differences: Sequence[TestedDifference]
     recovery: Mapping[str, Mapping[str, Interval]]
+    looks: int = 1
+    margin: float | None = None
 
 
 def compare_arms(
@@ -109,10 +118,14 @@ def compare_arms(
     groups: RowGroups = None,
     num_resamples: int = 1000,
     seed: int = 0,
+    looks: int = 1,
+    margin: float | None = None,
 ) -> SeedComparison:
     """Return what the arms score and where they differ; all see the same resamples of the rows.
 
-    Rows of one of the `groups` are drawn, and in the permutation test swapped, together.
+    Rows of one of the `groups` are drawn, and in the permutation test swapped, together. `looks`
+    widens what is said of differences (`estimate_difference`); `margin` asks of each whether it is
+    smaller than that.
     """
     weights = draw_resamples(len(truth), num_resamples, seed, groups)
     measured = {
@@ -121,7 +134,9 @@ def compare_arms(
     differences = [
         tested
         for metric in COMPARED_METRICS
-        for tested in _test_differences(arms, measured, metric, truth, positive, groups)
+        for tested in _test_differences(
+            arms, measured, metric, truth, positive, groups, looks=looks, margin=margin
+        )
     ]
     lines = [
         ArmSummary(
@@ -134,7 +149,8 @@ def compare_arms(
         for arm in arms
     ]
     recovery = _estimate_recoveries(arms, measured)
-    return SeedComparison(len(arms[0].seeds), len(truth), lines, differences, recovery)
+    num_seeds = len(arms[0].seeds)
+    return SeedComparison(num_seeds, len(truth), lines, differences, recovery, looks, margin)
 
 
 def _test_differences(
@@ -144,14 +160,17 @@ def _test_differences(
     truth: Int[np.ndarray, " row"],
     positive: int | None,
     groups: RowGroups,
+    *,
+    looks: int,
+    margin: float | None,
 ) -> list[TestedDifference]:
     seeds, pairs = {arm.name: arm.seeds for arm in arms}, _list_pairs(arms)
-    gaps = [
-        estimate_difference(measured[a][metric] - measured[b][metric], family=len(pairs))
-        for a, b in pairs
-    ]
+    apart = [measured[a][metric] - measured[b][metric] for a, b in pairs]
+    gaps = [estimate_difference(values, family=len(pairs), looks=looks) for values in apart]
+    equal = [None if margin is None else compute_equivalence_p(each, margin) for each in apart]
+    held = adjust_holm([gap.p for gap in gaps])
     differences = []
-    for (a, b), gap, p_holm in zip(pairs, gaps, adjust_holm([gap.p for gap in gaps]), strict=True):
+    for (a, b), gap, p_holm, p_equal in zip(pairs, gaps, held, equal, strict=True):
         permutation_p = compute_permutation_p(
             seeds[a],
             seeds[b],
@@ -165,7 +184,8 @@ def _test_differences(
             compute_mcnemar_p(*(seed.decided(positive) == truth for seed in pair))
             for pair in zip(seeds[a], seeds[b], strict=True)
         ]
-        differences.append(TestedDifference(a, b, metric, gap, p_holm, permutation_p, mcnemar))
+        tested = TestedDifference(a, b, metric, gap, p_holm, permutation_p, mcnemar, p_equal)
+        differences.append(tested)
     return differences
 
 
@@ -213,8 +233,7 @@ def estimate_recovery(
     share = float(kept.here.mean() / gain.here.mean())
 
     def reject(tried: float) -> float:
-        rest = SeedMetric(kept.here - tried * gain.here, kept.resampled - tried * gain.resampled)
-        p = estimate_difference(rest, level).p
+        p = estimate_difference(kept.subtract(gain, tried), level).p
         return -1.0 if np.isnan(p) else (1 - level) - p
 
     return Interval(share, _find_edge(reject, share, -1), _find_edge(reject, share, 1))
@@ -235,7 +254,15 @@ def _find_edge(reject: Callable[[float], float], inside: float, way: int) -> flo
 
 
 def describe_comparison(comparison: SeedComparison, metric: str = "macro_f1") -> str:
-    """Return the verdict on one metric: each system, then those against the first, by lines."""
+    """Return the verdict on one metric: each system, then those against the first, by lines.
+
+    The last line says what is within the margin, where there is one.
+    """
+    equal = _describe_equals(comparison, metric)
+    return "\n".join([_describe_differences(comparison, metric), *equal])
+
+
+def _describe_differences(comparison: SeedComparison, metric: str) -> str:
     tested = [difference for difference in comparison.differences if difference.metric == metric]
     between = [difference for difference in tested if difference.system is None]
     paragraphs = []
@@ -274,7 +301,13 @@ def _describe_setting(comparison: SeedComparison, tested: Sequence[TestedDiffere
 def _describe_rows(comparison: SeedComparison, metric: str) -> str:
     alone = ", which says nothing of how far another would be from it" * (comparison.seeds == 1)
     where = f"on {comparison.posts:,} posts and {_count_seeds(comparison)}{alone}"
-    return f"In {_COMPARED_TITLES[metric]}, {where}"
+    looks = ""
+    if comparison.looks > 1:
+        looks = (
+            f" (look {comparison.looks} at a growing number of seeds, so that p-values are "
+            f"{comparison.looks**2} times as large and intervals wider)"
+        )
+    return f"In {_COMPARED_TITLES[metric]}, {where}{looks}"
 
 
 def _count_seeds(comparison: SeedComparison) -> str:
@@ -292,7 +325,7 @@ def _describe_intentions(
         sentences.append(f"With its intentions `{system}` {_describe_way(helped, 'without them')}.")
     sentences += _describe_controls("It" if helped is not None else f"`{system}`", controls)
     if helped is not None and controls:
-        sentences.append(_conclude_intentions(helped, controls))
+        sentences.append(_conclude_intentions(helped, controls, comparison.seeds))
     if student is not None:
         sentences.append(f"Guessing them itself, it {_describe_way(student, 'without them')}.")
     share = comparison.recovery.get(system, {}).get(metric)
@@ -321,7 +354,14 @@ def _describe_controls(who: str, controls: Sequence[TestedDifference]) -> list[s
     return sentences
 
 
-def _conclude_intentions(helped: TestedDifference, controls: Sequence[TestedDifference]) -> str:
+def _conclude_intentions(
+    helped: TestedDifference, controls: Sequence[TestedDifference], num_seeds: int
+) -> str:
+    if helped.way and num_seeds == 1:
+        return (
+            "So in this one training there is a gap; whether the intentions make it, or the seed, "
+            "more seeds would tell (--seeds 5)."
+        )
     if helped.way > 0 and not any(control.arms[1] in _OTHERS for control in controls):
         return (
             "So there is a gain over no intentions; whether by what they say, only "
@@ -383,6 +423,26 @@ def _describe_way(difference: TestedDifference, other: str) -> str:
             f"is {'higher' if difference.way > 0 else 'lower'} in {title} than {other}: {figures}"
         )
     return f"shows no evidence of a difference in {title} from {other}: {figures}"
+
+
+def _describe_equals(comparison: SeedComparison, metric: str) -> list[str]:
+    """Return a sentence on which differences are smaller than the margin, none without one."""
+    asked = [
+        one
+        for one in comparison.differences
+        if one.metric == metric and one.p_equal is not None and not math.isnan(one.p_equal)
+    ]
+    if not asked or comparison.margin is None:
+        return []
+    parts = [
+        f"`{one.a}` and `{one.b}` (p {one.p_equal:.3f})"
+        for one in asked
+        if one.p_equal is not None and one.p_equal < _SIGNIFICANCE_LEVEL
+    ]
+    title, margin = _COMPARED_TITLES[metric], f"{comparison.margin:g}"
+    if not parts:
+        return [f"Of no pair is it shown that they are within {margin} of each other in {title}."]
+    return [f"Within {margin} of each other in {title}: {', '.join(parts)}."]
 
 
 def _format_figures(difference: TestedDifference) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NotRequired, TypedDict
+from typing import NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -21,6 +21,7 @@ from miko_clf.intervals import (
 from miko_clf.metrics import measure_resamples
 
 NUM_BINS = 15
+_NUM_DRAWS, _DRAWS_AT_ONCE = 1000, 50
 
 _Rows = Float[np.ndarray, "row label"]
 
@@ -36,6 +37,18 @@ class ReliabilityBin(TypedDict):
     rows: int
     low: NotRequired[float]
     high: NotRequired[float]
+
+
+class CalibrationTest(NamedTuple):
+    """The ECE that chance alone gives to probabilities that mean what they say.
+
+    `expected` is its mean and `limit` what it stays under 95 times in 100; `p` is how often it is
+    as large as the one measured, or larger.
+    """
+
+    expected: float
+    limit: float
+    p: float
 
 
 @dataclass(frozen=True)
@@ -55,7 +68,8 @@ class Abstention:
 class CalibrationReport:
     """What calibration and threshold, fitted on validation, give on the rows of a split.
 
-    `ece` and `reliability` have `before` (the softmax of the bare logits) and `after`. `reached`
+    `ece`, `by_chance` and `reliability` have `before` (the softmax of the bare logits) and `after`.
+    An ECE is above 0 on any sample, so its interval says nothing of 0; `by_chance` does. `reached`
     is what the threshold gives on these rows, `on_validation` what it gave there.
     """
 
@@ -63,6 +77,7 @@ class CalibrationReport:
     aim: str
     threshold: float | None
     ece: Mapping[str, Interval]
+    by_chance: Mapping[str, CalibrationTest]
     reliability: Mapping[str, Sequence[ReliabilityBin]]
     prior: float | None
     reached: Mapping[str, float | bool | None] | None
@@ -94,12 +109,41 @@ def measure_calibration(
         aim=fitted.aim.line(),
         threshold=predictions.threshold,
         ece={side: _bound_ece(rows, predictions, weights) for side, rows in sides.items()},
+        by_chance={
+            side: compute_calibration_test(rows, predictions.truth) for side, rows in sides.items()
+        },
         reliability={side: _list_bins(rows, predictions, weights) for side, rows in sides.items()},
         prior=fitted.prior,
         reached=_measure_reached(predictions, fitted),
         on_validation=fit.model_dump() if isinstance(fit, ThresholdFit) else None,
         conformal=_measure_abstention(predictions, fitted.conformal, weights),
     )
+
+
+def compute_calibration_test(
+    probabilities: _Rows, truth: Int[np.ndarray, " row"], seed: int = 0
+) -> CalibrationTest:
+    """Return what chance gives to the ECE if the most probable class is right as often as stated.
+
+    Whether it is right is drawn anew from what was stated, 1,000 times (consistency resampling;
+    Bröcker and Smith, Weather and Forecasting 2007). Rows count as independent, so among posts of
+    one group the test finds too much.
+    """
+    stated = probabilities.max(1)
+    bins = np.eye(NUM_BINS, dtype=np.float32)[find_bins(stated)]  # (row, bin)
+    random, expected = np.random.default_rng(seed), stated @ bins
+
+    def measure(right: Bool[np.ndarray, "draw row"]) -> Float[np.ndarray, " draw"]:
+        gaps: Float[np.ndarray, " draw"] = np.abs(right.astype(np.float32) @ bins - expected)
+        return gaps.sum(1) / len(stated)
+
+    parts = [
+        measure(random.random((_DRAWS_AT_ONCE, len(stated))) < stated)
+        for _ in range(_NUM_DRAWS // _DRAWS_AT_ONCE)
+    ]
+    by_chance, (seen,) = np.concatenate(parts), measure((probabilities.argmax(1) == truth)[None])
+    p = (1 + int((by_chance >= seen).sum())) / (1 + len(by_chance))
+    return CalibrationTest(float(by_chance.mean()), float(np.quantile(by_chance, 0.95)), p)
 
 
 def pair_with_truth(

@@ -1,11 +1,12 @@
 """From recipes to a report: train every trial, score it, and say what differs."""
 
+import json
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +33,12 @@ from miko_clf.intervals import Interval
 from miko_clf.recipe.schema import Recipe
 from miko_clf.train.loop import check_single_process
 
+_LOOKS_FILE = "looks.json"  # with how many seeds each split was asked, in order
+_FLATTERED = (
+    "These are the validation posts, which also chose each trial's epoch and threshold, so that "
+    "all scores flatter; miko-clf evaluate DIR --data D --split test asks posts that chose nothing."
+)
+
 
 def compare(
     recipes: Recipe | str | Path | Sequence[Recipe | str | Path],
@@ -45,6 +52,7 @@ def compare(
     cache: Path | None = None,
     positive: str | None = None,
     leaks: bool = False,
+    margin: float | None = None,
     num_resamples: int = 1000,
     command: str = "",
 ) -> Report:
@@ -59,7 +67,8 @@ def compare(
     the first. Of `data` train is learned from and val judges; test stays shut. `folds` ask about
     all other posts instead, grouped and drawn anew for each seed. `positive` is the positive class,
     else the rarer; `leaks` lets texts be read that give the label away; `cache` holds features of
-    frozen towers; `command` is what the report says made it.
+    frozen towers; `command` is what the report says made it. `margin` is the difference below which
+    two systems count as equal: of which pairs that is shown is then said too.
 
     Into `out` go `trials/` (bundles), `scores/`, `logs/` and `report/` (JSON, Markdown, HTML). What
     is done is not done again: stopped, the same call goes on, and may add recipes and seeds.
@@ -70,20 +79,30 @@ def compare(
     check_single_process()
     if seeds < 1 or (folds is not None and folds < 2):
         raise MikoError(f"seeds={seeds}, folds={folds}: a seed, and two folds or none, are needed")
+    _check_margin(margin)
     several = [recipes] if isinstance(recipes, Recipe | str | Path) else recipes
     names = tuple(map(design.write_recipe_source, several))
     source, wanted = PostSource.of(data), tuple(arms or ())
     experiment = Experiment(names, source, seeds, wanted, folds, positive, leaks)
-    return _run(Path(out), experiment, cache, jobs, num_resamples, command)
+    asked = _Asked(margin, num_resamples, command)
+    return _run(Path(out), experiment, cache, jobs, asked)
+
+
+class _Asked(NamedTuple):
+    """How a report was asked for, which changes no trial."""
+
+    margin: float | None
+    num_resamples: int
+    command: str
+
+
+def _check_margin(margin: float | None) -> None:
+    if margin is not None and not 0 < margin < 1:
+        raise MikoError(f"margin={margin:g}: a difference of scores above 0 and below 1 is needed")
 
 
 def _run(
-    out: Path,
-    experiment: Experiment,
-    cache: Path | None,
-    jobs: int | None,
-    num_resamples: int,
-    command: str,
+    out: Path, experiment: Experiment, cache: Path | None, jobs: int | None, asked: _Asked
 ) -> Report:
     started = time.monotonic()
     systems = experiment.systems()  # a wrong recipe is told of before anything is written
@@ -93,7 +112,7 @@ def _run(
     with manifest.lock_folder(out):
         design.claim_experiment(out, experiment, facts)
         run_trials(out, split, cache=cache, jobs=jobs)
-        report = _report(out, experiment, split, num_resamples, command, started)
+        report = _report(out, experiment, split, asked, started)
         write_report(report, out / "report")
     return report
 
@@ -107,12 +126,14 @@ def evaluate_comparison(
     jobs: int | None,
     num_resamples: int,
     command: str,
+    margin: float | None = None,
 ) -> Report:
     """Return what a comparison shows on a split; opening test is counted in every bundle of it.
 
     Raises `BundleError` where it is not finished or `data` is not what it was trained on.
     """
     check_single_process()
+    _check_margin(margin)
     started, experiment = time.monotonic(), design.read_experiment(out)
     source = experiment.source
     if experiment.folds is not None:
@@ -125,7 +146,8 @@ def evaluate_comparison(
         bundles = [bundle.load_bundle(trial.locate_bundle(out)) for trial in experiment.trials()]
         openings = open_lockbox(bundles, PostsInMemory(data, posts), split, command)
         run_trials(out, split, cache=cache, jobs=jobs)
-        report = _report(out, experiment, split, num_resamples, command, started)
+        asked = _Asked(margin, num_resamples, command)
+        report = _report(out, experiment, split, asked, started)
     return replace(report, findings={**report.findings, "lockbox": describe_openings(openings)})
 
 
@@ -149,17 +171,21 @@ def _collect_facts(experiment: Experiment, systems: Sequence[System]) -> dict[st
     }
 
 
-def _report(
-    out: Path, experiment: Experiment, split: str, num_resamples: int, command: str, started: float
-) -> Report:
-    """Return the report of all trials on a split."""
+def _report(out: Path, experiment: Experiment, split: str, asked: _Asked, started: float) -> Report:
+    """Return the report of all trials on a split, which counts as a look at it."""
     posts = read_labelled_posts(experiment.source, split)
     labels, arms = collect_arms(out, experiment, split, posts)
     truth = np.array([labels.index(str(post.label)) for post in posts])
     positive = 1 if len(labels) == 2 else None
     groups = number_groups(posts)
     outcome = compare_arms(
-        arms, truth, positive=positive, groups=groups, num_resamples=num_resamples
+        arms,
+        truth,
+        positive=positive,
+        groups=groups,
+        num_resamples=asked.num_resamples,
+        looks=_count_looks(out, split, experiment.seeds),
+        margin=asked.margin,
     )
     audit: dict[str, Any] = {"lines": []}
     if experiment.folds is None:
@@ -172,21 +198,32 @@ def _report(
         counts=dict(Counter(labels[index] for index in truth)),
         positive=None if positive is None else labels[positive],
         versions=manifest.collect_versions(),
-        command=command,
+        command=asked.command,
         seconds=round(time.monotonic() - started, 1),
         groups=0 if groups is None else len(set(groups.tolist())),
         differences=[
             MetricDifference(tested.a, tested.b, tested.metric, Interval(*tested.gap[:3]))
             for tested in outcome.differences
         ],
-        num_resamples=num_resamples,
+        num_resamples=asked.num_resamples,
         findings={
-            "comparison": serialise_comparison(outcome),
+            "comparison": serialise_comparison(outcome, _FLATTERED if split == "val" else ""),
             "ranked": measure_seed_curves(arms, truth, positive=positive, groups=groups),
             "training": _read_training(out, experiment),
             "audit": audit,
         },
     )
+
+
+def _count_looks(out: Path, split: str, num_seeds: int) -> int:
+    """Return the how-manieth number of seeds this is that the split was asked with; keep it."""
+    path = out / _LOOKS_FILE
+    looks = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    seen = looks.setdefault(split, [])
+    if num_seeds not in seen:
+        seen.append(num_seeds)
+        manifest.write_json(path, looks)
+    return int(seen.index(num_seeds)) + 1
 
 
 def _make_row(line: comparison.ArmSummary, num_posts: int) -> ReportRow:
@@ -195,11 +232,13 @@ def _make_row(line: comparison.ArmSummary, num_posts: int) -> ReportRow:
     return ReportRow(line.system, line.arm, num_posts, intervals, note=note)
 
 
-def serialise_comparison(outcome: comparison.SeedComparison) -> dict[str, Any]:
-    """Return a comparison as a report keeps it."""
+def serialise_comparison(outcome: comparison.SeedComparison, remark: str = "") -> dict[str, Any]:
+    """Return a comparison as a report keeps it; a `remark` follows the verdicts."""
     shares = next(iter(outcome.recovery.values()), {})
     return {
         "seeds": outcome.seeds,
+        "looks": outcome.looks,
+        "margin": outcome.margin,
         "rows": [
             asdict(line) | {"metrics": {name: m._asdict() for name, m in line.metrics.items()}}
             for line in outcome.lines
@@ -208,14 +247,21 @@ def serialise_comparison(outcome: comparison.SeedComparison) -> dict[str, Any]:
         "recovery": shares.get("macro_f1"),
         "recovery_by_system": outcome.recovery,
         "words": "\n".join(
-            comparison.describe_comparison(outcome, metric)
-            for metric in comparison.COMPARED_METRICS
+            [
+                *(
+                    comparison.describe_comparison(outcome, metric)
+                    for metric in comparison.COMPARED_METRICS
+                ),
+                *([remark] if remark else []),
+            ]
         ),
     }
 
 
 def _serialise_difference(tested: comparison.TestedDifference) -> dict[str, Any]:
-    rest = {name: getattr(tested, name) for name in ("p_holm", "permutation_p", "mcnemar")}
+    rest = {
+        name: getattr(tested, name) for name in ("p_holm", "permutation_p", "mcnemar", "p_equal")
+    }
     names = {"a": tested.a, "b": tested.b, "metric": tested.metric}
     return {**names, **tested.gap._asdict(), **rest}
 
@@ -278,6 +324,7 @@ def _join_folds(
         if np.isnan(probabilities).any():
             raise BundleError(f"{out}: some posts of {split} were never asked about")
         limits = thresholds if len(labels) == 2 else None
-        said[arm] = SeedPredictions(probabilities, limits, strata if len(folds) > 1 else None)
+        asked_in = strata if len(folds) > 1 else None
+        said[arm] = SeedPredictions(probabilities, limits, asked_in, asked_in)
     seconds = float(sum(fold.seconds for fold in folds))
     return TrialPredictions(said, list(range(len(posts))), labels, seconds)

@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from miko_clf.evaluate.bootstrap import bootstrap_scores
 from miko_clf.evaluate.seeds import (
     SeedMetric,
     SeedPredictions,
+    compute_equivalence_p,
     estimate_difference,
+    measure_seeds,
     summarise_seeds,
 )
 from miko_clf.intervals import draw_resamples
@@ -113,3 +116,82 @@ def test_seeds_that_agree_to_the_last_digit_are_those_of_one(num_seeds: int, cou
     for name, found in many.items():
         assert found.low == pytest.approx(alone[name].low), name
         assert found.high == pytest.approx(alone[name].high), name
+
+
+def _cross_validate(
+    random: np.random.Generator, num_rows: int
+) -> tuple[np.ndarray, list[list[SeedPredictions]]]:
+    """Two classifiers that see halves of like worth of the features, over five times five folds."""
+    truth = np.arange(num_rows) % 2
+    features = random.normal(size=(num_rows, 20)) + 0.3 * truth[:, None]
+    halves: list[list[SeedPredictions]] = [[], []]
+    for _ in range(5):
+        folds = np.empty(num_rows, dtype=np.int64)
+        for label in (0, 1):
+            own = np.flatnonzero(truth == label)
+            folds[random.permutation(own)] = np.arange(len(own)) % 5
+        for half, seeds in enumerate(halves):
+            seen, said = features[:, 10 * half : 10 * half + 10], np.empty(num_rows)
+            for fold in range(5):
+                learn, asked = folds != fold, folds == fold
+                high, low = (seen[learn & (truth == label)].mean(0) for label in (1, 0))
+                said[asked] = (seen[asked] - (high + low) / 2) @ (high - low)
+            likely = 1 / (1 + np.exp(-said))
+            rows = np.stack([1 - likely, likely], axis=1)
+            seeds.append(SeedPredictions(rows, 0.5, folds, folds))
+    return truth, halves
+
+
+def test_folds_that_learn_from_the_same_posts_do_not_find_differences_between_equals() -> None:
+    random, found = np.random.default_rng(0), {"corrected": 0, "rows and seeds alone": 0}
+    for run in range(200):
+        truth, arms = _cross_validate(random, 120)
+        weights = draw_resamples(len(truth), 100, run)
+        a, b = (measure_seeds(arm, truth, weights, positive=1, names=["macro_f1"]) for arm in arms)
+        gap = a["macro_f1"] - b["macro_f1"]
+        found["corrected"] += estimate_difference(gap).p < 0.05
+        found["rows and seeds alone"] += estimate_difference(gap._replace(folds=None)).p < 0.05
+    assert found["corrected"] <= 15  # 10 are expected; 16 and more in 1 of 25 such tests
+    assert found["rows and seeds alone"] > 15
+
+
+def test_the_error_of_folds_is_that_of_nadeau_and_bengio() -> None:
+    random = np.random.default_rng(3)
+    folds = random.normal(0.02, 0.05, (3, 4))
+    still = SeedMetric(
+        folds.mean(1), np.tile(folds.mean(1), (50, 1)) + 1e-6 * random.random((50, 3))
+    )
+    found = estimate_difference(still._replace(folds=folds))
+    error = np.sqrt((1 / 12 + 1 / 3) * folds.var(ddof=1))
+    reach = stats.t.ppf(0.975, 11) * error
+    assert found.high - found.value == pytest.approx(reach)
+    assert found.p == pytest.approx(2 * stats.t.sf(abs(folds.mean()) / error, 11))
+
+
+def test_looking_again_at_more_seeds_does_not_find_what_is_not_there() -> None:
+    """Seeds differ and rows hardly do: the case in which adding seeds finds the most."""
+    random, counts = np.random.default_rng(1), (3, 5, 10, 20)
+    found = {"counted": 0, "not counted": 0}
+    for _ in range(2000):
+        here = random.normal(0, 0.02, counts[-1])
+        still = 1e-5 * random.random((20, counts[-1]))
+        for kept, looks in (("counted", (1, 2, 3, 4)), ("not counted", (1, 1, 1, 1))):
+            found[kept] += any(
+                estimate_difference(SeedMetric(here[:n], here[:n] + still[:, :n]), looks=look).p
+                < 0.05
+                for n, look in zip(counts, looks, strict=True)
+            )
+    assert 0.035 < found["counted"] / 2000 < 0.07
+    assert found["not counted"] / 2000 > 0.1
+
+
+def test_systems_count_as_equal_only_where_a_difference_of_the_margin_would_have_shown() -> None:
+    random, rows = np.random.default_rng(2), 300
+    shown = {0.0: 0, 0.02: 0}
+    for gap in shown:
+        for _ in range(rows):
+            mean = random.normal(gap, 0.006)
+            values = SeedMetric(np.array([mean]), random.normal(mean, 0.006, (200, 1)))
+            shown[gap] += compute_equivalence_p(values, 0.02) < 0.05
+    assert shown[0.0] / rows > 0.85
+    assert shown[0.02] / rows < 0.08  # at the margin itself one in twenty is expected

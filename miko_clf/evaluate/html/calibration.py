@@ -44,6 +44,12 @@ def _list_calibration_facts(calibration: ReportFields) -> list[tuple[str, markup
             facts.append((title, _write_setting(calibration[key])))
     for name, ece in (calibration.get("ece") or {}).items():
         facts.append((f"ECE {name}", svg.make_figure_cell(markup.read_figure(ece))))
+        chance = (calibration.get("by_chance") or {}).get(name)
+        if chance:
+            mean, limit = (markup.typeset_number(chance[key]) for key in ("expected", "limit"))
+            p = markup.typeset_p_value(chance["p"])
+            title = f"ECE {name} by chance alone, if stated and true agree"
+            facts.append((title, f"{mean}, at most {limit} in 95 of 100; p {p}"))
     if calibration.get("prior") is not None:
         facts.append(("prior of the positive class", markup.typeset_percent(calibration["prior"])))
     band = calibration.get("conformal")
