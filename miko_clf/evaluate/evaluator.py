@@ -21,6 +21,7 @@ from miko_clf.data.dataset import DataFolder
 from miko_clf.data.post import Post
 from miko_clf.errors import BundleError
 from miko_clf.evaluate.analysis.mistakes import analyse_errors
+from miko_clf.evaluate.analysis.review_desk import measure_review_desk
 from miko_clf.evaluate.analysis.robustness import measure_robustness
 from miko_clf.evaluate.bootstrap import (
     MetricDifference,
@@ -295,6 +296,9 @@ def _analyse_system(
         "arm": predictions.arm,
         "curves": asdict(measure_curves(predictions, num_resamples=num_resamples)),
         "calibration": asdict(measure_calibration(predictions, num_resamples)),
+        "review_desk": [
+            load._asdict() for load in measure_review_desk(predictions, num_resamples=num_resamples)
+        ],
         **analyse_errors(predictions, images=options.images, groups=options.groups),
     }
     places = {post.id: row for row, post in enumerate(predictions.posts)}

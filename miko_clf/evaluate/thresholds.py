@@ -28,11 +28,12 @@ def fit_threshold(
 
     For macro-F1 (the default) and the F1 of the positive class it is the mean over bootstrap
     resamples of each one's best threshold (bagging; Breiman 1996), because the best threshold of
-    a few hundred rows chases their noise. For recall at a precision, or under a cap of the
-    false-positive rate, it is the one of the most recall among those that keep to it on these
-    rows; where none does, one that no row reaches. For cost it is where both errors cost the
-    same, whatever the rows (Elkan, IJCAI 2001). `positive_truth` is 1 for the positive class.
-    Otherwise fewer than `FEWEST_FIT_ROWS` rows, or rows of one class, give .5.
+    a few hundred rows chases their noise. For recall at a precision, under a cap of the
+    false-positive rate or of the share of all rows (capacity), it is the one of the most recall
+    among those that keep to it on these rows; where none does, one that no row reaches. For cost
+    it is where both errors cost the same, whatever the rows (Elkan, IJCAI 2001). `positive_truth`
+    is 1 for the positive class. Otherwise fewer than `FEWEST_FIT_ROWS` rows, or rows of one
+    class, give .5.
     """
     aim = aim or ThresholdAim()
     truth = positive_truth.astype(np.int64)
@@ -84,6 +85,7 @@ def measure_threshold(
     keeps_to_aim = {
         "recall_at_precision": precision is not None and precision >= value - _ROUNDING,
         "recall_at_false_positive_rate": rate is not None and rate <= value + _ROUNDING,
+        "capacity": (tp + fp) / len(truth) <= value + _ROUNDING,
     }
     return ThresholdFit(
         score=scores.get(aim.name, recall),
@@ -103,6 +105,8 @@ def _find_most_recall(scores: _Scores, truth: Int[np.ndarray, " row"], aim: Thre
     assert aim.value is not None
     if aim.name == "recall_at_precision":
         keeps_to_aim = tp / (tp + fp) >= aim.value - _ROUNDING
+    elif aim.name == "capacity":
+        keeps_to_aim = (tp + fp) / len(truth) <= aim.value + _ROUNDING
     else:
         keeps_to_aim = fp / (fp + tn) <= aim.value + _ROUNDING
     below = np.append(cuts[1:], -1.0)

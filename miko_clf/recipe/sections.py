@@ -367,7 +367,9 @@ class TaskSection(RecipeSection):
     early: EarlyStoppingSection = EarlyStoppingSection(metric="auroc")
 
 
-AimName = Literal["macro_f1", "f1", "recall_at_precision", "recall_at_false_positive_rate", "cost"]
+AimName = Literal[
+    "macro_f1", "f1", "recall_at_precision", "recall_at_false_positive_rate", "capacity", "cost"
+]
 
 
 class DecisionSection(RecipeSection):
@@ -385,6 +387,8 @@ class DecisionSection(RecipeSection):
     """Least precision at which aim recall_at_precision looks for the most recall."""
     false_positive_rate: float = Field(default=0.05, ge=0, lt=1)
     """Largest share of the negatives that aim recall_at_false_positive_rate lets through."""
+    capacity: float = Field(default=0.05, gt=0, lt=1)
+    """Largest share of all posts that aim capacity lets through: 200 looked at of 4,000 is 0.05."""
     false_positive_cost: float = Field(default=1.0, gt=0)
     """What a false positive costs (aim cost), in any unit."""
     false_negative_cost: float = Field(default=1.0, gt=0)
@@ -402,5 +406,6 @@ class DecisionSection(RecipeSection):
         return {
             "recall_at_precision": self.precision,
             "recall_at_false_positive_rate": self.false_positive_rate,
+            "capacity": self.capacity,
             "cost": self.false_positive_cost / costs,
         }.get(self.aim)

@@ -101,6 +101,7 @@ def test_a_threshold_keeps_to_its_aim_with_the_most_recall_that_any_has(
     for aim in (
         ThresholdAim(name="recall_at_precision", value=value),
         ThresholdAim(name="recall_at_false_positive_rate", value=1 - value),
+        ThresholdAim(name="capacity", value=1 - value / 2),
     ):
         found = measure_threshold(
             probabilities, truth, fit_threshold(probabilities, truth, aim), aim
@@ -111,6 +112,14 @@ def test_a_threshold_keeps_to_its_aim_with_the_most_recall_that_any_has(
         best = max((one.recall for one in others if one.met), default=0)
         assert found.recall == best
         assert found.met == (best > 0)
+
+
+def test_a_threshold_of_a_capacity_lets_no_more_through_than_people_can_look_at() -> None:
+    probabilities, truth = binormal(0, 400)
+    aim = ThresholdAim(name="capacity", value=0.1)
+    threshold = fit_threshold(probabilities, truth, aim)
+    assert (probabilities >= threshold).sum() == 40
+    assert aim.line() == "capacity 0.1"
 
 
 def test_an_aim_that_no_threshold_reaches_decides_for_no_row_and_is_said_to_be_unmet() -> None:
@@ -435,6 +444,7 @@ def test_a_threshold_above_one_is_reached_by_nothing_and_one_of_nought_by_all() 
     [
         ThresholdAim(name="recall_at_false_positive_rate", value=0.2),
         ThresholdAim(name="recall_at_precision", value=0.9),
+        ThresholdAim(name="capacity", value=0.3),
     ],
 )
 @given(seed=st.integers(0, 10**6), scale=st.floats(0.1, 30))

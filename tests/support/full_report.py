@@ -71,6 +71,15 @@ def make_findings() -> dict[str, Any]:
             for seed in (0, 1) for arm in ("without", "trained-on-noise")
         ],
         "calibration": _calibration(),
+        "review_desk": [
+            {
+                "capacity": 0.05,
+                "reviewed": 18,
+                "precision": {"value": 0.83, "low": 0.7, "high": 0.95},
+                "missed": {"value": 0.88, "low": 0.8, "high": 0.93},
+                "lift": {"value": 2.4, "low": 2.0, "high": 2.9},
+            }
+        ],
         "shapley": {
             "players": ["image", "text"],
             "of": "logit of harmful minus logit of harmless",

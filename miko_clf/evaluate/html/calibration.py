@@ -60,6 +60,39 @@ def _list_calibration_facts(calibration: ReportFields) -> list[tuple[str, markup
     return facts
 
 
+def show_review_desk(rows: ReportRows, report: ReportFields) -> PageSection | None:
+    """Return what people find who look at the likeliest posts, a row a capacity."""
+    if not rows:
+        return None
+    scale = svg.UNIT_SCALE
+    says = (
+        f"{markup.name_system_and_arm(report)}People look at the posts that are likeliest to be "
+        f"positive, as many as they can. Precision is the share of positives among these, missed "
+        "the share of all positives that nobody sees; lift is how many times more positives they "
+        "see than among as many posts drawn by chance. The threshold plays no part; the recipe's "
+        "decision.aim: capacity fits one for a capacity."
+    )
+    columns: list[Any] = [
+        "looked at", "posts", svg.make_track_column(scale), "precision", "missed", "lift"
+    ]  # fmt: skip
+    body: list[Any] = []
+    for row in rows:
+        precision = markup.read_figure(row.get("precision"))
+        cells = (
+            svg.make_figure_cell(markup.read_figure(row.get(key)))
+            for key in ("precision", "missed", "lift")
+        )
+        body.append(
+            (f"{markup.typeset_percent(row.get('capacity'), 0)} of all",
+             markup.typeset_count(row.get("reviewed")),
+             svg.draw_interval_track(precision, scale, signed=False), *cells)
+        )  # fmt: skip
+    table = markup.make_table(
+        "What a review desk finds, the dot is precision", columns, body, "bars"
+    )
+    return PageSection("desk", "At a review desk", says, tag("div", table))
+
+
 def _draw_diagram(name: str, rows: ReportRows, most: float) -> Html:
     bottom = 40 + _HISTOGRAM_HEIGHT
     frame = svg.ChartFrame(svg.UNIT_SCALE, svg.UNIT_SCALE, height=350, bottom=bottom)

@@ -244,6 +244,7 @@ _SECTIONS: tuple[tuple[str, Callable[..., PageSection | None]], ...] = (
     ("curves", curves.show_ranking),
     ("curves", calibration.show_confusion),
     ("calibration", calibration.show_calibration),
+    ("review_desk", calibration.show_review_desk),
     ("shapley", explain.show_shapley),
     ("relations", explain.show_relations),
     ("slices", analysis.show_slices),
