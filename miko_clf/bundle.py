@@ -24,6 +24,7 @@ CALIBRATION_FILE = "calibration.json"
 TOWERS_FILE = "towers.json"
 WEIGHTS_FILE = "model.safetensors"
 METRICS_FILE = "metrics.jsonl"
+CONTENTS_FILE = "contents.json"  # marks of the posts that it was fitted on
 
 Threshold = float | Mapping[str, float]
 

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from miko_clf import bundle, manifest
 from miko_clf.bundle import Calibration, dump_calibrations
+from miko_clf.data.contents import mark_contents
 from miko_clf.data.post import Post
 from miko_clf.data.preprocess import Preparation, digest_golden_image
 from miko_clf.data.splits import PostSplits
@@ -63,6 +64,7 @@ def write_bundle(
     recipe: Recipe,
     model: Model,
     preparation: Preparation,
+    train: EncodedDataset,
     val: EncodedDataset,
     calibrations: Sequence[Calibration],
     validated: Mapping[str, np.ndarray],
@@ -90,6 +92,8 @@ def write_bundle(
         write_plans(folder / bundle.TOWERS_FILE, model.image_tower, model.text_tower)
         save_file(state, folder / bundle.WEIGHTS_FILE)
         shutil.copy(metrics, folder / bundle.METRICS_FILE)
+        contents = {"train": mark_contents(train.posts), "val": mark_contents(val.posts)}
+        manifest.write_json(folder / bundle.CONTENTS_FILE, contents)
         write_model_card(folder, recipe, model, val, calibrations, validated, facts)
         manifest.write_manifest(folder, facts)
 

@@ -97,7 +97,7 @@ def fit(
         if recipe.task.refit and not hold_val:
             refit_linear_probe(recipe, setup.model, [setup.train, setup.val], probe_fits)
             facts["learned_from"] = ["train", "val"]
-        trained = setup.model, setup.preparation, setup.val
+        trained = setup.model, setup.preparation, setup.train, setup.val
         write_bundle(out, recipe, *trained, calibrations, validated, facts, metrics=run.metrics)
         shutil.rmtree(work)
     return out

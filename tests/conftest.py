@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jaxtyping
@@ -23,6 +24,8 @@ from tests.support.small_recipes import SMALL_KEYS
 pytest.register_assert_rewrite("tests.support.command_line", "tests.support.killed_runs")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("MIKO_ENCODERS", None)
+_STATE = TemporaryDirectory(prefix="miko-clf-state-")
+os.environ["MIKO_STATE"] = _STATE.name  # openings by tests are not the user's
 
 # Nothing here imports torch, so that of several processes the one that only leads starts at once.
 _HOOKED = ("miko_clf.encode", "miko_clf.fuse", "miko_clf.train.critic")

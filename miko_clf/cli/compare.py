@@ -114,6 +114,8 @@ def _add_evaluate_options(parser: Parser) -> None:
     add("--groups FILE", Path, say)
     say = "trials of a comparison at a time (default: one a core, one on a GPU)"
     add("--jobs N", PositiveInt, say)
+    say = "score a test split of which more than a tenth was learned from, and the rest by itself"
+    add("--allow-overlap", bool, say)
     say = "of a comparison: which pairs differ by less than this in macro-F1 and AUROC"
     add("--margin X", float, say)
     parser.add_resamples_option()
@@ -155,6 +157,7 @@ def _run_evaluate(args: Namespace, line: str) -> None:
         num_resamples=args.resamples,
         command=line,
         analyses=None if args.quick else analyses,
+        allow_overlap=args.allow_overlap,
     )
     out = _write_report(report, args)
     if is_test_split(args.split):
@@ -180,6 +183,7 @@ def _run_evaluate_comparison(args: Namespace, line: str) -> None:
         num_resamples=args.resamples,
         command=line,
         margin=args.margin,
+        allow_overlap=args.allow_overlap,
     )
     _write_report(report, args)
 

@@ -21,6 +21,7 @@ from miko_clf.data.dataset import DataFolder
 from miko_clf.data.post import Post
 from miko_clf.errors import BundleError
 from miko_clf.evaluate.analysis.mistakes import analyse_errors
+from miko_clf.evaluate.analysis.overlap import measure_overlap
 from miko_clf.evaluate.analysis.review_desk import measure_review_desk
 from miko_clf.evaluate.analysis.robustness import measure_robustness
 from miko_clf.evaluate.bootstrap import (
@@ -78,6 +79,7 @@ def evaluate_bundles(
     num_resamples: int,
     command: str,
     analyses: AnalysisOptions | None = None,
+    allow_overlap: bool = False,
 ) -> Report:
     """Return what each bundle scores in each of its arms on one split.
 
@@ -85,14 +87,15 @@ def evaluate_bundles(
     fitted on the train split of the same data. Every interval draws posts of one group together.
     Where several questions are asked the report is of the first, with those of the others, each on
     the posts that answer it. The `analyses`, if any, are of the first bundle. Opening the test
-    split is counted in every bundle. Raises a `MikoError` where bundles answer different labels,
-    or a post has a label that none of them knows.
+    split is counted in every bundle. Raises a `MikoError` where bundles answer different labels, a
+    post has a label that none of them knows, or, unless it is allowed to `overlap`, more than a
+    tenth of a test split was learned from.
     """
     started = time.monotonic()
     bundles = [load_bundle(path) for path in paths]
     questions = _find_common_questions(bundles)
     _refuse_learned_split(bundles, data, split)
-    openings = open_lockbox(bundles, data, split, command)
+    openings = open_lockbox(bundles, data, split, command, allow_overlap=allow_overlap)
     posts, train = data.read(split), data.read("train")
     tasks = list_questions(posts, train, questions, data.path, split)
     notes = [_note_training_data(bundle, data) for bundle in bundles]
@@ -113,7 +116,7 @@ def evaluate_bundles(
     first, *others = [_report_question(bare, task, predictions, bundles) for task in tasks]
     if analyses is not None:
         findings = _analyse_system(bundles[0], tasks[0], analyses, cache, num_resamples)
-        findings["lockbox"] = describe_openings(openings)
+        findings["lockbox"] = describe_openings(openings, data.fingerprint(split))
         findings["audit"] = audit_split(train, posts, split)
         first = replace(first, findings=findings)
     seconds = round(time.monotonic() - started, 1)
@@ -299,6 +302,7 @@ def _analyse_system(
         "review_desk": [
             load._asdict() for load in measure_review_desk(predictions, num_resamples=num_resamples)
         ],
+        **measure_overlap(predictions, num_resamples),
         **analyse_errors(predictions, images=options.images, groups=options.groups),
     }
     places = {post.id: row for row, post in enumerate(predictions.posts)}

@@ -127,6 +127,7 @@ def evaluate_comparison(
     num_resamples: int,
     command: str,
     margin: float | None = None,
+    allow_overlap: bool = False,
 ) -> Report:
     """Return what a comparison shows on a split; opening test is counted in every bundle of it.
 
@@ -144,11 +145,13 @@ def evaluate_comparison(
         design.claim_experiment(out, experiment, _collect_facts(experiment, experiment.systems()))
         posts = {name: read_labelled_posts(source, name) for name in ("val", split)}
         bundles = [bundle.load_bundle(trial.locate_bundle(out)) for trial in experiment.trials()]
-        openings = open_lockbox(bundles, PostsInMemory(data, posts), split, command)
+        shut = PostsInMemory(data, posts)
+        openings = open_lockbox(bundles, shut, split, command, allow_overlap=allow_overlap)
         run_trials(out, split, cache=cache, jobs=jobs)
         asked = _Asked(margin, num_resamples, command)
         report = _report(out, experiment, split, asked, started)
-    return replace(report, findings={**report.findings, "lockbox": describe_openings(openings)})
+    described = describe_openings(openings, shut.fingerprint(split))
+    return replace(report, findings={**report.findings, "lockbox": described})
 
 
 def _name_positive(experiment: Experiment) -> Experiment:

@@ -7,18 +7,27 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from miko_clf import bundle as bundles
-from miko_clf import manifest
+from miko_clf import manifest, metrics
 from miko_clf.data.dataset import open_folder
 from miko_clf.data.post import Post
 from miko_clf.data.splits import PostsInMemory, is_test_split
 from miko_clf.errors import BundleError, PostError
-from miko_clf.evaluate.lockbox import open_lockbox
+from miko_clf.evaluate.evaluator import AnalysisOptions, evaluate_bundles
+from miko_clf.evaluate.lockbox import (
+    _record_for_user,
+    describe_openings,
+    open_lockbox,
+    read_ledger,
+)
+from miko_clf.evaluate.predictions import Predictor
 from miko_clf.experiment import folds, trial
 from miko_clf.experiment.design import Experiment, PostSource, Trial
 from miko_clf.recipe import schema as recipes
@@ -207,3 +216,82 @@ def test_a_bundle_of_another_recipe_or_seed_is_not_measured(
         systems.main()
     assert not (tmp_path / "benchmarks").exists()
     assert (own / "manifest.json").read_text() == (bundle / "manifest.json").read_text()
+
+
+def test_a_test_split_drawn_from_what_a_bundle_learned_is_refused_by_what_it_holds(
+    own: Path, world: Path
+) -> None:
+    folder = open_folder(world / "sarcasm")
+    learned, fresh = folder.read("train"), folder.read("test")
+    test = [
+        post.model_copy(update={"id": f"other-{post.id}", "text": f" {post.text}!".upper()})
+        for post in learned[:6]
+    ]
+    data = PostsInMemory(world, {"test": [*test, *fresh[:14]]})
+    with pytest.raises(PostError, match=r"6 of the 20 posts of test.*other-.*--allow-overlap"):
+        open_lockbox([bundles.load_bundle(own)], data, "test", "look")
+    assert not openings(own)
+    assert open_lockbox([bundles.load_bundle(own)], data, "test", "look", allow_overlap=True)
+    few = PostsInMemory(world, {"test": [*test[:1], *fresh[:14]]})
+    assert open_lockbox([bundles.load_bundle(own)], few, "test", "look")
+
+
+def test_a_report_scores_the_posts_that_were_not_learned_from_by_themselves(
+    own: Path, world: Path, tmp_path: Path
+) -> None:
+    folder = open_folder(world / "sarcasm")
+    learned, fresh = folder.read("train"), folder.read("test")
+    test = [post.model_copy(update={"id": f"other-{post.id}"}) for post in learned[:12]]
+    posts = {"train": learned, "val": folder.read("val"), "test": [*test, *fresh]}
+    for split, rows in posts.items():
+        lines = [post.model_dump(mode="json", exclude_defaults=True) for post in rows]
+        write_posts_file(tmp_path / f"{split}.jsonl", *lines)
+
+    def evaluate(out: Path, **more: bool) -> dict:
+        report = evaluate_bundles(
+            [own],
+            open_folder(out),
+            "test",
+            cache=None,
+            num_resamples=20,
+            command="look",
+            analyses=AnalysisOptions(),
+            **more,
+        )
+        return report.findings
+
+    with pytest.raises(PostError, match="--allow-overlap"):
+        evaluate(tmp_path)
+    found = evaluate(tmp_path, allow_overlap=True)
+    assert found["overlap"]["posts"] == 12
+    assert found["overlap"]["of"] == len(posts["test"])
+    clean = evaluate(world / "sarcasm")
+    assert "overlap" not in clean
+    system = Predictor(bundles.load_bundle(own), fresh, None)
+    (arm,) = {found["arm"]}
+    stated = system.probabilities(arm)
+    truth = np.array([bundles.load_bundle(own).labels.index(str(post.label)) for post in fresh])
+    expected = metrics.measure_classification(stated, truth, positive=1, names=["auroc"])["auroc"]
+    assert found["overlap"]["without"]["auroc"].value == pytest.approx(expected, abs=1e-6)
+
+
+def test_openings_of_the_same_posts_count_over_all_trainings_of_a_user(
+    own: Path, bundle: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIKO_STATE", str(tmp_path / "state"))
+    data = open_folder(world / "sarcasm")
+    retrained = Path(shutil.copytree(own, tmp_path / "retrained"))
+    known = json.loads((retrained / "manifest.json").read_text())
+    known["files"]["model.safetensors"] = "0" * 64
+    (retrained / "manifest.json").write_text(json.dumps(known))
+    for path in (own, own):
+        open_lockbox([bundles.load_bundle(path)], data, "test", "look")
+    opened = replace(bundles.load_bundle(own), path=retrained, manifest=known)
+    found = [{"split": "test"}]
+    _record_for_user({"fingerprint": data.fingerprint("test")}, [opened])
+    told = describe_openings(found, data.fingerprint("test"))
+    assert told["by_user"] == {"openings": 3, "bundles": 2}
+    assert "by_user" not in describe_openings(found, "another")
+    ledger = tmp_path / "state" / "openings.jsonl"
+    ledger.write_text(ledger.read_text() + '{"fingerprint": "cut')
+    assert len(read_ledger()) == 3

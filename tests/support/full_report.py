@@ -71,6 +71,15 @@ def make_findings() -> dict[str, Any]:
             for seed in (0, 1) for arm in ("without", "trained-on-noise")
         ],
         "calibration": _calibration(),
+        "overlap": {
+            "posts": 27,
+            "of": 100,
+            "examples": ["covid_1"],
+            "same_text": 31,
+            "same_image": 29,
+            "with": {"macro_f1": {"value": 0.84, "low": 0.8, "high": 0.88}},
+            "without": {"macro_f1": {"value": 0.81, "low": 0.77, "high": 0.86}},
+        },
         "review_desk": [
             {
                 "capacity": 0.05,

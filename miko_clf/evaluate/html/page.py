@@ -10,7 +10,7 @@ from pathlib import PurePath
 from typing import Any
 
 from miko_clf.data.audit.report import PAGE_CSS
-from miko_clf.evaluate.html import analysis, calibration, curves, explain, markup, scores
+from miko_clf.evaluate.html import analysis, calibration, curves, explain, markup, scores, svg
 from miko_clf.evaluate.html.markup import Html, PageSection, ReportFields, ReportRows, tag
 
 _LONG_VERDICT = 80  # characters from which a verdict is set smaller
@@ -176,6 +176,13 @@ def show_lockbox(lockbox: ReportFields, report: ReportFields) -> PageSection:
     times = lockbox.get("openings") or 0
     often = "once" if times == 1 else f"{markup.typeset_count(times)} times"
     says = f"The test split was opened {often}. Each look at it makes its figures less of a test."
+    user = lockbox.get("by_user") or {}
+    if user:
+        opened, trained = (markup.typeset_count(user[key]) for key in ("openings", "bundles"))
+        says += (
+            f" On this machine these very posts were opened {opened} times in all, by {trained} "
+            "different trainings."
+        )
     names = ("split", "fingerprint", "command")
     columns: list[Any] = ["when", *(markup.TableColumn(name, "words") for name in names)]
     body = [
@@ -185,6 +192,31 @@ def show_lockbox(lockbox: ReportFields, report: ReportFields) -> PageSection:
     ]  # fmt: skip
     table = markup.make_table("Openings of the test split", columns, body) if body else None
     return PageSection("lockbox", "Lockbox", says, table)
+
+
+def show_overlap(overlap: ReportFields, report: ReportFields) -> PageSection:
+    """Return what the system scores on the posts that it was not fitted on."""
+    shown, of, text, image = (
+        markup.typeset_count(overlap.get(key)) for key in ("posts", "of", "same_text", "same_image")
+    )
+    says = (
+        f"{shown} of the {of} posts stand among those that the system was fitted on, text and "
+        f"image alike ({', '.join(overlap.get('examples') or ())}); the figures elsewhere on this "
+        f"page count them. The text is known of {text}, and the image of {image}."
+    )
+    sides = (("all posts", "with"), ("without those", "without"))
+    names = list(overlap.get("with") or {})
+    body: list[Any] = [
+        (
+            title,
+            *(svg.make_figure_cell(markup.read_figure_of(overlap, key, name)) for name in names),
+        )
+        for title, key in sides
+    ]
+    heads = ["posts", *(markup.title_metric(report, name) for name in names)]
+    return PageSection(
+        "overlap", "Posts it knew", says, markup.make_table("Both ways", heads, body)
+    )
 
 
 def show_provenance(report: ReportFields) -> PageSection:
@@ -241,6 +273,7 @@ _SECTIONS: tuple[tuple[str, Callable[..., PageSection | None]], ...] = (
     ("", scores.show_systems),
     ("", scores.show_differences),
     ("ranked", curves.show_seed_ranking),
+    ("overlap", show_overlap),
     ("curves", curves.show_ranking),
     ("curves", calibration.show_confusion),
     ("calibration", calibration.show_calibration),

@@ -139,6 +139,7 @@ def test_a_finding_nobody_draws_is_shown_as_it_stands(value: Any) -> None:
         ),
         ("training", ["trained-on-noise", "loss, reasoning stage", "AUROC, task stage"]),
         ("calibration", ["temperature", "0.412", "ECE 0.062", "0.910", "stated probability"]),
+        ("overlap", ["27 of the 100 posts", "covid_1", "0.810"]),
         ("review_desk", ["5 % of all", "0.830", "2.400"]),
         ("shapley", ["logit of harmful minus", "1.100", "+0.300"]),
         ("relations", ["xIntent", "0.300", "\N{MINUS SIGN}0.020"]),
