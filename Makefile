@@ -16,7 +16,7 @@ FREE_PORT := import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test tests docs lint format clean check-graphs check-vllm
+.PHONY: help demo test tests odd docs lint format clean check-graphs check-vllm
 .PHONY: table-harm-c table-reasoning table-mmsd2 table-miko
 
 help:  ## list the targets
@@ -31,9 +31,9 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "the venv module is missing; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "== installing uv, which installs the rest"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
-	@echo "== installing miko_clf[train,distil,serve,report,explain,sweep,$(EXTRA),dev]: about 6 GB, a few minutes"
+	@echo "== installing miko_clf[train,distil,serve,ocr,report,explain,sweep,$(EXTRA),dev]: about 6 GB, a few minutes"
 	@$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt \
-	  -e '.[train,distil,serve,report,explain,sweep,$(EXTRA),dev]'
+	  -e '.[train,distil,serve,ocr,report,explain,sweep,$(EXTRA),dev]'
 	@touch $@
 
 demo: $(STAMP)  ## train on the demo world, compare, export, serve and ask
@@ -87,6 +87,9 @@ tests: $(STAMP)
 	@echo "== running the tests"
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile \
 	  --no-loadscope-reorder --cov=miko_clf --cov-fail-under=93
+
+odd: $(STAMP)  ## print the table of odd inputs, and what data, score and the server say of each
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.support.odd_inputs
 
 docs: $(DOCS_STAMP)  ## build the pages into site/, to be read without a network
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict -f docs/theme/mkdocs.yml

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from miko_clf import bundle, manifest
 from miko_clf.bundle import Calibration, dump_calibrations
 from miko_clf.data.contents import mark_contents
+from miko_clf.data.ocr import describe_ocr
 from miko_clf.data.post import Post
 from miko_clf.data.preprocess import Preparation, digest_golden_image
 from miko_clf.data.splits import PostSplits
@@ -56,6 +57,7 @@ def describe_run(
         "rows": {split: len(part) for split, part in posts.items()},
         "versions": manifest.collect_versions(),
         "leaks": list(leaks),
+        **describe_ocr(data, posts),
     }
 
 

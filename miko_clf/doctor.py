@@ -12,7 +12,7 @@ from pathlib import Path
 from textwrap import TextWrapper
 from typing import Any, Literal, NamedTuple
 
-_EXTRAS = ("train", "distil", "serve", "report", "explain", "sweep", "ray", "dev")
+_EXTRAS = ("train", "distil", "serve", "ocr", "report", "explain", "sweep", "ray", "dev")
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 _TRUE = ("1", "on", "yes", "true")

@@ -1,21 +1,25 @@
 """Before anything is trained: what cannot be learned from its posts is refused."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from miko_clf.data.audit.label_leakage import check_input_leakage
 from miko_clf.data.audit.quick import list_quick_warnings
-from miko_clf.data.labels import encode_labels, find_questions
+from miko_clf.data.labels import TaskLabels, encode_labels, find_questions, flatten_label
 from miko_clf.data.post import Post
 from miko_clf.data.tokenizer import get_input_rationale
-from miko_clf.errors import PostError, RecipeError
+from miko_clf.errors import PostError, RecipeError, shorten_value
 from miko_clf.evaluate.calibration import check_decision
 from miko_clf.questions import Questions
 from miko_clf.recipe.schema import Recipe
 from miko_clf.recipe.sections import GeneratorSection, ZeroShotSection
+
+_RANKING_METRICS = ("auroc", "average_precision")
 
 
 def check_training_posts(
@@ -37,16 +41,23 @@ def check_training_posts(
         Console(stderr=True).print(f"audit: {line}", highlight=False, soft_wrap=True)
     questions = find_questions(posts["train"], positive)
     _check_recipe(recipe, questions, where)
-    _check_val(posts["val"], questions, where)
+    _check_val(posts["val"], questions, where, recipe)
+    for line in _list_rare_labels(posts):
+        Console(stderr=True).print(f"labels: {line}", highlight=False, soft_wrap=True)
     return questions, _probe_inputs(posts["train"], recipe, allow=leaks)
 
 
 def check_labels(posts: Mapping[str, Sequence[Post]], where: Path) -> None:
     """Raise `PostError` for a post of a split that has no label."""
     for split, part in posts.items():
-        for post in part:
-            if post.label is None:
-                raise PostError(f"{where}: post {post.id!r} of {split} has no label; it needs one")
+        bare = [post for post in part if post.label is None]
+        if bare:
+            others = f", nor have {len(bare) - 1:,} more" if len(bare) > 1 else ""
+            name = shorten_value(bare[0].id)
+            raise PostError(
+                f"{where}: post {name} of {split} has no label{others}; it needs one, so label "
+                "such posts or keep them in another file"
+            )
 
 
 def _check_recipe(recipe: Recipe, questions: Questions, where: Path) -> None:
@@ -66,7 +77,7 @@ def _check_recipe(recipe: Recipe, questions: Questions, where: Path) -> None:
     check_decision(recipe.decision, questions)
 
 
-def _check_val(val: Sequence[Post], questions: Questions, where: Path) -> None:
+def _check_val(val: Sequence[Post], questions: Questions, where: Path, recipe: Recipe) -> None:
     """Raise `PostError` where val cannot judge what is learned."""
     truth = encode_labels(val, questions, f"{where}, val", "the labels of train are")
     for part in truth.split_by_question():
@@ -78,6 +89,49 @@ def _check_val(val: Sequence[Post], questions: Questions, where: Path) -> None:
                 f"{where}: every post of val is labelled {only!r}; epoch and threshold are "
                 f"chosen there, so it needs posts of {' and '.join(part.question.labels)}"
             )
+
+        if part.question.kind == "many" and not part.truth.any():
+            raise PostError(
+                f"{where}: no post of val has any of the labels {', '.join(part.question.labels)}; "
+                "thresholds are chosen there, so it needs some"
+            )
+    metric = recipe.task.early.metric
+    chosen = recipe.task.epochs > 0 and not recipe.fitted and metric in _RANKING_METRICS
+    lacking = [_find_lacking_label(part) for part in truth.split_by_question()]
+    if chosen and all(lacking):
+        raise PostError(
+            f"{where}: no post of val is labelled {lacking[0]!r:.80}, so the {metric} by which the "
+            "epoch is chosen is undefined; put some there, merge labels by --label-map, or choose "
+            "by --recipe.task.early.metric macro_f1"
+        )
+
+
+def _find_lacking_label(part: TaskLabels) -> str:
+    """Return the label for want of which a ranking metric of a question is undefined, if any."""
+    held = np.eye(len(part.question.labels))[part.truth] if part.truth.ndim == 1 else part.truth
+    shares = held.mean(0)
+    lacking = [n for n, share in zip(part.question.labels, shares, strict=True) if not share]
+    if part.question.kind == "one":
+        return lacking[0] if lacking else ""
+    return "" if ((shares > 0) & (shares < 1)).any() else (lacking or list(part.question.labels))[0]
+
+
+def _list_rare_labels(posts: Mapping[str, Sequence[Post]]) -> list[str]:
+    """Return a line for each label that train has but once, or val not at all."""
+    counts = {
+        split: Counter(name for post in posts[split] for name in flatten_label(post.label))
+        for split in ("train", "val")
+    }
+    lines = []
+    for name in sorted(counts["train"]):
+        train, val = counts["train"][name], counts["val"][name]
+        if train == 1:
+            lines.append(f"train has but one post labelled {name!r:.80}; little is learned of it")
+        if not val:
+            lines.append(
+                f"val has no post labelled {name!r:.80}; what is measured of it there is undefined"
+            )
+    return lines
 
 
 def _probe_inputs(posts: list[Post], recipe: Recipe, *, allow: bool) -> list[dict[str, Any]]:

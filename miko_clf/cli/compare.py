@@ -11,12 +11,15 @@ from typing import Any
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
+from miko_clf.cli.ocr import OCR_HELP, read_data_by_ocr
 from miko_clf.cli.parser import (
     Command,
     Parser,
     UsageError,
     choose_cache,
+    format_split_options,
     open_data,
+    parse_dated_split,
     parse_label_map,
     print_json,
     require_options,
@@ -26,7 +29,8 @@ from miko_clf.cli.parser import (
 SWEEP_METRICS = ("macro_f1", "auroc", "accuracy", "average_precision", "loss")
 # options of `evaluate` for bundles, which a comparison of recipes has no use for or has settled
 _BUNDLE_OPTIONS = (
-    "images", "robustness", "attribution", "groups", "label_map", "split_seed", "task",
+    "images", "robustness", "attribution", "groups", "label_map", "split_seed", "split_by",
+    "test_from", "val_from", "task", "ocr",
 )  # fmt: skip
 
 
@@ -68,12 +72,15 @@ def _run_compare(args: Namespace, line: str) -> None:
     from miko_clf.experiment.compare import compare
     from miko_clf.experiment.design import PostSource
 
+    dates = parse_dated_split(args) or (None, None)
     source = PostSource(
         path=str(args.data),
         label_map=tuple(sorted(parse_label_map(args.label_map).items())),
         split_seed=args.split_seed,
         task=args.task,
         skip_bad=args.skip_bad,
+        test_from=dates[0],
+        val_from=dates[1],
     )
     report = compare(
         args.recipes,
@@ -109,6 +116,7 @@ def _add_evaluate_options(parser: Parser) -> None:
     add("--images", bool, say)
     say = "score the posts again with missing inputs, typos, JPEG, rescaling and noise: minutes"
     add("--robustness", bool, say)
+    add("--ocr", bool, OCR_HELP)
     add("--attribution", bool, "which words and patches the worst mistakes hang on; needs captum")
     say = 'JSON or YAML file of words by group, {"women": ["woman"]}, to look for bias'
     add("--groups FILE", Path, say)
@@ -143,6 +151,7 @@ def _run_evaluate(args: Namespace, line: str) -> None:
     from miko_clf.evaluate.model_card import add_test_results
 
     data, skipped = open_data(args)
+    data = read_data_by_ocr(data, args)
     analyses = AnalysisOptions(
         images=args.images,
         robustness=args.robustness,
@@ -325,7 +334,7 @@ def _run_sweep(args: Namespace, line: str) -> None:
         print_json(facts)
     else:
         _print_trials(plan, trials, shares)
-        _print_best(plan, trials, args.data)
+        _print_best(plan, trials, f"{shlex.quote(str(args.data))}{format_split_options(args)}")
     write_skipped_posts(skipped, plan.out / "skipped.json")
 
 
@@ -365,7 +374,7 @@ def _format_param(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _print_best(plan: Any, trials: Sequence[Any], data: Path) -> None:
+def _print_best(plan: Any, trials: Sequence[Any], data: str) -> None:
     best, count = plan.find_best(trials), sum(trial.value is not None for trial in trials)
     which = " (of its first seed)" if plan.seeds > 1 else ""
     print(f"best:   {plan.out / 'best.yaml'}, bundle {plan.out / 'best'}{which}")
@@ -373,8 +382,8 @@ def _print_best(plan: Any, trials: Sequence[Any], data: Path) -> None:
         f"its {plan.metric} of {best.value:.4f} is flattered: validation chose it among {count} "
         "trials; only posts that no choice was made on can say how good it is"
     )
-    bundle, where = shlex.quote(str(plan.out / "best")), shlex.quote(str(data))
-    print(f"next:   miko-clf evaluate {bundle} --data {where} --split test")
+    bundle = shlex.quote(str(plan.out / "best"))
+    print(f"next:   miko-clf evaluate {bundle} --data {data} --split test")
 
 
 COMPARE_COMMANDS: dict[str, Command] = {

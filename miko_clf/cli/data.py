@@ -12,7 +12,15 @@ from typing import Any
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
-from miko_clf.cli.parser import Command, Parser, parse_label_map, print_json
+from miko_clf.cli.parser import (
+    LABEL_MAP_HELP,
+    Command,
+    Parser,
+    add_split_options,
+    parse_dated_split,
+    parse_label_map,
+    print_json,
+)
 
 
 def _add_world_options(parser: Parser) -> None:
@@ -20,6 +28,8 @@ def _add_world_options(parser: Parser) -> None:
     add("out OUT", Path, "folder for images/, sarcasm/, harm/ and both/")
     add("--seed N", NonNegativeInt, "", 0)
     add("--posts N", PositiveInt, "posts, a multiple of four", 3000)
+    say = "write dated/posts.jsonl too: a year of posts whose words change from July on"
+    add("--dated", bool, say)
 
 
 def _run_world(args: Namespace, line: str) -> None:
@@ -30,6 +40,10 @@ def _run_world(args: Namespace, line: str) -> None:
     watch = partial(show_progress, what="drawing")
     folder = write_world(args.out, seed=args.seed, num_posts=args.posts, progress=watch)
     print(f"demo world: {folder}")
+    if args.dated:
+        from miko_clf.data.demo.dated import write_dated_posts
+
+        print(f"dated:      {write_dated_posts(folder, seed=args.seed, num_posts=args.posts)}")
     where = shlex.quote(str(folder / "sarcasm"))
     print(f"next:       miko-clf fit tiny --data {where} --out runs/demo")
 
@@ -38,6 +52,7 @@ def _add_data_options(parser: Parser) -> None:
     say = "folder or file of posts; without it, the published layouts that are known are listed"
     parser.add_option("data DATA", Path, say, nargs="?")
     parser.add_option("--task NAME", str, "which of the tasks that a published data set has")
+    parser.add_option("--label-map A=B,C=B", str, LABEL_MAP_HELP)
     parser.add_json_option()
 
 
@@ -50,7 +65,7 @@ def _run_data(args: Namespace, line: str) -> None:
     from miko_clf.data.dataset import PUBLISHED_SETS
 
     if args.data is not None:
-        facts = _describe_folder(args.data, args.task)
+        facts = _describe_folder(args.data, args.task, parse_label_map(args.label_map))
         print_json(facts) if args.json else _print_folder(facts)
     elif args.json:
         print_json([_list_set_facts(published) for published in PUBLISHED_SETS])
@@ -80,13 +95,13 @@ def _wrap(lead: str, text: str) -> str:
     return fill(lead + text, 79, subsequent_indent=indent, break_on_hyphens=False)
 
 
-def _describe_folder(path: Path, task: str | None) -> dict[str, Any]:
+def _describe_folder(path: Path, task: str | None, label_map: Mapping[str, str]) -> dict[str, Any]:
     from miko_clf.data.dataset import open_folder
     from miko_clf.data.labels import flatten_label
     from miko_clf.data.readers import SkipReport
 
     report = SkipReport()
-    data = open_folder(path, report=report, task=task)
+    data = open_folder(path, label_map=label_map, report=report, task=task)
     splits = {}
     for split in data.splits:
         posts = data.read(split)
@@ -98,7 +113,14 @@ def _describe_folder(path: Path, task: str | None) -> dict[str, Any]:
             "with_intentions": sum(bool(post.intentions) for post in posts),
         }
     unusable = [{"where": where, "reason": reason} for where, reason in report]
-    return {"path": str(path), "kind": data.kind, "splits": splits, "unusable": unusable}
+    return {
+        "path": str(path),
+        "kind": data.kind,
+        "splits": splits,
+        "unusable": unusable,
+        "reasons": report.summarise(),
+        "notes": data.notes,
+    }
 
 
 def _print_folder(facts: Mapping[str, Any]) -> None:
@@ -109,16 +131,16 @@ def _print_folder(facts: Mapping[str, Any]) -> None:
         images, intentions = counts["with_image"], counts["with_intentions"]
         print(f"  {'':<12}  {images:,} with an image, {intentions:,} with intentions")
     if unusable := facts["unusable"]:
-        first = f"{unusable[0]['where']}: {unusable[0]['reason']}"
-        print(f"  {len(unusable):,} rows cannot be used; the first: {first}")
+        print(f"  {len(unusable):,} rows cannot be used:")
+        for line in facts["reasons"]:
+            print(f"  - {line}")
 
 
 def _add_audit_options(parser: Parser) -> None:
     add = parser.add_option
     add("data DATA", Path, "folder or file of posts")
-    add("--label-map A=B,C=B", str, "rename or merge labels as posts are read")
-    say = "audit the train, val and test (80/10/10, by group) that fit would make of unsplit posts"
-    add("--split-seed N", int, say)
+    add("--label-map A=B,C=B", str, LABEL_MAP_HELP)
+    add_split_options(add)
     say = "folder of report.json and report.html (default: DATA's name + .audit, in this folder)"
     add("--out DIR", Path, say)
     say = "print the JSON on stdout and nothing else there; with FILE, write it to FILE instead"
@@ -152,7 +174,10 @@ def _run_audit(args: Namespace, line: str) -> None:
     if args.write_clean is not None:
         check_new_folder(args.write_clean)
     posts = read_compared_posts(
-        args.data, label_map=parse_label_map(args.label_map), split_seed=args.split_seed
+        args.data,
+        label_map=parse_label_map(args.label_map),
+        split_seed=args.split_seed,
+        dated=parse_dated_split(args),
     )
     audit = audit_posts(posts)
     out = args.out or Path(f"{audit.data}.audit")
@@ -174,7 +199,9 @@ def _run_audit(args: Namespace, line: str) -> None:
 
 
 DATA_COMMANDS: dict[str, Command] = {
-    "world": Command("OUT [--seed N] [--posts N]", "runs/world", _add_world_options, _run_world),
+    "world": Command(
+        "OUT [--seed N] [--posts N] [--dated]", "runs/world", _add_world_options, _run_world
+    ),
     "data": Command(
         "[DATA] [--task NAME] [--json]", "../data/harm-c",
         _add_data_options, _run_data,

@@ -10,19 +10,20 @@ from typing import NoReturn
 
 from jsonargparse import Namespace
 
-from miko_clf.cli import compare, data, distil, kb, train
+from miko_clf.cli import compare, data, distil, kb, ocr, train
 from miko_clf.cli.parser import Command, Parser, UsageError
 from miko_clf.errors import MikoError, suggest_nearest
 
 _TABLES = (
     data.DATA_COMMANDS
+    | ocr.OCR_COMMANDS
     | distil.DISTIL_COMMANDS
     | kb.KB_COMMANDS
     | train.TRAIN_COMMANDS
     | compare.COMPARE_COMMANDS
 )
 _FAMILIES = {
-    "look at data": ("world", "data", "audit"),
+    "look at data": ("world", "data", "audit", "ocr"),
     "ask an LLM what authors intend, and keep the answers": (
         "distil", "kb stats", "kb show", "kb export", "kb import", "kb leak", "distil train-lm",
     ),

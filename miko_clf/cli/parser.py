@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable
@@ -15,6 +16,11 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
 from miko_clf.errors import suggest_nearest
+
+LABEL_MAP_HELP = (
+    "rename or merge labels as posts are read; C= leaves posts of C out, and the word fold makes "
+    "one label of those that differ in case, blanks, hyphens or underscores alone"
+)
 
 
 class UsageError(Exception):
@@ -42,6 +48,19 @@ def add_option(
         settings["default"] = default
         say = say if "%(default)s" in say else f"{say} (default: %(default)s)".lstrip()
     group.add_argument(*names.split(","), help=say, **settings)
+
+
+def add_split_options(add: Callable[..., None]) -> None:
+    """Add how train, val and test are made of posts."""
+    say = "make train, val and test (80/10/10, by group) of posts that stand unsplit"
+    add("--split-seed N", int, say)
+    say = "make train, val and test of all posts by date, whatever splits they stand in"
+    add("--split-by", ("date",), say)
+    add("--test-from DATE", str, "with --split-by date: test is what is dated from here on")
+    say = (
+        "with --split-by date: val is from here on (default: the last 15 %% of what precedes test)"
+    )
+    add("--val-from DATE", str, say)
 
 
 class Parser(ArgumentParser):
@@ -75,9 +94,8 @@ class Parser(ArgumentParser):
         add("--data D", Path, "folder or file of posts")
         say = "which task of a published data set that has several (see miko-clf data)"
         add("--task NAME", str, say)
-        add("--label-map A=B,C=B", str, "rename or merge labels as posts are read")
-        say = "make train, val and test (80/10/10, by group) of posts that stand unsplit"
-        add("--split-seed N", int, say)
+        add("--label-map A=B,C=B", str, LABEL_MAP_HELP)
+        add_split_options(add)
         add("--skip-bad", bool, "pass over bad posts and list them in a file")
         self.add_cache_options()
 
@@ -139,10 +157,19 @@ def choose_cache(args: Namespace) -> Path | None:
 
 
 def parse_label_map(text: str | None) -> dict[str, str]:
-    """Return `old=new,...` as a mapping; raises `UsageError`."""
-    pairs = [pair.split("=") for pair in text.split(",")] if text else []
-    if any(len(pair) != 2 or not all(pair) for pair in pairs):
-        raise UsageError(f"--label-map {text}: old=new is needed, with commas between pairs")
+    """Return `old=new,...` as a mapping, in which the word `fold` is one too; raises `UsageError`.
+
+    Posts of a class that is to become nothing, `old=`, are left out.
+    """
+    from miko_clf.data.labels import FOLD
+
+    words = text.split(",") if text else []
+    pairs = [[FOLD, word] if word == "fold" else word.split("=") for word in words]
+    if any(len(pair) != 2 or not pair[0] for pair in pairs):
+        raise UsageError(
+            f"--label-map {text}: old=new is needed, with commas between pairs, old= to leave "
+            "posts of it out, or the word fold"
+        )
     return dict(pairs)
 
 
@@ -151,6 +178,30 @@ def require_options(args: Namespace, *names: str) -> None:
     missing = [f"--{name}" for name in names if args[name] in (None, [])]
     if missing:
         raise UsageError(f"the following arguments are required: {', '.join(missing)}")
+
+
+def parse_dated_split(args: Namespace) -> Any:
+    """Return the dates at which posts are to be split, None for no such split; `UsageError`."""
+    from miko_clf.data.sets.base import DatedSplit
+
+    if args.split_by is None:
+        if args.test_from or args.val_from:
+            raise UsageError("--test-from and --val-from are for --split-by date; add that")
+        return None
+    if args.test_from is None:
+        raise UsageError("--split-by date needs --test-from, the first day of test")
+    if args.split_seed is not None:
+        raise UsageError("--split-by date and --split-seed are two ways to split; choose one")
+    return DatedSplit(args.test_from, args.val_from)
+
+
+def format_split_options(args: Namespace) -> str:
+    """Return the words, with a blank before, that read the same splits in another command."""
+    given = {"split-seed": args.split_seed, "split-by": args.split_by}
+    given |= {"test-from": args.test_from, "val-from": args.val_from}
+    return "".join(
+        f" --{name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None
+    )
 
 
 def open_data(args: Namespace) -> tuple[Any, Any]:
@@ -165,6 +216,7 @@ def open_data(args: Namespace) -> tuple[Any, Any]:
         split_seed=args.split_seed,
         report=report,
         task=args.task,
+        dated=parse_dated_split(args),
     )
     return data, report
 
@@ -174,6 +226,8 @@ def write_skipped_posts(report: Any, path: Path) -> None:
     if report is not None and len(report):
         report.write(path)
         print(f"{len(report)} bad posts were passed over, see {path}", file=sys.stderr)
+        for line in report.summarise():
+            print(f"  {line}", file=sys.stderr)
 
 
 def print_json(value: Any) -> None:

@@ -12,12 +12,14 @@ from typing import Any, Literal, get_args, get_origin
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from miko_clf.cli.ocr import OCR_HELP, open_optional_reader, read_data_by_ocr
 from miko_clf.cli.parser import (
     Command,
     Parser,
     UsageError,
     choose_cache,
     find_cache_folder,
+    format_split_options,
     open_data,
     print_json,
     require_options,
@@ -67,6 +69,7 @@ def _add_fit_options(parser: Parser) -> None:
     parser.add_data_options()
     add("--out BUNDLE", Path, "bundle to write")
     add("--overwrite", bool, "replace a bundle, or another run's checkpoints")
+    add("--ocr", bool, OCR_HELP)
     add("--seed N", int, "same as --recipe.seed")
     parser.add_training_options()
     add("--minutes X", PositiveFloat, "minutes between checkpoints within an epoch", 10.0)
@@ -154,7 +157,10 @@ def _run_fit(args: Namespace, line: str) -> None:
             raise UsageError(f"no tracker called {name!r}; choose from {', '.join(_TRACKERS)}")
         if find_spec(name) is None:
             raise MikoError(f"tracker {name} is not installed; pip install {name}")
+    if args.ocr and "text" not in recipe.inputs:
+        raise MikoError(f"recipe {recipe.name} reads no text, so there is no use in --ocr")
     data, skipped = open_data(args)
+    data = read_data_by_ocr(data, args)
     from miko_clf import pipeline
 
     pipeline.fit(
@@ -171,7 +177,9 @@ def _run_fit(args: Namespace, line: str) -> None:
     write_skipped_posts(skipped, args.out.with_name(f"{args.out.name}.skipped.json"))
     print(f"bundle: {args.out}")
     bundle, where = shlex.quote(str(args.out)), shlex.quote(str(args.data))
-    print(f"next:   miko-clf evaluate {bundle} --data {where} --split test")
+    splits = format_split_options(args)
+    ocr = " --ocr" if args.ocr else ""
+    print(f"next:   miko-clf evaluate {bundle} --data {where}{splits}{ocr} --split test")
     print(f"        miko-clf export {bundle}")
 
 
@@ -208,6 +216,7 @@ def _add_score_options(parser: Parser) -> None:
     say = "what stands for the intentions (default: those given, else the model's guess)"
     add("--arm", ("with", "without", "student"), say)
     add("--batch-size N", PositiveInt, "posts held in memory at a time", 256)
+    add("--ocr", bool, OCR_HELP)
     say = "share of the positive class among these posts; auto to estimate it (default: as fitted)"
     add("--prior SHARE", str, say)
     add("--skip-bad", bool, "pass over bad posts and list them in a file")
@@ -223,7 +232,13 @@ def _run_score(args: Namespace, line: str) -> None:
     from miko_clf.serve.offline import load
 
     prior = _parse_prior(args.prior)
-    scorer = load(args.bundle, provider=args.provider, allow_cpu=args.allow_cpu, prior=prior)
+    scorer = load(
+        args.bundle,
+        provider=args.provider,
+        allow_cpu=args.allow_cpu,
+        prior=prior,
+        reader=open_optional_reader(args),
+    )
     tally = scorer.score_file(
         args.posts,
         args.out,
@@ -241,6 +256,9 @@ def _run_score(args: Namespace, line: str) -> None:
         )
     if tally.skipped:
         print(f"{tally.skipped} bad posts were passed over, see {args.out}.skipped.json")
+        print("".join(f"  {line}\n" for line in tally.reasons), end="")
+    for line in tally.remarks:
+        print(f"{args.posts}: {line}", file=sys.stderr)
 
 
 def _parse_prior(text: str | None) -> float | None:
@@ -284,6 +302,7 @@ def _add_serve_options(parser: Parser) -> None:
     add("--threads N", PositiveInt, "threads that compute one batch (default: one a core)")
     say = "share of the positive class among the posts to come (default: as fitted)"
     add("--prior SHARE", PositiveFloat, say)
+    add("--ocr", bool, OCR_HELP)
     _add_session_options(parser)
 
 
@@ -299,8 +318,9 @@ def _run_serve(args: Namespace, line: str) -> None:
     POST /score takes posts as JSON; GET /docs describes it all, and GET /health/ready says when it
     is ready.
     """
+    from miko_clf.progress import print_notice
     from miko_clf.serve.app import serve_bundle
-    from miko_clf.serve.engine import Engine
+    from miko_clf.serve.engine import OCR_REMARK, Engine
 
     engine = Engine.open(
         args.bundle,
@@ -308,7 +328,10 @@ def _run_serve(args: Namespace, line: str) -> None:
         allow_cpu=args.allow_cpu,
         threads=args.threads,
         prior=args.prior,
+        reader=open_optional_reader(args, args.threads),
     )
+    if engine.misses_texts:
+        print_notice(OCR_REMARK)
     serve_bundle(engine, args.host, args.port)
 
 

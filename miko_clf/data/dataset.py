@@ -1,6 +1,7 @@
 """A data folder: recognised by the files in it, and read one split at a time."""
 
 import importlib
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,26 +11,34 @@ from pathlib import Path
 from typing import Any
 
 from miko_clf.data import splits
-from miko_clf.data.labels import list_answers, list_names, rename_label
+from miko_clf.data.cells import TableRow, parse_post
+from miko_clf.data.imagefolder import is_litter, recognise_image_folder
+from miko_clf.data.json_lines import parse_json_object
+from miko_clf.data.labels import (
+    FOLD,
+    compile_label_map,
+    fold_class,
+    list_answers,
+    list_label_notes,
+    list_names,
+    normalise_class,
+    rename_label,
+)
 from miko_clf.data.post import Post
 from miko_clf.data.preprocess import check_image
 from miko_clf.data.readers import (
-    IMAGE_SUFFIXES,
     TABLE_SUFFIXES,
     PostEntry,
     SkipReport,
-    TableRow,
     check_post_file,
-    parse_json_object,
-    parse_post,
+    explain_no_posts,
     read_entries,
     read_rows,
     refuse_post,
 )
 from miko_clf.data.sets import harmeme, hateful_memes, mami, mmsd, multioff, mustard, pridemm
-from miko_clf.data.sets.base import CountCheck, FolderOptions, PublishedFolder
-from miko_clf.data.splits import SPLIT_NAMES, FolderLayout, divide_table, make_split_sources
-from miko_clf.errors import PostError, suggest_nearest
+from miko_clf.data.sets.base import CountCheck, DatedSplit, FolderOptions, PublishedFolder
+from miko_clf.errors import PostError, shorten_value, suggest_nearest
 from miko_clf.progress import show_progress
 
 # Hateful Memes stands before HarMeme: both may keep `annotations/train.jsonl` beside `images/`.
@@ -51,6 +60,7 @@ _KNOWN_FOLDERS = (
     "datasets, pictures in class folders or beside a metadata file, or a published layout "
     f"({', '.join(known.name for known in PUBLISHED_SETS)})"
 )
+_SHARD = re.compile(r"(\w+)-\d{5}-of-\d{5}(?:-\w+)?")
 _THREADS = 2  # Pillow lets go of the interpreter while it decodes
 
 
@@ -75,9 +85,11 @@ class DataFolder:
         self.kind = layout.kind
         self.splits = tuple(layout.sources)
         self._sources = layout.sources
+        self._remarks = layout.remarks
         self._places: dict[str, dict[str, str]] = {}
         self._fingerprints: dict[str, str] = {}
         self.notes: list[str] = []
+        self._is_published = layout.published is not None
         self._published = layout.published or PublishedFolder(layout.kind, SkipReport())
         self._check = CountCheck(self._published)
         self.left = self._published.left
@@ -96,18 +108,42 @@ class DataFolder:
         split = self._resolve_split(split)
         self._places.pop(split, None)
         entries = list(self._refuse_known_ids(split, self._sources[split](self.report)))
+        self._print_notes(self._remarks)
+        if self._is_published:  # whose authors wrote `null` and `None` into texts
+            entries = [entry._replace(remarks=()) for entry in entries]
         entries = keep_decodable(entries, self.report)
         if not entries:
-            raise PostError(f"{self.path}: split {split!r} holds no post that can be used")
+            raise PostError(f"{self.path}: split {split!r} holds {explain_no_posts(self.report)}")
         posts = [entry.post for entry in entries]
+        self._print_notes(f"{split}: {line}" for line in _summarise_remarks(entries))
         self._print_notes(self._check.check_split(split, posts, self.splits))
         self._places[split] = {entry.post.id: entry.where for entry in entries}
         if self.options.label_map:
-            if split == "train":
-                _check_label_map(self.options.label_map, posts, self.path)
-            posts = [_relabel(post, self.options.label_map) for post in posts]
+            posts = self._relabel(split, posts)
+        self._print_notes(f"{split}: {line}" for line in list_label_notes(posts))
         self._fingerprints[split] = splits.fingerprint_posts(posts)
         return posts
+
+    def _relabel(self, split: str, posts: list[Post]) -> list[Post]:
+        """Return posts labelled as the label map says, without those of which it leaves no label.
+
+        Raises PostError for a name that no post of train has, and where no post is left.
+        """
+        if split == "train":
+            _check_label_map(self.options.label_map, posts, self.path)
+        change = compile_label_map(self.options.label_map)
+        labels = [rename_label(post.label, change) for post in posts]
+        renamed = [
+            post.model_copy(update={"label": label})
+            for post, label in zip(posts, labels, strict=True)
+            if label is not None or post.label is None
+        ]
+        if not renamed:
+            raise PostError(f"{self.path}: the label map leaves no post of split {split!r}")
+        if len(renamed) < len(posts):
+            num_left = len(posts) - len(renamed)
+            self._print_notes([f"{split}: posts left out by the label map: {num_left:,}"])
+        return renamed
 
     def fingerprint(self, split: str) -> str:
         """Return the SHA-256 of what the posts of a split say, in order, reading it if need be."""
@@ -146,7 +182,7 @@ class DataFolder:
                 yield entry
                 continue
             place = self._places[other][entry.post.id]
-            line = f"id {entry.post.id!r} stands in {other} too, at {place}"
+            line = f"id {shorten_value(entry.post.id)} stands in {other} too, at {place}"
             refuse_post(entry.where, line, self.report)
 
 
@@ -157,15 +193,18 @@ def open_folder(
     split_seed: int | None = None,
     report: SkipReport | None = None,
     task: str | None = None,
+    dated: DatedSplit | None = None,
 ) -> DataFolder:
     """Return the data folder at a path, which may also be one file with a `split` column.
 
     `label_map` renames or merges labels. `split_seed` makes train, val and test (80/10/10, by
-    group) where posts stand unsplit, and is of no effect elsewhere. `task` chooses what is to be
-    predicted where a published data set has labels for several things, else the first of them.
-    Raises PostError.
+    group) where posts stand unsplit, and is of no effect elsewhere; `dated` makes them of all
+    posts, however they stand. `task` chooses what is to be predicted where a published data set
+    has labels for several things, else the first of them. Raises PostError.
     """
-    options = FolderOptions(dict(label_map or {}), split_seed, task)
+    if dated is not None and split_seed is not None:
+        raise PostError(f"{path}: posts are split by date or by a seed; choose one")
+    options = FolderOptions(dict(label_map or {}), split_seed, task, dated)
     try:
         layout = _recognise_folder(path, options)
     except OSError as error:
@@ -175,28 +214,37 @@ def open_folder(
 
 def keep_decodable(entries: Sequence[PostEntry], report: SkipReport | None) -> list[PostEntry]:
     """Return the entries whose image decodes to its last byte; the rest raise or are reported."""
-    decodable = []
+    decodable: list[PostEntry] = []
     pool = ThreadPoolExecutor(_THREADS)
     try:
-        faults = pool.map(_find_image_fault, entries)
-        watched = show_progress(faults, "checking images", len(entries))
-        for entry, fault in zip(entries, watched, strict=True):
+        findings = pool.map(_check_image, entries)
+        watched = show_progress(findings, "checking images", len(entries))
+        for entry, (fault, remark) in zip(entries, watched, strict=True):
             if fault:
                 refuse_post(entry.where, fault, report)
             else:
-                decodable.append(entry)
+                decodable.append(
+                    entry._replace(remarks=(*entry.remarks, remark)) if remark else entry
+                )
     finally:
         pool.shutdown(cancel_futures=True)
     return decodable
 
 
-def _find_image_fault(entry: PostEntry) -> str:
+def _check_image(entry: PostEntry) -> tuple[str, str]:
+    """Return why the image of a post cannot be read, and what of it is lost."""
     try:
-        if entry.post.image is not None:
-            check_image(entry.post.image)
+        return "", "" if entry.post.image is None else check_image(entry.post.image)
     except PostError as error:
-        return str(error)
-    return ""
+        return str(error), ""
+
+
+def _summarise_remarks(entries: Iterable[PostEntry]) -> list[str]:
+    remarks = SkipReport()
+    for entry in entries:
+        for remark in entry.remarks:
+            remarks.add(entry.where, remark)
+    return remarks.summarise(most=8)
 
 
 def _recognise_folder(path: Path, options: FolderOptions) -> splits.FolderLayout:
@@ -206,7 +254,9 @@ def _recognise_folder(path: Path, options: FolderOptions) -> splits.FolderLayout
     if options.task is not None and layout.published is None:
         choice = f"no task {options.task!r} to choose"
         raise PostError(f"{path}: has labels for one thing alone, so there is {choice}")
-    return layout
+    return (
+        layout if options.dated is None else splits.divide_by_date(str(path), layout, options.dated)
+    )
 
 
 def _recognise_own_layout(path: Path, split_seed: int | None) -> splits.FolderLayout:
@@ -215,6 +265,7 @@ def _recognise_own_layout(path: Path, split_seed: int | None) -> splits.FolderLa
         return _open_one_file(path, split_seed)
     layout = (
         _recognise_split_files(path)
+        or _recognise_shards(path)
         or _recognise_only_file(path, split_seed)
         or _recognise_saved(path, split_seed)
         or recognise_image_folder(path, split_seed)
@@ -243,9 +294,29 @@ def _recognise_split_files(path: Path) -> splits.FolderLayout | None:
     return splits.FolderLayout(next(iter(kinds))[1:], sources)
 
 
+def _recognise_shards(path: Path) -> splits.FolderLayout | None:
+    """Return the layout if the folder is one of the hub: `data/train-00000-of-00002.parquet`."""
+    folder = path / "data" if (path / "data").is_dir() else path
+    parts: dict[str, list[Path]] = {}
+    for file in sorted(folder.glob("*.parquet")):
+        name = _SHARD.fullmatch(file.stem)
+        if name and name[1] in splits.SPLIT_NAMES:
+            parts.setdefault(splits.SPLIT_NAMES[name[1]], []).append(file)
+    if not parts:
+        return None
+    tables = {split: partial(_read_shards, files) for split, files in parts.items()}
+    build = partial(parse_post, folder=folder)
+    return splits.FolderLayout("parquet", splits.make_split_sources(tables, build))
+
+
+def _read_shards(files: Sequence[Path]) -> Iterator[TableRow]:
+    for file in files:
+        yield from read_rows(file)
+
+
 def _recognise_only_file(path: Path, split_seed: int | None) -> splits.FolderLayout | None:
     files = [file for file in path.iterdir() if file.suffix in TABLE_SUFFIXES and file.is_file()]
-    files = [file for file in files if file.stem != "metadata"]
+    files = [file for file in files if file.stem != "metadata" and not is_litter(file)]
     return _open_one_file(files[0], split_seed) if len(files) == 1 else None
 
 
@@ -299,91 +370,11 @@ def _check_label_map(label_map: Mapping[str, str], posts: Iterable[Post], path: 
     """Raise `PostError` where a label that is to be renamed is that of no training post."""
     answers = (answer for post in posts for answer in list_answers(post.label).values())
     known = dict.fromkeys(name for answer in answers for name in list_names(answer))
+    spell = fold_class if FOLD in label_map else normalise_class
+    spellings = {spell(name) for name in known}
     for name in label_map:
-        if name not in known:
+        if name != FOLD and spell(name) not in spellings:
             raise PostError(
                 f"{path}: no post of train is labelled {name!r}, which is to be renamed; "
                 f"labels are {', '.join(sorted(known))}{suggest_nearest(name, list(known))}"
             )
-
-
-def _relabel(post: Post, label_map: Mapping[str, str]) -> Post:
-    label = rename_label(post.label, lambda name: label_map.get(name, name))
-    return post.model_copy(update={"label": label})
-
-
-def recognise_image_folder(path: Path, split_seed: int | None) -> FolderLayout | None:
-    """Return the layout if pictures stand in class folders or beside a metadata file."""
-    build = partial(parse_post, folder=path)
-    if _find_metadata(path) is None:
-        parts = _find_split_folders(path)
-        if parts:
-            tables = {split: partial(_read_part, part, path) for split, part in parts.items()}
-            return FolderLayout("imagefolder", make_split_sources(tables, build))
-        if not _has_classes(path):
-            return None
-    table = partial(_read_part, path, path)
-    return FolderLayout("imagefolder", divide_table(str(path), table, build, split_seed))
-
-
-def _find_split_folders(path: Path) -> dict[str, Path]:
-    folders: dict[str, Path] = {}
-    for folder in _list_folders(path):
-        split = SPLIT_NAMES.get(folder.name)
-        if split is None or not (_find_metadata(folder) or _has_classes(folder)):
-            continue
-        if split in folders:
-            names = f"{folders[split].name} and {folder.name}"
-            raise PostError(f"{path}: {names} are one split; keep one")
-        folders[split] = folder
-    return folders
-
-
-def _find_metadata(path: Path) -> Path | None:
-    files = [path / f"metadata{suffix}" for suffix in TABLE_SUFFIXES]
-    files = [file for file in files if file.is_file()]
-    if len(files) > 1:
-        raise PostError(f"{path}: holds {files[0].name} and {files[1].name}; keep one of them")
-    return files[0] if files else None
-
-
-def _has_classes(path: Path) -> bool:
-    return any(
-        file.suffix.lower() in IMAGE_SUFFIXES
-        for folder in _list_folders(path)
-        for file in folder.iterdir()
-    )
-
-
-def _list_folders(path: Path) -> list[Path]:
-    return sorted(
-        folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")
-    )
-
-
-def _read_part(part: Path, root: Path) -> Iterator[TableRow]:
-    """Yield rows whose ids and image paths start at the root, so that no two splits share one."""
-    metadata = _find_metadata(part)
-    if metadata is not None:
-        yield from _read_metadata(metadata, part.relative_to(root))
-        return
-    for folder in _list_folders(part):
-        for file in sorted(folder.iterdir()):
-            if not file.name.startswith("."):
-                name = str(file.relative_to(root))
-                yield TableRow(str(file), {"id": name, "image": name, "label": folder.name})
-
-
-def _read_metadata(metadata: Path, part: Path) -> Iterator[TableRow]:
-    for row in read_rows(metadata, key="file_name"):
-        cells = dict(row.cells)
-        name = cells.pop("file_name", None)
-        if row.fault:
-            yield row
-        elif not isinstance(name, str) or not name:
-            yield TableRow(row.where, {}, "file_name is required and must be a string")
-        else:
-            image = str(part / name)
-            split = SPLIT_NAMES.get(Path(name).parts[0])
-            known = {"id": image, "image": image} | ({"split": split} if split else {})
-            yield TableRow(row.where, known | {key: cells[key] for key in cells if key != "image"})

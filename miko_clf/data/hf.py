@@ -1,12 +1,12 @@
 """The rows of a folder that `datasets` saved; imported only where such a folder is met."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import datasets
 
-from miko_clf.data.readers import POST_KEYS, TableRow, check_keys
+from miko_clf.data.cells import POST_KEYS, TableRow, check_keys
+from miko_clf.data.parquet import choose_reading
 from miko_clf.errors import PostError
 
 
@@ -24,13 +24,12 @@ def read_saved_rows(path: Path, prefix: str) -> Iterator[TableRow]:
     for name, feature in table.features.items():
         if isinstance(feature, datasets.Image):
             table = table.cast_column(name, datasets.Image(decode=False))
-    readings = {name: _choose_reading(feature) for name, feature in table.features.items()}
+    features = table.features.to_dict()
+    readings = {name: choose_reading(feature) for name, feature in features.items()}
     for number, cells in enumerate(table, 1):
         row = {name: readings[name](value) for name, value in cells.items()}
         if "id" not in row:
             row["id"] = f"{prefix}-{number}"
-        elif isinstance(row["id"], int):
-            row["id"] = str(row["id"])
         yield TableRow(f"{path} row {number}", row)
 
 
@@ -44,20 +43,3 @@ def _load(path: Path) -> datasets.Dataset:
     if not len(table):
         raise PostError(f"{path}: holds no posts")
     return table
-
-
-def _choose_reading(feature: Any) -> Callable[[Any], Any]:
-    """Return what turns a stored value into ours: names for class numbers, else no change."""
-    if isinstance(feature, datasets.ClassLabel):
-        return lambda value: _name_class(feature, value)
-    if isinstance(feature, dict):
-        readings = {name: _choose_reading(inner) for name, inner in feature.items()}
-        return lambda values: values and {n: readings[n](value) for n, value in values.items()}
-    inner = getattr(feature, "feature", None)
-    if isinstance(inner, datasets.ClassLabel):
-        return lambda values: values and [_name_class(inner, value) for value in values]
-    return lambda value: value
-
-
-def _name_class(feature: datasets.ClassLabel, value: int | None) -> str | None:
-    return None if value is None or value < 0 else feature.int2str(value)

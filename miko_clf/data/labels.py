@@ -1,5 +1,6 @@
 """Labels of posts: which questions they answer, and the answers as arrays."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -8,8 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from miko_clf.data.post import ClassNames, Label, Post
-from miko_clf.errors import PostError
+from miko_clf.errors import PostError, shorten_value
 from miko_clf.questions import Question, Questions
+
+FOLD = "*"  # the key of a label map by which every class is folded
+_NO_LABEL = "-1"  # as many tables write it
 
 
 def list_class_names(posts: Sequence[Post]) -> list[str]:
@@ -58,6 +62,21 @@ class TrueLabels(NamedTuple):
         return np.where(self.known[:, 0], self.given.argmax(1), -1).tolist()
 
 
+def normalise_class(name: str | bool | int | float) -> str:
+    """Return the one spelling of a class: `true`, `1` also for 1.0, and no blanks around it."""
+    if isinstance(name, bool):
+        return str(name).lower()
+    text = str(int(name) if isinstance(name, float) else name).strip()
+    if text.lower() in ("true", "false"):
+        return text.lower()
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", text)
+
+
+def fold_class(name: str) -> str:
+    """Return a class in lower case, with an underscore for blanks and hyphens: `not_harmful`."""
+    return re.sub(r"[\s_-]+", "_", name.strip().casefold())
+
+
 def list_answers(label: Label | None) -> dict[str, ClassNames]:
     """Return what a post answers to each question; where it is the only one its name is empty."""
     if label is None:
@@ -79,18 +98,53 @@ def flatten_label(label: Label | None) -> tuple[str, ...]:
     )
 
 
+def compile_label_map(label_map: Mapping[str, str]) -> Callable[[str], str]:
+    """Return what renames a class as a mapping says, to nothing where posts of it are left out.
+
+    A mapping that holds `FOLD` folds every class and every name in it first.
+    """
+    spell = fold_class if FOLD in label_map else normalise_class
+    names = {spell(old): new for old, new in label_map.items() if old != FOLD}
+    return lambda name: names.get(spell(name), spell(name))
+
+
 def rename_label(label: Label | None, change: Callable[[str], str]) -> Label | None:
-    """Return the label with each class renamed; classes that become one count once."""
+    """Return the label with each class renamed; classes that become one count once.
+
+    A class that becomes nothing is taken away, and with the last of them the label itself.
+    """
     if label is None or isinstance(label, str):
-        return label and change(label)
+        return (label and change(label)) or None
     if not isinstance(label, Mapping):
-        return tuple(dict.fromkeys(map(change, label)))
+        names = tuple(dict.fromkeys(filter(None, map(change, label))))
+        return names if names or not label else None
     renamed: dict[str, ClassNames] = {}
     for task, answer in label.items():
-        names = rename_label(answer, change)
-        assert isinstance(names, str | tuple)
-        renamed[task] = names
-    return renamed
+        left = rename_label(answer, change)
+        if isinstance(left, str | tuple):
+            renamed[task] = left
+    return renamed or None
+
+
+def list_label_notes(posts: Sequence[Post]) -> list[str]:
+    """Return a line for classes that differ in spelling alone, and for one that may mean none."""
+    counts = Counter(name for post in posts for name in flatten_label(post.label))
+    alike: dict[str, list[str]] = {}
+    for name in sorted(counts):
+        alike.setdefault(fold_class(name), []).append(name)
+    lines = [
+        f"labels {' and '.join(f'{name!r:.60} ({counts[name]:,})' for name in names)} differ in "
+        "case, blanks, hyphens or underscores alone; --label-map fold makes one of them"
+        for names in alike.values()
+        if len(names) > 1
+    ]
+    for name in counts:
+        if name.rpartition(": ")[2] == _NO_LABEL:
+            lines.append(
+                f"{counts[name]:,} posts are labelled {name!r}; where that says that there is no "
+                f"label, --label-map={_NO_LABEL}= leaves them out"
+            )
+    return lines
 
 
 def find_questions(posts: Iterable[Post], positive: str | None = None) -> Questions:
@@ -133,7 +187,7 @@ def encode_labels(
     }
     for row, post in enumerate(posts):
         for task, answer in list_answers(post.label).items():
-            subject = f"{where}: post {post.id!r}"
+            subject = f"{where}: post {shorten_value(post.id)}"
             if task not in places:
                 fault = f"a label for {task!r}" if task else "a label that names no task"
                 asked = "; ".join(question.line() for question in questions)
@@ -149,13 +203,25 @@ def _encode_answer(answer: ClassNames, question: Question, subject: str, known: 
     if isinstance(answer, str) != (question.kind == "one"):
         what = "one name" if isinstance(answer, str) else "a list of labels"
         raise PostError(f"{subject} has {what}{task}; {known} {question.line()}")
-    for name in list_names(answer):
-        if name not in question.labels:
-            raise PostError(
-                f"{subject} is labelled {name!r}{task}; {known} {', '.join(question.labels)} "
-                "(--label-map renames labels)"
-            )
-    return [name in list_names(answer) for name in question.labels]
+    given = [_find_label(name, question.labels) for name in list_names(answer)]
+    if None in given:
+        name = list_names(answer)[given.index(None)]
+        alike = [label for label in question.labels if fold_class(label) == fold_class(name)]
+        mend = (
+            f"--label-map '{name}={alike[0]}' renames it"
+            if alike
+            else ("--label-map renames labels")
+        )
+        raise PostError(
+            f"{subject} is labelled {shorten_value(name)}{task}; {known} "
+            f"{', '.join(question.labels)} ({mend})"
+        )
+    return [name in given for name in question.labels]
+
+
+def _find_label(name: str, labels: Sequence[str]) -> str | None:
+    """Return the label that a class is: bundles of old may spell it `1.0` or `True`."""
+    return name if name in labels else next((n for n in labels if normalise_class(n) == name), None)
 
 
 def _check_label_kinds(

@@ -5,20 +5,23 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
-from PIL.GifImagePlugin import GifImageFile
-from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 from pydantic import Field, model_validator
 
+from miko_clf.data.image_formats import (
+    HEAD_BYTES,
+    MendedImage,
+    explain_image_format,
+    mend_image,
+    open_image,
+)
 from miko_clf.data.post import Post, Record
-from miko_clf.errors import PostError
+from miko_clf.errors import PostError, shorten_path
 
 Arrays = dict[str, NDArray[Any]]
 LongMode = Literal["cut", "ends", "chunk"]
@@ -26,16 +29,8 @@ TEXT_INPUTS = ("text", "description", "rationale")
 _MAX_PIXELS = 50_000_000
 _MAX_SIDE = 16_384
 _MAX_ASPECT = 16
-
-# The plugins and not `Image.open`: the latter raises, or warns on the user's terminal, over a
-# large header before anyone can ask it for the size.
-_IMAGE_READERS: dict[str, type[ImageFile]] = {
-    "JPEG": JpegImageFile,
-    "PNG": PngImageFile,
-    "WEBP": WebPImageFile,
-    "GIF": GifImageFile,
-}
-IMAGE_FORMATS = tuple(_IMAGE_READERS)
+_MAX_MENDED = 64 * 1024 * 1024  # bytes of a picture that is read again, mended
+_GREY = 127, 129  # between them lies what a JPEG decodes to where its data is lost
 _TURNS = (  # to upright, of the orientations 2 to 8 of EXIF
     "FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE",
     "ROTATE_90",
@@ -76,7 +71,8 @@ class Preparation(Record):
     """What `preprocess.json` holds: how a post becomes arrays.
 
     `inputs` are the recipe's; `joined` says how its texts become one, `long` what becomes of a
-    text that is too long, `window` how many tokens of it the tower reads at once; `image` is null
+    text that is too long, `window` how many tokens of it the tower reads at once, and `fold` that
+    disguises of letters are undone before a text is cut into tokens; `image` is null
     where no input is one; `slots` says that the model can guess absent intentions; `golden` is the
     digest of a fixed picture, prepared.
     """
@@ -85,6 +81,7 @@ class Preparation(Record):
     joined: Literal["no", "separated", "bare"] = "no"
     long: LongMode = "cut"
     window: int | None = None
+    fold: bool = False
     image: Preprocessing | None
     pad_id: int
     max_length: int = Field(gt=0)
@@ -104,38 +101,101 @@ class Preparation(Record):
         return "intention" in self.inputs and self.joined == "no"
 
 
+class DecodedImage(NamedTuple):
+    """An upright RGB picture, and what of it is lost or was passed over, nothing as a rule."""
+
+    picture: Image.Image
+    remark: str
+
+
 def decode_image(source: Path | bytes, *, at_least: tuple[int, int] | None = None) -> Image.Image:
     """Return the upright RGB picture, its first frame, with transparency laid on white.
 
     `at_least` is (width, height): a JPEG may then come out smaller than it is, but never
-    smaller than twice that. Raises PostError where any part of the picture cannot be decoded.
+    smaller than twice that. Raises PostError where any part of the picture cannot be decoded, but
+    for the end of a JPEG of which most is there, which is grey as in a browser.
     """
+    return _read_image(source, at_least).picture
+
+
+def check_image(source: Path | bytes) -> str:
+    """Return what of the picture is lost, if anything; raises PostError as `decode_image` does."""
+    return _read_image(source, (1, 1)).remark
+
+
+def read_image_size(source: Path | bytes) -> tuple[int, int]:
+    """Return the width and height of a picture as it is stored, by its header."""
+    with _open_source(source) as file:
+        return open_image(file).size
+
+
+def _read_image(source: Path | bytes, at_least: tuple[int, int] | None) -> DecodedImage:
     name = _name_source(source)
     try:
         with _open_source(source) as file:
-            image = _recognise_image(file)
-            if image.width * image.height > _MAX_PIXELS or max(image.size) > _MAX_SIDE:
-                size = f"{image.width} x {image.height} pixels"
-                raise PostError(f"{name} has {size}; {_LIMITS}")
-            if at_least is not None and isinstance(image, JpegImageFile):
-                width, height = at_least[::-1] if _read_orientation(image) >= 5 else at_least
-                image.draft(None, (2 * width, 2 * height))
-            image.load()
-            turn = _UPRIGHT.get(_read_orientation(image))
-            flat = _convert_to_rgb(image)
-            return flat if turn is None else flat.transpose(turn)
+            return DecodedImage(_turn(*_decode(file, name, at_least)), "")
     except PostError:
         raise
     except Image.DecompressionBombError as error:
         raise PostError(f"{name} has too many pixels; {_LIMITS}") from error
     except Exception as error:  # Pillow's readers raise a dozen types on damaged bytes
-        what = f"is not a readable JPEG, PNG, WebP or GIF{_explain_error(error)}"
-        raise PostError(f"{name} {what}") from error
+        return _read_damaged(source, name, error)
 
 
-def check_image(source: Path | bytes) -> None:
-    """Raise PostError unless every byte of the picture decodes."""
-    decode_image(source, at_least=(1, 1))
+def _decode(
+    file: io.BufferedReader | io.BytesIO, name: str, at_least: tuple[int, int] | None
+) -> tuple[Image.Image, Image.Transpose | None]:
+    """Return the RGB picture as it is stored, and how it is turned upright."""
+    image = open_image(file)
+    if image.width * image.height > _MAX_PIXELS or max(image.size) > _MAX_SIDE:
+        size = f"{image.width} x {image.height} pixels"
+        raise PostError(f"{name} has {size}; {_LIMITS}")
+    if at_least is not None and isinstance(image, JpegImageFile):
+        width, height = at_least[::-1] if _read_orientation(image) >= 5 else at_least
+        image.draft(None, (2 * width, 2 * height))
+    image.load()
+    return _convert_to_rgb(image), _UPRIGHT.get(_read_orientation(image))
+
+
+def _turn(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
+    return image if turn is None else image.transpose(turn)
+
+
+def _read_damaged(source: Path | bytes, name: str, error: Exception) -> DecodedImage:
+    """Return a picture that could not be decoded as it is, mended where that can be."""
+    try:
+        with _open_source(source) as file:
+            content = file.read(_MAX_MENDED + 1)
+    except OSError:
+        content = b""
+        reason = _explain_error(error)
+    else:
+        reason = f": {explain_image_format(content[:HEAD_BYTES])}"
+    mended = mend_image(content, error) if len(content) <= _MAX_MENDED else None
+    if mended is not None and (image := _decode_mended(mended, name)) is not None:
+        return image
+    raise PostError(f"{name} is not a readable JPEG, PNG, WebP or GIF{reason}") from error
+
+
+def _decode_mended(mended: MendedImage, name: str) -> DecodedImage | None:
+    """Return a mended picture, none where it cannot be decoded or most of it is lost."""
+    try:
+        picture, turn = _decode(io.BytesIO(mended.content), name, None)
+    except Exception:  # of which the first error has told
+        return None
+    num_lost = _count_lost_rows(picture) if mended.cut else 0
+    if 2 * num_lost > picture.height:
+        return None
+    lost = f"{num_lost} of its {picture.height} rows are lost, and grey"
+    remark = f"{mended.remark}: {lost}" if num_lost else mended.remark
+    return DecodedImage(_turn(picture, turn), remark)
+
+
+def _count_lost_rows(image: Image.Image) -> int:
+    """Return how many rows at the foot of a JPEG are of the grey that stands for lost data."""
+    rows = np.asarray(image)
+    kept = np.flatnonzero(((rows < _GREY[0]) | (rows > _GREY[1])).any(axis=(1, 2)))
+    return len(rows) - 1 - int(kept[-1]) if len(kept) else len(rows)
 
 
 def preprocess_image(source: Path | bytes, preprocess: Preprocessing) -> NDArray[np.uint8]:
@@ -143,13 +203,23 @@ def preprocess_image(source: Path | bytes, preprocess: Preprocessing) -> NDArray
     return _make_array(decode_image(source), preprocess)
 
 
-def stack_images(posts: Sequence[Post], preprocess: Preprocessing) -> Arrays:
-    """Return pixels and image_present; a post without an image has black pixels."""
+def stack_images(
+    posts: Sequence[Post], preprocess: Preprocessing, remarks: list[str] | None = None
+) -> Arrays:
+    """Return pixels and image_present; a post without an image has black pixels.
+
+    What is lost of a picture is added to `remarks`.
+    """
     blank = np.zeros((3, preprocess.height, preprocess.width), dtype=np.uint8)
-    stack = [
-        preprocess_image(post.image, preprocess) if post.image is not None else blank
-        for post in posts
-    ]
+    stack = []
+    for post in posts:
+        if post.image is None:
+            stack.append(blank)
+            continue
+        image = _read_image(post.image, None)
+        stack.append(_make_array(image.picture, preprocess))
+        if image.remark and remarks is not None:
+            remarks.append(image.remark)
     present = [post.image is not None for post in posts]
     return {"pixels": np.stack(stack), "image_present": np.array(present, dtype=bool)}
 
@@ -233,7 +303,7 @@ def _trim_ribbon(image: Image.Image, aspect: float) -> Image.Image:
 
 
 def _name_source(source: Path | bytes) -> str:
-    return f"image {str(source)!r}" if isinstance(source, Path) else "the image"
+    return f"image {shorten_path(source)}" if isinstance(source, Path) else "the image"
 
 
 def _open_source(source: Path | bytes) -> io.BufferedReader | io.BytesIO:
@@ -248,17 +318,6 @@ def _explain_error(error: Exception) -> str:
     if isinstance(error, PermissionError):
         return ": permission to read it is denied"
     return ""
-
-
-def _recognise_image(file: IO[bytes]) -> ImageFile:
-    """Return the picture with its header read, known by its content and never by its name."""
-    for reader in _IMAGE_READERS.values():
-        file.seek(0)
-        try:
-            return reader(file)
-        except SyntaxError:  # Pillow's word for another format
-            continue
-    raise OSError("no reader knows these bytes")
 
 
 def _read_orientation(image: Image.Image) -> int:

@@ -1,10 +1,11 @@
-"""Train, val and test: how a folder holds them, and how they are made group by group."""
+"""Train, val and test: how a folder holds them, and how they are made, by group or by date."""
 
 import hashlib
 import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -13,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from miko_clf.data.labels import flatten_label
-from miko_clf.data.post import Post
-from miko_clf.data.readers import PostEntry, SkipReport, TableRow, build_entries
-from miko_clf.data.sets.base import PublishedFolder
+from miko_clf.data.post import Post, parse_moment
+from miko_clf.data.readers import PostEntry, SkipReport, TableRow, build_entries, refuse_post
+from miko_clf.data.sets.base import DatedSplit, PublishedFolder
 from miko_clf.errors import PostError
 
 SPLITS = ("train", "val", "test")
@@ -23,6 +24,7 @@ _VAL_NAMES = ("val", "valid", "validation", "dev")
 SPLIT_NAMES = {"train": "train", **dict.fromkeys(_VAL_NAMES, "val"), "test": "test"}
 UNSPLIT = "all"
 _SPLIT_SHARES = (0.8, 0.1, 0.1)
+_VAL_SHARE = 0.15  # of the posts before test, the last of which are val
 _ALLOWED_SPLITS = "write train, val or test"
 
 SplitSource = Callable[[SkipReport | None], Iterator[PostEntry]]
@@ -94,12 +96,14 @@ def fingerprint_posts(posts: Iterable[Post]) -> str:
 class FolderLayout(NamedTuple):
     """A kind of data folder, for each split it has what reads that split, and what is known of it.
 
-    `published` is there for the data sets of the literature alone.
+    `published` is there for the data sets of the literature alone. `remarks` fill as splits are
+    read, with what there is to say of how they were made.
     """
 
     kind: str
     sources: Mapping[str, SplitSource]
     published: PublishedFolder | None = None
+    remarks: Sequence[str] = ()
 
 
 def make_split_sources(tables: Mapping[str, _Table], build: _Build) -> dict[str, SplitSource]:
@@ -119,7 +123,7 @@ def divide_table(
     if names:
         present = {SPLIT_NAMES[name] for name in names if name in SPLIT_NAMES}
         if not present:
-            raise PostError(f"{place}: split {min(names)!r} is unknown; {_ALLOWED_SPLITS}")
+            raise PostError(f"{place}: split {min(names)!r:.80} is unknown; {_ALLOWED_SPLITS}")
         tables = {split: partial(_select_by_column, table, split) for split in present}
         return make_split_sources(tables, build)
     everything = _make_source(table, build)
@@ -135,9 +139,9 @@ def _make_source(table: _Table, build: _Build) -> SplitSource:
 def _select_by_column(table: _Table, split: str) -> Iterator[TableRow]:
     for row in table():
         name = row.cells.get("split")
-        if not row.fault and (not isinstance(name, str) or name not in SPLIT_NAMES):
-            yield TableRow(row.where, {}, f"split {name!r} is unknown; {_ALLOWED_SPLITS}")
-        elif row.fault or SPLIT_NAMES[str(name)] == split:
+        if not row.lost and (not isinstance(name, str) or name not in SPLIT_NAMES):
+            yield TableRow(row.where, {}, f"split {name!r:.80} is unknown; {_ALLOWED_SPLITS}")
+        elif row.lost or SPLIT_NAMES[str(name)] == split:
             yield row
 
 
@@ -194,6 +198,129 @@ def _measure_cost(
         count * (2 * (placed[name] - share * wanted[name]) + count) / (share * wanted[name])
         for name, count in group.items()
     )
+
+
+class _Borders(NamedTuple):
+    """The moments from which on posts are val and test; that of val may be left to be chosen."""
+
+    val: datetime | None
+    test: datetime
+
+    def place(self, moment: datetime) -> str:
+        """Return the split of a moment."""
+        if moment >= self.test:
+            return "test"
+        return "train" if self.val is None or moment < self.val else "val"
+
+
+def divide_by_date(place: str, layout: FolderLayout, dated: DatedSplit) -> FolderLayout:
+    """Return the layout with all of its posts in train, val and test by their dates.
+
+    Whatever splits they stood in are forgotten, as is what is published of those. Raises PostError
+    for dates that are none, or the wrong way round; `place` is named where posts do not fit.
+    """
+    borders, remarks = _read_borders(dated), list[str]()
+
+    def select(split: str, report: SkipReport | None) -> Iterator[PostEntry]:
+        pooled = [entry for source in layout.sources.values() for entry in source(report)]
+        entries = list(_keep_dated(place, pooled, report))
+        posts = [entry.post for entry in entries]
+        settled = _settle_borders(posts, borders)
+        splits = _place_groups(posts, settled, place)
+        remarks[:] = [_describe_dated_split(posts, splits, settled)]
+        return (entry for entry, own in zip(entries, splits, strict=True) if own == split)
+
+    published = layout.published and PublishedFolder(layout.published.name, layout.published.left)
+    sources: dict[str, SplitSource] = {split: partial(select, split) for split in SPLITS}
+    return FolderLayout(layout.kind, sources, published, remarks)
+
+
+def split_by_date(posts: Sequence[Post], dated: DatedSplit) -> list[str]:
+    """Return for each post the split of its group's last date; every post needs a date.
+
+    So a group that spans a border goes whole to the later split. Where val has no date of its own
+    it takes the last 15 % of the posts before test, and whoever has the date of the first of them.
+    """
+    return _place_groups(posts, _settle_borders(posts, _read_borders(dated)), "posts")
+
+
+def _read_borders(dated: DatedSplit) -> _Borders:
+    try:
+        test = parse_moment(dated.test_from)
+        val = None if dated.val_from is None else parse_moment(dated.val_from)
+    except ValueError as error:
+        raise PostError(f"a split by date: {error}") from None
+    if val is not None and val >= test:
+        given = f"val from {dated.val_from} and test from {dated.test_from}"
+        raise PostError(f"{given}: val comes before test; give an earlier date for val")
+    return _Borders(val, test)
+
+
+def _keep_dated(
+    place: str, entries: Sequence[PostEntry], report: SkipReport | None
+) -> Iterator[PostEntry]:
+    """Yield the entries that have a date and an id of their own; others raise or are reported."""
+    undated = [entry.where for entry in entries if entry.post.date is None]
+    if undated and report is None:
+        count = f"{len(undated):,} of {len(entries):,} posts have no date"
+        raise PostError(f"{place}: {count}, which a split by date needs; the first is {undated[0]}")
+    first: dict[str, str] = {}
+    for entry in entries:
+        where, name = entry.where, entry.post.id
+        if entry.post.date is None:
+            refuse_post(where, "has no date, which a split by date needs", report)
+        elif first.setdefault(name, where) != where:
+            refuse_post(where, f"id {name!r} was already used at {first[name]}", report)
+        else:
+            yield entry
+
+
+def _settle_borders(posts: Sequence[Post], borders: _Borders) -> _Borders:
+    """Return the borders with a moment for val where none was given and posts stand before test."""
+    before = sorted(moment for moment in _find_last_moments(posts) if moment < borders.test)
+    if borders.val is not None or not before:
+        return borders
+    return borders._replace(val=before[int((1 - _VAL_SHARE) * len(before))])
+
+
+def _place_groups(posts: Sequence[Post], borders: _Borders, place: str) -> list[str]:
+    """Return the split of each post; raises PostError where one of the three gets none."""
+    splits = [borders.place(moment) for moment in _find_last_moments(posts)]
+    for split in SPLITS:
+        if split not in splits:
+            dates = sorted(str(post.date) for post in posts) or ["none", "none"]
+            span = f"dates run from {dates[0]} to {dates[-1]}"
+            raise PostError(f"{place}: a split by date leaves no post for {split}; {span}")
+    return splits
+
+
+def _get_moment(post: Post) -> datetime:
+    assert post.date is not None, "a split by date was given a post without one"
+    return parse_moment(post.date)
+
+
+def _find_last_moments(posts: Sequence[Post]) -> list[datetime]:
+    """Return for each post the last moment of its group."""
+    last: dict[tuple[str, str], datetime] = {}
+    for post in posts:
+        moment = _get_moment(post)
+        last[_name_group(post)] = max(moment, last.get(_name_group(post), moment))
+    return [last[_name_group(post)] for post in posts]
+
+
+def _describe_dated_split(posts: Sequence[Post], splits: Sequence[str], borders: _Borders) -> str:
+    """Say where the borders are, and how many groups span one."""
+    sizes, starts = Counter(splits), {"val": borders.val, "test": borders.test}
+    parts = [f"train {sizes['train']:,} posts"]
+    parts += [f"{name} {sizes[name]:,} from {start:%Y-%m-%d}" for name, start in starts.items()]
+    moved = [
+        post
+        for post, split in zip(posts, splits, strict=True)
+        if borders.place(_get_moment(post)) != split
+    ]
+    groups = len({_name_group(post) for post in moved})
+    spans = f"; {groups:,} of the groups span a border, so {len(moved):,} posts went to the later"
+    return f"split by date: {', '.join(parts)}" + (f"{spans} split" if moved else "")
 
 
 def group_rows(keys: Sequence[Hashable]) -> list[list[int]]:

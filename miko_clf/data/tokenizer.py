@@ -10,35 +10,42 @@ from tokenizers import Tokenizer
 
 from miko_clf.data.post import Post
 from miko_clf.data.preprocess import TEXT_INPUTS, LongMode, Preparation
+from miko_clf.data.unicode_folding import fold_disguises
 from miko_clf.errors import BundleError, EncoderError, PostError
 
 
 class TextTokenizer:
     """A tokenizer, and a count of what its limit cut off.
 
-    `num_texts` counts the texts that were encoded, `num_cut` those that lost tokens.
+    `fold` undoes disguises of letters first. `num_texts` counts the texts that were encoded,
+    `num_cut` those that lost tokens.
     """
 
-    def __init__(self, tokenizer: Tokenizer, pad_id: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, pad_id: int, *, fold: bool = False) -> None:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self.tokenizer = tokenizer
         self.pad_id = pad_id
+        self.fold = fold
         self.num_special = tokenizer.num_special_tokens_to_add(False)
         self.num_texts = 0
         self.num_cut = 0
 
     @classmethod
-    def read(cls, path: Path, pad_id: int) -> "TextTokenizer":
+    def read(cls, path: Path, pad_id: int, *, fold: bool = False) -> "TextTokenizer":
         """Return the tokenizer that a `tokenizer.json` describes."""
         try:
-            return cls(Tokenizer.from_file(str(path)), pad_id)
+            return cls(Tokenizer.from_file(str(path)), pad_id, fold=fold)
         except Exception:  # the Rust side raises bare Exception
             raise BundleError(f"{path}: not a readable tokenizer.json") from None
 
     def write(self, path: Path) -> None:
         """Write the tokenizer as `tokenizer.json`."""
         self.tokenizer.save(str(path))
+
+    def clean(self, text: str) -> str:
+        """Return a text as it is cut into tokens: one blank between words, disguises undone."""
+        return collapse_whitespace(fold_disguises(text) if self.fold else text)
 
     def encode(
         self,
@@ -54,7 +61,7 @@ class TextTokenizer:
         windows of `window` ids end to end, each with special tokens of its own and all but the
         last full, as many as `max_length` holds. An absent or blank text has no ids at all.
         """
-        plain = [collapse_whitespace(text or "") for text in texts]
+        plain = [self.clean(text or "") for text in texts]
         present = [text for text in plain if text]
         window = min(window or max_length, max_length)
         if window <= self.num_special:
@@ -101,7 +108,9 @@ class TextTokenizer:
 
 def read_tokenizer(path: Path, preparation: Preparation) -> TextTokenizer | None:
     """Return the tokenizer of a bundle, none where no input is a text."""
-    return TextTokenizer.read(path, preparation.pad_id) if preparation.texts else None
+    if not preparation.texts:
+        return None
+    return TextTokenizer.read(path, preparation.pad_id, fold=preparation.fold)
 
 
 def encode_texts(
@@ -178,14 +187,15 @@ def join_separated(
     Raises `EncoderError` for a tokenizer that has no such mark.
     """
     head, tail = _find_marks(words)
-    flat = [collapse_whitespace(text) for texts in parts for text in texts]
+    cleaned = [[words.clean(text) for text in texts] for texts in parts]
+    flat = [text for texts in cleaned for text in texts]
     words.tokenizer.no_truncation()
     present = [text for text in flat if text]
     encodings = words.tokenizer.encode_batch_fast(present, add_special_tokens=False)
     ids = iter(encoding.ids for encoding in encodings)
     rows = []
-    for texts in parts:
-        pieces = [next(ids) for text in texts if collapse_whitespace(text)]
+    for texts in cleaned:
+        pieces = [next(ids) for text in texts if text]
         rows.append(_join_pieces(pieces, head, tail, words, max_length) if pieces else [])
     return rows
 

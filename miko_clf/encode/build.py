@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from miko_clf.data.tokenizer import TextTokenizer
+from miko_clf.data.unicode_folding import fold_disguises
 from miko_clf.encode import hf_towers, open_clip_towers, t5_tower, timm_towers, tiny_towers
 from miko_clf.encode.finetune import let_learn
 from miko_clf.encode.tower import ImageTower, TextTower, TowerPlan, load_encoder
@@ -50,6 +51,14 @@ def build_text_tower(
     `texts` are the training texts; a tiny tower learns its word pieces from them. One that
     `writes` is an encoder-decoder.
     """
+    tower = _load_text_tower(section, texts, writes=writes)
+    tower.words.fold = section.fold
+    return tower
+
+
+def _load_text_tower(
+    section: sections.TextTowerSection, texts: list[str], *, writes: bool
+) -> TextTower:
     if writes:
         if section.source != "transformers":
             raise EncoderError(
@@ -101,7 +110,8 @@ def _rebuild_text(plan: TowerPlan, words: TextTokenizer) -> TextTower:
 
 def _build_trained_text(section: sections.TextTowerSection, texts: list[str]) -> TextTower:
     if section.source == "tiny":
-        words = tiny_towers.train_tokenizer(texts, section.vocabulary)
+        learned = list(map(fold_disguises, texts)) if section.fold else texts
+        words = tiny_towers.train_tokenizer(learned, section.vocabulary)
         return tiny_towers.build_tiny_text_tower(words, section.width, section.layers)
     if section.source == "timm":
         raise EncoderError("timm has no text towers; use transformers, open_clip or tiny")

@@ -16,11 +16,13 @@ from sklearn.pipeline import make_pipeline
 
 from miko_clf import manifest
 from miko_clf.bundle import Bundle, load_bundle
+from miko_clf.data.audit.drift import describe_drift, measure_drift
 from miko_clf.data.audit.quick import list_quick_warnings
 from miko_clf.data.dataset import DataFolder
 from miko_clf.data.post import Post
 from miko_clf.errors import BundleError
 from miko_clf.evaluate.analysis.mistakes import analyse_errors
+from miko_clf.evaluate.analysis.origins import analyse_origins
 from miko_clf.evaluate.analysis.overlap import measure_overlap
 from miko_clf.evaluate.analysis.review_desk import measure_review_desk
 from miko_clf.evaluate.analysis.robustness import measure_robustness
@@ -304,6 +306,7 @@ def _analyse_system(
         ],
         **measure_overlap(predictions, num_resamples),
         **analyse_errors(predictions, images=options.images, groups=options.groups),
+        **analyse_origins(predictions, num_resamples),
     }
     places = {post.id: row for row, post in enumerate(predictions.posts)}
     rows = [places[mistake["id"]] for mistake in findings.get("mistakes", [])]
@@ -341,9 +344,12 @@ def explain_decisions(
 
 
 def audit_split(train: Sequence[Post], posts: Sequence[Post], split: str) -> dict[str, Any]:
-    """Return the lines of the cheap audit of a split beside train."""
-    splits = {"train": train} | ({split: posts} if split != "train" else {})
-    return {"lines": list_quick_warnings(splits)}
+    """Return the lines of the cheap audit of a split beside train, drift of words among them."""
+    if split == "train":
+        return {"lines": list_quick_warnings({"train": train})}
+    lines = list_quick_warnings({"train": train, split: posts})
+    drift = describe_drift(measure_drift(split, train, posts))
+    return {"lines": [*lines, drift] if drift else lines}
 
 
 # Both chosen once by 5-fold cross-validation on the training rows of Harm-C, text with and without

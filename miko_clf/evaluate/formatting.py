@@ -16,6 +16,7 @@ METRIC_TITLES = {
     "ece": "ECE",
 }
 """What each metric is called, in the order of columns."""
+_FEW_GROUPS = 20  # units under which a bootstrap of whole units is too sure of itself
 
 
 def get_metric_title(metric: str, positive: str | None) -> str:
@@ -49,7 +50,12 @@ def format_number(value: float, places: int | None, *, signed: bool = False) -> 
 
 def describe_groups(groups: int) -> str:
     """Return the sentence that resamples draw whole groups of posts, where they do."""
-    return f"Posts of one group are drawn as one, {groups:,} units in all. " if groups else ""
+    few = (
+        "so few that the intervals are too narrow (where `group` says of whom posts speak, call it "
+        "`targets`, and none are drawn together). "
+    )
+    units = f"Posts of one group are drawn as one, {groups:,} units in all"
+    return (f"{units}, {few}" if groups < _FEW_GROUPS else f"{units}. ") if groups else ""
 
 
 def describe_difference(

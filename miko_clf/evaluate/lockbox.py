@@ -183,5 +183,6 @@ def _refuse_same(data: PostSplits, split: str) -> None:
 def _contents(posts: Iterable[Post]) -> Iterable[str]:
     for post in posts:
         image = None if post.image is None else digest_image(post.image)
-        content = json.dumps([post.text, image, post.model_dump(mode="json")["label"]])
+        label = post.model_dump(mode="json", include={"label"})["label"]
+        content = json.dumps([post.text, image, label])
         yield hashlib.sha256(content.encode()).hexdigest()

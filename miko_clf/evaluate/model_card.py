@@ -32,7 +32,7 @@ from miko_clf.evaluate.reliability import NUM_BINS, find_bins, pair_with_truth
 from miko_clf.evaluate.report import Report, ReportRow
 from miko_clf.fuse.build import Model
 from miko_clf.intervals import compute_wilson_bounds
-from miko_clf.questions import Question
+from miko_clf.questions import Question, Questions
 from miko_clf.recipe.schema import Recipe
 from miko_clf.train.dataloader import EncodedDataset
 from miko_clf.train.predict import list_arms, predict_logits
@@ -223,7 +223,27 @@ def write_model_card(
         part.question.name: _build_validation_table(recipe, probabilities, part, own)
         for part, own in zip(val.truth.split_by_question(), fitted, strict=True)
     }
-    values = {
+    values = _list_card_values(recipe, model, questions, fitted, facts) | {
+        "table": "\n\n".join(f"### {n}\n\n{t}" if n else t for n, t in tables.items())
+        + (_MASKED_REMARK if len(probabilities) > 1 else ""),
+    }
+    card = _CARD_TEMPLATE.format(**values)
+    (folder / manifest.CARD_FILE).write_text(card, encoding="utf-8")
+    shown, parts = probabilities[fitted[0].arm], val.truth.split_by_question()
+    says = _say_what_val_did(recipe, facts)
+    page = _write_training_page(recipe.name, says, tables, folder, shown, parts)
+    (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+def _list_card_values(
+    recipe: Recipe,
+    model: Model,
+    questions: Questions,
+    fitted: Sequence[Calibration],
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return what the card says besides its table, by the names in the template."""
+    return {
         "name": recipe.name,
         "inputs": ", ".join(recipe.inputs),
         "labels": "; ".join(question.line().replace(" of ", " of: ", 1) for question in questions),
@@ -248,15 +268,7 @@ def write_model_card(
         "positive": ", ".join(map(_describe_positive, questions, fitted)),
         "seconds": facts["seconds"],
         "validated": fill(_say_what_val_did(recipe, facts), 99),
-        "table": "\n\n".join(f"### {n}\n\n{t}" if n else t for n, t in tables.items())
-        + (_MASKED_REMARK if len(probabilities) > 1 else ""),
     }
-    card = _CARD_TEMPLATE.format(**values)
-    (folder / manifest.CARD_FILE).write_text(card, encoding="utf-8")
-    shown, parts = probabilities[fitted[0].arm], val.truth.split_by_question()
-    says = _say_what_val_did(recipe, facts)
-    page = _write_training_page(recipe.name, says, tables, folder, shown, parts)
-    (folder / "report.html").write_text(page, encoding="utf-8")
 
 
 def _describe_positive(question: Question, fitted: Calibration) -> str:
@@ -275,7 +287,7 @@ def _build_validation_table(
         for arm, values in probabilities.items()
     }
     names = list(next(iter(rows.values())))
-    lines = [[arm, *(f"{row[name]:.3f}" for name in names)] for arm, row in rows.items()]
+    lines = [[arm, *(_format_figure(row[name]) for name in names)] for arm, row in rows.items()]
     return format_markdown_table(["arm", *names], lines)
 
 
@@ -289,6 +301,10 @@ def _measure_arm(
     return metrics.measure_classification(
         probabilities, part.truth, positive=positive, threshold=threshold
     )
+
+
+def _format_figure(value: float) -> str:
+    return "undefined" if math.isnan(value) else f"{value:.3f}"
 
 
 def _describe_tower(tower: Any) -> str:

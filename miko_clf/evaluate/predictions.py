@@ -28,8 +28,6 @@ from miko_clf.recipe.schema import Recipe
 from miko_clf.train.dataloader import EncodedDataset
 from miko_clf.train.predict import list_arms, list_serving_arms, predict_logits
 
-MAX_TARGET_GROUPS = 20
-
 _Probabilities = NDArray[np.float64]
 
 
@@ -149,11 +147,10 @@ def refuse_equal_names(bundles: Sequence[Bundle]) -> None:
 
 
 def number_groups(posts: Sequence[Post]) -> RowGroups:
-    """Return a number for each post, one for a group; None where few, as target groups are."""
-    if len({post.group for post in posts if post.group}) <= MAX_TARGET_GROUPS:
-        return None
+    """Return a number for each post, one for a group; None where no two posts share one."""
     names = [f"group {p.group}" if p.group else f"post {n}" for n, p in enumerate(posts)]
-    return np.unique(names, return_inverse=True)[1]
+    units, numbers = np.unique(names, return_inverse=True)
+    return numbers if len(units) < len(posts) else None
 
 
 @dataclass(frozen=True)

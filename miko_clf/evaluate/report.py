@@ -1,7 +1,7 @@
 """What an evaluation found: as JSON, as a page, and as a table on the screen."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from miko_clf import manifest
+from miko_clf import manifest, tables
+from miko_clf.evaluate.analysis.origins import list_origin_cells
 from miko_clf.evaluate.bootstrap import MetricDifference
 from miko_clf.evaluate.formatting import (
     METRIC_TITLES,
@@ -107,6 +108,20 @@ def _print_rows(report: Report, console: Console) -> None:
     remarks = [f"{row.system} {row.arm}: {row.note}" for row in report.rows if row.note]
     for line in [*remarks, *_list_verdicts(report), _explain_figures(report)]:
         console.print(line, markup=False, highlight=False)
+    for title, words, (heads, cells) in _list_origins(report):
+        tables.print_table(tables.make_text_table(escape(title), heads, cells), console)
+        if words:
+            console.print(words, markup=False, highlight=False)
+
+
+def _list_origins(report: Report) -> Iterator[tuple[str, str, tuple[list[str], list[list[str]]]]]:
+    """Yield the title, the words, and titles and cells of the tables by month and by source."""
+    for name, title in (("over_time", "by month"), ("by_source", "by source")):
+        finding = report.findings.get(name) or {}
+        if rows := finding.get("rows"):
+            system = f"{report.findings['system']}, {report.findings['arm']}"
+            words = finding.get("words") or ""
+            yield f"{system}: {title}", words, list_origin_cells(rows, report.positive)
 
 
 def _list_verdicts(report: Report) -> list[str]:
@@ -198,6 +213,10 @@ def _write_page(report: Report) -> str:
         format_markdown_table(columns, rows),
         _explain_figures(report),
         "\n".join(f"- {line}" for line in _list_verdicts(report)),
+        *(
+            f"## {title}\n\n{format_markdown_table(heads, cells)}\n\n{words}".rstrip()
+            for title, words, (heads, cells) in _list_origins(report)
+        ),
         "\n".join(f"- {name}: {fact}" for name, fact in facts.items()),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

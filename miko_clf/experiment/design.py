@@ -14,6 +14,7 @@ import yaml
 from miko_clf import manifest
 from miko_clf.data.controls import CONTROLS, Control
 from miko_clf.data.dataset import DataFolder
+from miko_clf.data.sets.base import DatedSplit
 from miko_clf.errors import BundleError, RecipeError, suggest_nearest
 from miko_clf.recipe.schema import Recipe, load_recipe, parse_recipe
 from miko_clf.recipe.sections import ReaderSection
@@ -166,6 +167,13 @@ class PostSource:
     split_seed: int | None = None
     task: str | None = None
     skip_bad: bool = False
+    test_from: str | None = None
+    val_from: str | None = None
+
+    @property
+    def dated(self) -> DatedSplit | None:
+        """The dates at which posts are split, none where they are not split by date."""
+        return None if self.test_from is None else DatedSplit(self.test_from, self.val_from)
 
     @classmethod
     def of(cls, data: "DataFolder | PostSource | str | Path") -> "PostSource":
@@ -174,9 +182,9 @@ class PostSource:
             return data
         if not isinstance(data, DataFolder):
             return cls(str(data))
-        label_map, split_seed, task = data.options
-        names = tuple(sorted(label_map.items()))
-        return cls(str(data.path), names, split_seed, task, data.report is not None)
+        label_map, split_seed, task, dated = data.options
+        names, dates = tuple(sorted(label_map.items())), dated or (None, None)
+        return cls(str(data.path), names, split_seed, task, data.report is not None, *dates)
 
 
 @dataclass(frozen=True)
@@ -221,6 +229,11 @@ def claim_experiment(out: Path, experiment: Experiment, facts: Mapping[str, Any]
     `BundleError` where another stands there.
     """
     facts = {**asdict(experiment), **facts}
+    facts["source"] = {  # comparisons from before there were dates go on
+        name: value
+        for name, value in facts["source"].items()
+        if name not in ("test_from", "val_from") or value is not None
+    }
     manifest.claim_folder(out / _EXPERIMENT_FILE, facts, what="comparison", may_grow=_has_grown)
 
 

@@ -60,7 +60,9 @@ def list_skipped_posts(source: PostSource, splits: Sequence[str]) -> SkipReport:
 def _read_posts(source: PostSource, split: str, report: SkipReport | None) -> list[Post]:
     seed, task, label_map = source.split_seed, source.task, dict(source.label_map)
     path = Path(source.path)
-    data = open_folder(path, label_map=label_map, split_seed=seed, report=report, task=task)
+    data = open_folder(
+        path, label_map=label_map, split_seed=seed, report=report, task=task, dated=source.dated
+    )
     names = [split]
     if split == OUT_OF_FOLD:
         names = [name for name in data.splits if not is_test_split(name)]

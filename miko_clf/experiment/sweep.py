@@ -315,6 +315,7 @@ def read_kept_metric(place: Path, early: str, metric: str) -> float:
     epochs = [row["validation"] for row in rows if row["stage"] == "task"]
     sign = -1 if early == "loss" else 1
     kept = settled[-1] if settled else max(epochs, key=lambda measures: sign * measures[early])
-    if metric not in kept:
-        raise PostError(f"val has no {metric}; --metric may be {', '.join(kept)}")
+    known = [name for name, value in kept.items() if value is not None]
+    if metric not in known:
+        raise PostError(f"val has no {metric}; --metric may be {', '.join(known)}")
     return float(kept[metric])

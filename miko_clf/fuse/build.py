@@ -99,6 +99,7 @@ def build_preparation(recipe: Recipe, model: Model) -> Preparation:
         joined=recipe.joined,
         long=section.long if section else "cut",
         window=limit if in_windows else None,
+        fold=section is not None and section.fold,
         image=model.image_tower.preprocess if model.image_tower else None,
         pad_id=text.words.pad_id if text else 0,
         max_length=longest if in_windows else min(longest, limit),
@@ -205,6 +206,6 @@ def _build_decoder(
 
 def _list_known_tokens(words: TextTokenizer, texts: Sequence[str]) -> list[int]:
     """Return the words of the training texts."""
-    fresh = TextTokenizer(words.tokenizer, words.pad_id)  # counts no text as cut
+    fresh = TextTokenizer(words.tokenizer, words.pad_id, fold=words.fold)  # counts none as cut
     longest = max([len(text) for text in texts], default=1) + fresh.num_special + 1
     return sorted({word for row in fresh.encode(list(texts), longest) for word in row})

@@ -85,6 +85,8 @@ class TextTowerSection(TowerSection):
     """What is kept of a longer text: its head, its head and tail, or all of it in windows."""
     pool: Literal["auto", "mean", "first", "last"] = "auto"
     """How the states of a text become one: by the encoder's convention, their mean, or which."""
+    fold: bool = False
+    """Undo disguises of letters first: homoglyphs, full width, zero width, strokes, overrides."""
     vocabulary: int = Field(default=4000, gt=0)
     """Word pieces learned from the training texts (source `tiny` only)."""
 

@@ -204,7 +204,7 @@ class ScoringService:
                 raise TimeoutError
             post = schemas.decode_post(payload, place)
             try:
-                ready.append(self.engine.prepare(post, wish.arm))
+                ready.append(self.engine.prepare(post, wish.arm, until))
             except MikoError as error:
                 raise RequestError(422, "invalid", f"posts[{place}]: {error}") from None
         return ready

@@ -1,7 +1,8 @@
 """Posts to scores by the graph of a bundle, in ONNX Runtime on the provider asked for."""
 
+import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,6 +13,7 @@ from onnxruntime import InferenceSession, SessionOptions
 from pydantic import ValidationError
 
 from miko_clf.bundle import PREPROCESS_FILE, Bundle, load_bundle
+from miko_clf.data.ocr import PictureReader, fill_text, lacks_text
 from miko_clf.data.post import RELATIONS, Intention, Post
 from miko_clf.data.preprocess import Arrays, Preparation, digest_golden_image, stack_images
 from miko_clf.data.tokenizer import TextTokenizer, encode_texts, pad_ids, read_tokenizer
@@ -27,6 +29,10 @@ _CUDA_PROVIDER, _CPU_PROVIDER = "CUDAExecutionProvider", "CPUExecutionProvider"
 # which is why `session.disable_cpu_ep_fallback` would refuse any graph of varying batch size.
 _HEAVY_OPERATORS = {"Attention", "Conv", "Gemm", "LayerNormalization", "MatMul", "Softmax"}
 _LOG_ERRORS = 3  # severity from which ONNX Runtime speaks
+OCR_REMARK = (
+    "the bundle learned from texts read by OCR, and the picture of a post without text was not "
+    "read; add --ocr"
+)
 
 
 def open_session(
@@ -86,12 +92,17 @@ def _create_session(graph: Path, providers: list[Any], threads: int | None) -> I
 
 
 class PreparedPost(NamedTuple):
-    """A post as arrays of one row, in the arm that it will be scored in."""
+    """A post as arrays of one row, in the arm that it will be scored in.
+
+    `remarks` say what of its picture is lost, `reading` what a score says of a text read by OCR.
+    """
 
     id: str
     arm: str
     arrays: Arrays
     truncated: bool
+    remarks: tuple[str, ...] = ()
+    reading: Mapping[str, Any] = {}
 
     @property
     def length(self) -> int:
@@ -102,12 +113,14 @@ class PreparedPost(NamedTuple):
 class Engine:
     """A bundle's graph in a session; `score`, `prepare` and `run` may be called from any thread.
 
-    `provider` is the one in use; where there is a `prior` scores are corrected for it.
+    `provider` is the one in use; where there is a `prior` scores are corrected for it, and where
+    there is a `reader` it reads the pictures of posts without text.
     """
 
     def __init__(self, opened: Bundle, session: InferenceSession, preparation: Preparation) -> None:
         self.bundle = opened
         self.prior: PriorCorrection | None = None
+        self.reader: PictureReader | None = None
         self.session = session
         self.provider: Provider = get_provider(session)
         self.preparation = preparation
@@ -126,22 +139,26 @@ class Engine:
         allow_cpu: bool = False,
         threads: int | None = None,
         prior: float | None = None,
+        reader: PictureReader | None = None,
     ) -> "Engine":
         """Return the engine of a bundle whose every file was found unchanged.
 
         `threads` compute one batch, by default one a core. `prior` is the share of the positive
-        class among the posts to come, by default the bundle's own. Raises `BundleError` where the
-        bundle does not fit this program, `DeviceError` where `provider` is not to be had.
+        class among the posts to come, by default the bundle's own. `reader` reads the pictures of
+        posts without text. Raises `BundleError` where the bundle does not fit this program,
+        `DeviceError` where `provider` is not to be had.
         """
         opened = load_bundle(path)
         correction = None if prior is None else PriorCorrection(opened, prior)
         graph = opened.graph("model")
         _check_folder(opened)
         preparation = _read_preparation(opened)
+        if reader is not None and "text" not in preparation.inputs:
+            raise MikoError(f"{path}: reads no text, so there is no use in reading pictures (ocr)")
         session = open_session(graph, provider, allow_cpu=allow_cpu, threads=threads)
         engine = cls(opened, session, preparation)
         engine._check_graph()
-        engine.prior = correction
+        engine.prior, engine.reader = correction, reader
         return engine
 
     def score(self, posts: Sequence[Post], arm: str | None = None) -> list[Score]:
@@ -152,9 +169,20 @@ class Engine:
         """
         return self.run([self.prepare(post, arm) for post in posts])
 
-    def prepare(self, post: Post, arm: str | None = None) -> PreparedPost:
-        """Return the post as arrays; raises `PostError` for an image that cannot be read."""
+    @property
+    def misses_texts(self) -> bool:
+        """Whether the bundle learned from texts read by OCR, and nothing here reads them."""
+        return self.reader is None and "ocr" in self.bundle.manifest
+
+    def prepare(self, post: Post, arm: str | None = None, until: float = math.inf) -> PreparedPost:
+        """Return the post as arrays; raises `PostError` for an image that cannot be read.
+
+        Raises TimeoutError where its text is not read by `until` (seconds, monotonic).
+        """
         self.check_arm(arm)
+        remarks = [OCR_REMARK] if self.misses_texts and lacks_text(post) else []
+        if self.reader is not None:
+            post = fill_text(post, self.reader, until)
         if arm not in (None, "with"):
             post = post.model_copy(update={"intentions": ()})
         with self._lock:
@@ -162,14 +190,16 @@ class Engine:
             arrays = collate_posts([post], self._texts, self._words)
             truncated = self._words is not None and self._words.num_cut > before
         if self.preparation.image is not None:
-            arrays |= stack_images([post], self.preparation.image)
+            arrays |= stack_images([post], self.preparation.image, remarks)
         if arm is None:
             told = "intention_mask" in arrays and bool(arrays["intention_mask"].any())
             arm = "with" if told else "student"
             arm = arm if arm in self.arms else self.arms[-1]
         if self.preparation.slots:
             arrays["student"] = np.array([arm == "student"])
-        return PreparedPost(post.id, arm, arrays, truncated)
+        return PreparedPost(
+            post.id, arm, arrays, truncated, tuple(remarks), _describe_reading(post)
+        )
 
     def run(self, posts: Sequence[PreparedPost]) -> list[Score]:
         """Return the score of each post, in order; at most `MAX_BATCH` are computed at once."""
@@ -181,7 +211,8 @@ class Engine:
             for place, post, row in zip(places, batch, self._probabilities(batch), strict=True):
                 known = self.bundle.questions, self.bundle.calibrations
                 fields = make_decision(row, *known, post.arm)
-                score = Score(id=post.id, **fields, arm=post.arm, truncated=post.truncated)
+                known_of_text = {"truncated": post.truncated, **post.reading}
+                score = Score(id=post.id, **fields, arm=post.arm, **known_of_text)
                 scores[place] = self.prior.correct(score) if self.prior else score
         return [scores[place] for place in range(len(posts))]
 
@@ -225,6 +256,13 @@ class Engine:
         for arm in self.arms:
             if lacks_threshold(self.bundle.questions, self.bundle.calibrations, arm):
                 raise BundleError(f"{path}: calibration.json has no threshold for arm {arm!r}")
+
+
+def _describe_reading(post: Post) -> dict[str, Any]:
+    """Return what a score says of the text of a post, if it was read by OCR."""
+    if post.text_source is None:
+        return {}
+    return post.model_dump(include={"text", "text_source", "text_confidence"})
 
 
 def _join_posts(posts: Sequence[PreparedPost], pad_id: int) -> Arrays:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from miko_clf.data import readers
+from miko_clf.data.ocr import PictureReader
 from miko_clf.data.post import Post
 from miko_clf.data.readers import PostEntry, SkipReport
 from miko_clf.errors import BundleError, MikoError, PostError
@@ -23,11 +24,17 @@ _PendingPost = tuple[PostEntry, Future[PreparedPost]]
 
 
 class ScoringSummary(NamedTuple):
-    """How many posts were scored and how many passed over, and the prior that was estimated."""
+    """How many posts were scored and how many passed over, and the prior that was estimated.
+
+    `reasons` say why posts were passed over, `remarks` what was assumed of those that were read,
+    or lost: a line for each kind.
+    """
 
     scored: int
     skipped: int
     prior: PriorEstimate | None = None
+    reasons: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def load(
@@ -39,18 +46,27 @@ def load(
     allow_cpu: bool = False,
     threads: int | None = None,
     prior: float | None = None,
+    reader: PictureReader | None = None,
 ) -> "Scorer":
     """Return the scorer of an exported bundle: a folder, or `user/name` on the Hugging Face hub.
 
     `revision` is a branch, tag or commit of the hub, and `token` opens what is private there.
     `provider` is `cpu` or `cuda`, and `allow_cpu` takes the CPU where there is no CUDA. `threads`
     compute one batch, by default one a core. `prior` is the share of the positive class among the
-    posts to come, by default the bundle's own. Raises `BundleError` where the bundle is not to be
-    had, was changed or does not fit this program, `DeviceError` where `provider` is not in use.
+    posts to come, by default the bundle's own. `reader`, as `data.ocr.open_picture_reader` gives
+    it, reads the pictures of posts without text. Raises `BundleError` where the bundle is not to
+    be had, was changed or does not fit this program, `DeviceError` where `provider` is not in use.
     """
     path = find_bundle(bundle, revision=revision, token=token)
     return Scorer(
-        Engine.open(path, provider=provider, allow_cpu=allow_cpu, threads=threads, prior=prior)
+        Engine.open(
+            path,
+            provider=provider,
+            allow_cpu=allow_cpu,
+            threads=threads,
+            prior=prior,
+            reader=reader,
+        )
     )
 
 
@@ -109,18 +125,28 @@ class Scorer:
             if self.engine.prior is not None:
                 raise MikoError("scores are corrected for a prior already; load without one")
             postprocess.read_prior(self.engine.bundle)  # raises where there is none, before work
-        report = SkipReport() if skip_bad else None
+        report, remarks = SkipReport() if skip_bad else None, SkipReport()
         with write_atomically(out) as beside:
-            num_scored = self._write_scores(posts, beside, arm, batch_size, report)
-            estimate = _correct_file(beside, self.engine) if auto_prior and num_scored else None
+            num_scored = self._write_scores(posts, beside, arm, batch_size, report, remarks)
+            if not num_scored:
+                raise PostError(f"{posts}: holds {readers.explain_no_posts(report)}")
+            estimate = _correct_file(beside, self.engine) if auto_prior else None
             if report is not None:
                 report.write(out.with_name(f"{out.name}.skipped.json"))
-        return ScoringSummary(num_scored, len(report or ()), estimate)
+        reasons = () if report is None else tuple(report.summarise())
+        known = num_scored, len(report or ()), estimate
+        return ScoringSummary(*known, reasons, tuple(remarks.summarise()))
 
     def _write_scores(
-        self, posts: Path, out: Path, arm: str | None, batch_size: int, report: SkipReport | None
+        self,
+        posts: Path,
+        out: Path,
+        arm: str | None,
+        batch_size: int,
+        report: SkipReport | None,
+        remarks: SkipReport,
     ) -> int:
-        """Write a score a line, and return how many posts were scored."""
+        """Write a score a line, fill the reports, and return how many posts were scored."""
         num_seen, num_scored, start = count(), 0, time.monotonic()
         rows = (row for row, _ in zip(readers.read_rows(posts), num_seen, strict=False))
         entries = readers.build_entries(
@@ -134,6 +160,9 @@ class Scorer:
                         ready.append(future.result())
                     except PostError as error:
                         readers.refuse_post(entry.where, str(error), report)
+                        continue
+                    for remark in (*entry.remarks, *ready[-1].remarks):
+                        remarks.add(entry.where, remark)
                 scores = self.engine.run(ready)
                 file.writelines(score.model_dump_json() + "\n" for score in scores)
                 num_scored += len(ready)

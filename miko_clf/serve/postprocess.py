@@ -1,7 +1,7 @@
 """Probabilities to decisions: labels by threshold, conformal certainty, a changed prior."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,8 @@ class Score(Record):
     labels may hold `label` lists those at or above their thresholds. Where there are tasks label,
     probabilities and threshold are objects with an entry for each. `truncated` says that some text
     was longer than the model reads. `certain` says whether the label stands alone in the post's
-    conformal set; it is left out where the bundle has none.
+    conformal set; it is left out where the bundle has none. `text_source`, `text` and
+    `text_confidence` are there where the text was read off the picture.
     """
 
     id: str
@@ -41,6 +42,9 @@ class Score(Record):
     certain: bool | Mapping[str, bool | None] | None = Field(
         default=None, exclude_if=bundle.is_none
     )
+    text_source: Literal["ocr"] | None = Field(default=None, exclude_if=bundle.is_none)
+    text: str | None = Field(default=None, exclude_if=bundle.is_none)
+    text_confidence: float | None = Field(default=None, exclude_if=bundle.is_none)
 
 
 class Decision(NamedTuple):

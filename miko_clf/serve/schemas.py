@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
+from miko_clf.data.image_formats import HEAD_BYTES, is_readable_format, name_image_format
 from miko_clf.data.post import Post, Relation
 from miko_clf.serve.engine import MAX_BATCH
 from miko_clf.serve.postprocess import Score
@@ -31,7 +32,6 @@ _VALIDATION_MESSAGES = {
     "string_type": "must be a string",
     "too_long": "holds more than {max_length} entries",
 }
-_IMAGE_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
 
 
 @dataclass(eq=False)
@@ -67,7 +67,7 @@ class PostPayload(WireModel):
     """Comes back with the score; by default the place in the request, from 0."""
     text: str | None = Field(default=None, max_length=_MAX_TEXT)
     image: Annotated[str, Field(json_schema_extra=_IMAGE_SCHEMA)] | None = None
-    """An encoded JPEG, PNG, WebP or GIF of at most 5 MiB in base64."""
+    """An encoded JPEG, PNG, WebP, GIF or AVIF, or HEIC if the server has it, in base64: 5 MiB."""
     description: str | None = Field(default=None, max_length=_MAX_TEXT)
     """What the image shows, for systems that read it."""
     intentions: list[IntentionPayload] | None = Field(default=None, max_length=_MAX_INTENTIONS)
@@ -159,11 +159,14 @@ def _decode_image(text: str, where: str) -> bytes:
         small = len(text) * 3 // 4 <= _MAX_IMAGE_BYTES + 2  # before anything is decoded
         data = base64.b64decode(text, validate=True) if small else None
     except ValueError:
-        raise RequestError(422, "invalid", f"{where}.image is not base64") from None
+        hint = "; send what follows the comma of a data URI" if text[:5] == "data:" else ""
+        raise RequestError(422, "invalid", f"{where}.image is not base64{hint}") from None
     if data is None or len(data) > _MAX_IMAGE_BYTES:
         limit = f"{_MAX_IMAGE_BYTES // MEBIBYTE} MiB"
         raise RequestError(422, "invalid", f"{where}.image is larger than {limit}")
-    if not (data.startswith(_IMAGE_SIGNATURES) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")):
+    kind = name_image_format(data[:HEAD_BYTES])
+    if not is_readable_format(kind):
         message = f"{where}.image is not a JPEG, PNG, WebP or GIF"
-        raise RequestError(415, "unsupported_image", message)
+        seen = f" but {kind}" if kind else ""
+        raise RequestError(415, "unsupported_image", message + seen)
     return data

@@ -80,7 +80,11 @@ class EncodedDataset:
         self.split = split
         self.preparation = preparation
         tower = model.text_tower
-        self.words = TextTokenizer(tower.words.tokenizer, preparation.pad_id) if tower else None
+        self.words = None
+        if tower is not None:
+            self.words = TextTokenizer(
+                tower.words.tokenizer, preparation.pad_id, fold=preparation.fold
+            )
         self.truth = encode_labels(self.posts, questions, "the posts", "the labels are")
         self.texts: dict[str, _Rows] = {}
         self.intentions: list[_Rows] | None = None

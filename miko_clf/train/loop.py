@@ -215,7 +215,8 @@ class _StageTraining:
         progress.finished = waited >= early.patience or progress.epoch >= self.settings.epochs
         self._log({"validation": dict(measured)})
         shown = ("loss", "macro_f1", "auroc")
-        values = " ".join(f"{name} {measured[name]:.4f}" for name in shown if name in measured)
+        known = [name for name in shown if name in measured]
+        values = " ".join(f"{name} {_format_measure(measured[name])}" for name in known)
         loss = "" if math.isnan(mean_loss) else f"loss {mean_loss:.4f}, "
         mark = "" if waited else " (best so far)"
         return f"{self.stage.name} epoch {progress.epoch}: {loss}validation {values}{mark}"
@@ -234,7 +235,7 @@ class _StageTraining:
         stage, step = self.stage.name, self.progress.step
         row = {"stage": stage, "epoch": self.progress.epoch, "step": step, **values}
         with self.run.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(_dump_row(row))
         if self.run.trackers:
             flat = values.get("validation", values)
             self.accelerator.log({f"{stage}/{name}": flat[name] for name in flat}, step=step)
@@ -265,7 +266,21 @@ def log_validation(
     row = {"stage": stage, "epoch": epoch, "step": epoch, "validation": dict(measured), **found}
     checkpoint.trim_metrics(run.metrics, stage, -1)
     with run.metrics.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+        file.write(_dump_row(row))
+
+
+def _dump_row(row: Mapping[str, Any]) -> str:
+    """Return a line of the log, in which what validation leaves undefined is null."""
+    measured = {
+        name: value if math.isfinite(value) else None
+        for name, value in row.get("validation", {}).items()
+    }
+    whole = {**row, "validation": measured} if "validation" in row else row
+    return json.dumps(whole, allow_nan=False) + "\n"
+
+
+def _format_measure(value: float) -> str:
+    return f"{value:.4f}" if math.isfinite(value) else "undefined"
 
 
 def choose_precision() -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from miko_clf.data.dataset import PUBLISHED_SETS
-from tests.support.command_line import assert_fits_80_columns, run_command
+from tests.support.command_line import assert_fits_80_columns, run_command, write_posts_file
 
 
 def test_every_known_layout_is_listed_with_its_counts() -> None:
@@ -71,3 +71,38 @@ def test_an_audit_breaks_no_name_of_a_class(tmp_path: Path, name: str) -> None:
     tables = ended.out.partition("\nnote: ")[0].partition("\nleak: ")[0]
     assert name in tables.partition("cue alone")[2]
     assert max(map(len, tables.splitlines()[1:])) <= 80
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--split-by", "date"], "--split-by date needs --test-from, the first day of test"),
+        (["--test-from", "2021-06-01"], "are for --split-by date; add that"),
+        (
+            ["--split-by", "date", "--test-from", "2021-06-01", "--split-seed", "1"],
+            "two ways to split; choose one",
+        ),
+    ],
+)
+def test_words_of_a_dated_split_that_do_not_go_together_are_wrong_usage(
+    words: list[str], line: str, tmp_path: Path
+) -> None:
+    ended = run_command("audit", tmp_path, *words)
+    assert ended.code == 2
+    assert line in " ".join(ended.err.split())
+
+
+def test_an_audit_splits_unsplit_posts_by_date(tmp_path: Path) -> None:
+    rows = [
+        {"id": f"p{n}", "text": f"words of {n}", "label": "ab"[n % 2],
+         "date": f"2021-0{5 + n // 20}-01"}
+        for n in range(60)
+    ]  # fmt: skip
+    file = write_posts_file(tmp_path / "posts.jsonl", *rows)
+    ended = run_command(
+        "audit", file, "--split-by", "date", "--val-from", "2021-06-01",
+        "--test-from", "2021-07-01", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert "train 20 posts, val 20 from 2021-06-01, test 20 from 2021-07-01" in ended.err
+    splits = json.loads((tmp_path / "out" / "report.json").read_text())["splits"]
+    assert [split["posts"] for split in splits] == [20, 20, 20]

@@ -134,6 +134,20 @@ def test_fit_passes_its_words_on_and_lists_what_it_skipped(
     assert [entry["where"] for entry in skipped] == [f"{tmp_path / 'train.jsonl'}:2"]
 
 
+def test_the_next_command_that_fit_names_reads_the_same_splits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    rows = [{**POST, "id": f"p{month}", "date": f"2021-{month:02}-01"} for month in range(1, 10)]
+    write_posts_file(tmp_path / "posts.jsonl", *rows)
+    monkeypatch.setattr(pipeline, "fit", lambda recipe, data, out, **rest: data.read("train"))
+    dated = ["--split-by", "date", "--test-from", "2021-08-01"]
+    words = ["fit", "tiny", "--data", str(tmp_path), "--out", str(tmp_path / "out")]
+    ended = run_command(*words, *dated)
+    assert ended.code == 0, ended.err
+    assert f"--data {tmp_path} {' '.join(dated)} --split test" in ended.out
+    assert " --split-seed 3 --split test" in run_command(*words, "--split-seed", 3).out
+
+
 def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/there")
     monkeypatch.delenv("MIKO_CACHE", raising=False)

@@ -10,7 +10,16 @@ import pytest
 
 from miko_clf.data.audit.label_leakage import check_input_leakage
 from miko_clf.data.hf import read_saved_rows
-from miko_clf.data.labels import encode_labels, find_questions, flatten_label, rename_label
+from miko_clf.data.labels import (
+    FOLD,
+    compile_label_map,
+    encode_labels,
+    find_questions,
+    flatten_label,
+    list_label_notes,
+    normalise_class,
+    rename_label,
+)
 from miko_clf.data.post import Intention, Label, Post
 from miko_clf.data.readers import parse_post, read_posts
 from miko_clf.data.splits import split_by_group
@@ -65,11 +74,11 @@ def test_class_numbers_of_a_saved_dataset_become_names_in_every_task(tmp_path: P
 @pytest.mark.parametrize(
     ("label", "line"),
     [
-        ({"tone": 1}, "label must be .* or an object of either by task"),
+        ({"tone": 1.5}, "label must be .* or an object of either by task"),
         ({"tone": {"x": "y"}}, "label must be"),
         ({" tone": "x"}, "task ' tone' is empty or has blanks"),
         ({"tone": ["x", "x"]}, "names a class twice"),
-        ({"tone": ""}, "is empty or has blanks"),
+        ({"tone": ""}, "label '' is empty"),
     ],
 )
 def test_a_label_that_cannot_be_is_one_line(label: object, line: str, tmp_path: Path) -> None:
@@ -199,6 +208,52 @@ def test_the_positive_class_is_the_rarer_unless_chosen() -> None:
     assert find_questions(posts, "no").names == ("yes", "no")
     with pytest.raises(PostError, match="no training post is labelled 'maybe'; labels: no, yes"):
         find_questions(posts, "maybe")
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (True, "true"), (0, "0"), (-1, "-1"), (1.0, "1"), (-0.0, "0"), ("1.00", "1"), ("01", "01"),
+        ("-2.0", "-2"), ("1.5", "1.5"), ("FALSE", "false"), (" y ", "y"), ("v1.0", "v1.0"),
+    ],
+)  # fmt: skip
+def test_a_class_has_one_spelling(written: str | bool | int | float, read: str) -> None:
+    assert normalise_class(written) == read
+    assert normalise_class(read) == read
+
+
+def test_a_label_map_renames_folds_and_leaves_out() -> None:
+    plain = compile_label_map({"1.0": "harmful", "-1": ""})
+    assert [plain(name) for name in ("1", "-1", "Not harmful")] == ["harmful", "", "Not harmful"]
+    folded = compile_label_map({FOLD: "fold", "Very Harmful": "harmful"})
+    given = ("Not harmful", "not-harmful", "very_harmful", "HARMFUL")
+    assert [folded(name) for name in given] == ["not_harmful"] * 2 + ["harmful"] * 2
+
+
+def test_a_class_that_becomes_nothing_takes_the_label_with_it_only_as_the_last() -> None:
+    change = compile_label_map({"x": ""})
+    assert rename_label("x", change) is None
+    assert rename_label(("x", "y"), change) == ("y",)
+    assert rename_label(("x",), change) is None
+    assert rename_label((), change) == ()
+    assert rename_label({"a": "x", "b": ("y",)}, change) == {"b": ("y",)}
+    assert rename_label({"a": "x"}, change) is None
+
+
+def test_classes_alike_and_minus_one_are_said_with_the_flag_that_mends_them() -> None:
+    alike, none = list_label_notes(posts("Not harmful", "not_harmful", "-1", "harmful"))
+    assert alike.startswith("labels 'Not harmful' (1) and 'not_harmful' (1) differ in case")
+    assert "--label-map fold" in alike
+    assert "--label-map=-1= leaves them out" in none
+    assert list_label_notes(posts("not harmful", "harmful", None)) == []
+    assert "'tone: -1'" in list_label_notes(posts({"tone": "-1"}))[0]
+
+
+def test_a_bundle_that_spells_its_labels_in_another_way_knows_them_still() -> None:
+    asked = make_single_choice(("0.0", "True"))
+    assert encode_labels(posts("true", "0"), asked, "", "").list_choices() == [1, 0]
+    with pytest.raises(PostError, match="--label-map 'not_it=Not it' renames it"):
+        encode_labels(posts("not_it"), make_single_choice(("it", "Not it")), "", "")
 
 
 def test_one_label_is_not_enough() -> None:

@@ -12,24 +12,25 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from miko_clf.data.dataset import open_folder
+from miko_clf.data.labels import normalise_class
 from miko_clf.data.post import RELATIONS, Intention, KeyInformation, Post, Rationale
-from miko_clf.data.readers import SkipReport, read_posts
+from miko_clf.data.readers import SkipReport, read_entries, read_posts
 from miko_clf.errors import PostError
 
 GOOD = '{"id": "good", "text": "fine"}'
 # What a row holds, and what the line about it says.
 BAD_ROWS = [
-    ("", ["empty", "every line holds one post"]),
     ('{"id": "a", "text": }', ["not valid JSON at column 21"]),
     ('["a", "b"]', ["a JSON object is expected, not a list"]),
     ('"a"', ["a JSON object is expected, not a string"]),
     ('{"id": "a", "text": NaN}', ["NaN is not JSON; write null"]),
     ('{"id": "a", "id": "b", "text": "x"}', ["key 'id' is given twice"]),
-    ('{"id": "a", "text": "\\ud83d"}', ["half of a surrogate pair"]),
     ("[" * 100_000, ["nesting too deep"]),
     ('{"text": "x"}', ["id is required"]),
     ('{"id": "", "text": "x"}', ["id is empty"]),
-    ('{"id": 5, "text": "x"}', ["id must be a string, not 5"]),
+    ('{"id": 5.5, "text": "x"}', ["id must be a string, not 5.5"]),
+    ('{"id": true, "text": "x"}', ["id must be a string, not True"]),
     ('{"id": "good", "text": "x"}', ["id 'good' was already used at", ":1"]),
     ('{"id": "a"}', ["neither text nor image is given"]),
     ('{"id": "a", "text": " "}', ["neither text nor image is given"]),
@@ -38,10 +39,12 @@ BAD_ROWS = [
     ('{"id": "a", "txt": "x"}', ["unknown key 'txt'; did you mean 'text'?"]),
     ('{"id": "a", "text": "x", "img": "y.png"}', ["unknown key 'img'; did you mean 'image'?"]),
     ('{"id": "a", "Text ": "x"}', ["unknown key 'Text '; did you mean 'text'?"]),
-    ('{"id": "a", "text": "x", "label": 1}', ["label must be a class name or a list", "not 1"]),
-    ('{"id": "a", "text": "x", "label": ["y", 2]}', ["label must be", "not ['y', 2]"]),
-    ('{"id": "a", "text": "x", "label": "y "}', ["label 'y ' is empty or has blanks"]),
+    ('{"id": "a", "text": "x", "label": 1.5}', ["label must be a class name or a list", "not 1.5"]),
+    ('{"id": "a", "text": "x", "label": ["y", {}]}', ["label must be", "not ['y', {}]"]),
+    ('{"id": "a", "text": "x", "label": "nan"}', ["label is 'nan'; leave the cell empty"]),
+    ('{"id": "a", "text": "x", "label": " "}', ["label ' ' is empty"]),
     ('{"id": "a", "text": "x", "label": ["y", "y"]}', ["names a class twice"]),
+    ('{"id": "a", "text": "x", "label": [1, "1.0"]}', ["names a class twice"]),
     ('{"id": "a", "image": "none.png"}', ["none.png' does not exist"]),
     ('{"id": "a", "image": "pictures"}', ["pictures' is a folder"]),
     ('{"id": "a", "image": ""}', ["image must be a path or encoded bytes, not ''"]),
@@ -69,10 +72,8 @@ BAD_ROWS = [
     ),
 ]
 BAD_CELLS = [
-    ("a,nan,", ["text is 'nan'", "leave the cell empty"]),
     ("a,x,NaN", ["label is 'NaN'", "leave the cell empty"]),
     (",x,y", ["id is required"]),
-    ("", ["empty"]),
     ("a,x", ["2 cells under 3 columns"]),
     ("a,x,y,z", ["4 cells under 3 columns"]),
     ('a,"x"z,y', ["not valid CSV"]),
@@ -88,6 +89,14 @@ def refused(path: Path) -> str:
     assert "\n" not in str(caught.value)
     assert "http" not in str(caught.value)
     return str(caught.value)
+
+
+def write_table(rows: list[dict], path: Path, encoding: str) -> Path:
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    if path.suffix == ".csv":
+        lines = [",".join(rows[0]), *(",".join(row.values()) for row in rows)]
+    path.write_bytes("\n".join(lines).encode(encoding))
+    return path
 
 
 def skipped(path: Path) -> list[tuple[str, str]]:
@@ -130,7 +139,8 @@ def test_a_bad_line_of_csv_is_named_with_its_file_and_reason(line, says, tmp_pat
         ("a.csv", b"text,label\nx,y\n", ":1: column 'id' is required; the columns are"),
         ("a.csv", b"id,text,lable\na,x,y\n", ":1: unknown key 'lable'; did you mean 'label'?"),
         ("a.csv", b"id,text,text\na,x,y\n", ":1: column 'text' stands twice"),
-        ("a.csv", b"\xff\xfei\x00d\x00", ":1: the line is not UTF-8"),
+        ("a.csv", b"\xff\xfei\x00d", "ends within a character of UTF-16"),
+        ("a.jsonl", b"\n \n", "holds no posts"),
         ("a.tsv", b"id\ttext\n", "unknown kind '.tsv'; a .jsonl, .csv or .parquet file"),
         ("a.parquet", b"PAR1 and no more", "is not a readable Parquet file"),
         ("none.jsonl", None, "there is no such file"),
@@ -166,16 +176,83 @@ def test_a_file_that_may_not_be_read_says_so(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "content", "where"),
     [
-        ("a.jsonl", f"{GOOD}\n".encode() + b'{"id": "a", "text": "\xe9"}\n', ":2: byte 22"),
-        ("a.csv", b"id,text\ngood,x\na,\xe9\n", ":3: line 3"),
-        ("a.csv", b'id,text\ngood,x\na,"x\n\xe9"\n', ":3: line 4"),
+        (
+            "a.jsonl",
+            f'{GOOD}\n{{"id": "a", "text": "'.encode()
+            + b'\xe9"}\n{"id": "b", "text": "\xc3\xa9"}\n{"id": "c", "text": "\xc3\xa9"}\n',
+            ":2: byte 22 of the line",
+        ),
+        (
+            "a.csv",
+            b'id,text\ngood,x\na,"x\n\xe9"\nb,\xc3\xa9\nc,\xc3\xa9\n',
+            ":3: byte 1 of line 4",
+        ),
+        ("a.csv", b"id,text\ngood,x\na,\x81\n", ":3: byte 3 of line 3"),
     ],
 )
-def test_a_line_that_is_not_utf8_is_named(name, content, where, tmp_path):
+def test_a_line_that_is_not_utf8_in_a_file_that_is_is_named(name, content, where, tmp_path):
     (tmp_path / name).write_bytes(content)
-    assert f"{where} " in refused(tmp_path / name)
-    assert "is not UTF-8" in refused(tmp_path / name)
+    assert f"{where} is not UTF-8" in refused(tmp_path / name)
     assert len(skipped(tmp_path / name)) == 1
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_a_file_of_windows_1252_is_read_as_such_and_said(suffix, tmp_path):
+    rows = [{"id": "a", "text": "plain"}, {"id": "b", "text": "\u201cé\u201d"}]
+    path = write_table(rows, tmp_path / f"posts{suffix}", "cp1252")
+    first, second = read_entries(path, None)
+    assert (first.remarks, second.post.text) == ((), rows[1]["text"])
+    assert "read as Windows-1252, which is assumed" in second.remarks[0]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_a_file_in_another_encoding_of_unicode_is_read_without_a_word(suffix, encoding, tmp_path):
+    rows = [{"id": "a", "text": "naïve 😀"}, {"id": "b", "text": "x"}]
+    entries = list(read_entries(write_table(rows, tmp_path / f"posts{suffix}", encoding), None))
+    assert [entry.post.text for entry in entries] == ["naïve 😀", "x"]
+    assert all(entry.remarks == () for entry in entries)
+
+
+def test_half_of_a_surrogate_pair_is_refused_and_with_a_report_mended_and_said(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{GOOD}\n{{"id": "a", "text": "so \\ud83d", "label": "y"}}\n')
+    assert ":2: half of a surrogate pair" in refused(path)
+    report = SkipReport()
+    _, entry = read_entries(path, report)
+    assert (entry.post.text, len(report)) == ("so \ufffd", 0)
+    assert "half of a surrogate pair" in entry.remarks[0]
+    assert "U+FFFD" in entry.remarks[0]
+
+
+def test_a_mended_row_stays_in_its_split(tmp_path):
+    path = tmp_path / "a.jsonl"
+    rows = [
+        f'{{"id": "{split}", "text": "\\ud83d", "split": "{split}"}}' for split in ("train", "val")
+    ]
+    path.write_text("\n".join(rows))
+    folder = open_folder(path, report=SkipReport())
+    assert [post.id for post in folder.read("train")] == ["train"]
+    assert [post.id for post in folder.read("val")] == ["val"]
+
+
+def test_blank_lines_and_rows_are_passed_over_and_counted(tmp_path):
+    (tmp_path / "a.jsonl").write_text(f'\n{GOOD}\n\n  \n{{"id": "a"}}\n\n')
+    assert ":5: neither text nor image" in refused(tmp_path / "a.jsonl")
+    (tmp_path / "a.csv").write_text("\nid,text\n\ngood,x\n,\na\n")
+    assert ":6: 1 cells under 2 columns" in refused(tmp_path / "a.csv")
+
+
+def test_reasons_are_told_by_kind_with_their_counts_and_an_example():
+    report = SkipReport()
+    for line in range(5):
+        report.add(f"a.csv:{line}", f"image 'pictures/{line}.jpg' does not exist")
+    report.add("a.csv:9", "id is required")
+    assert report.summarise() == [
+        "image 'pictures/0.jpg' does not exist (5 rows, the first at a.csv:0)",
+        "id is required (a.csv:9)",
+    ]
+    assert report.summarise(most=1)[1:] == ["and 1 more"]
 
 
 def test_a_bad_row_of_parquet_is_named_by_its_number(tmp_path):
@@ -193,7 +270,7 @@ def test_a_bad_row_of_parquet_is_named_by_its_number(tmp_path):
 def test_what_is_not_ours_is_ignored_and_what_is_absent_is_none(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text(
-        '\ufeff{"id": "a", "text": "x", "image_id": 7, "source": "y", "intentions": null, '
+        '\ufeff{"id": "a", "text": "x", "image_id": 7, "origin": "y", "intentions": null, '
         '"label": null, "split": "train"}'
     )
     assert list(read_posts(path)) == [Post(id="a", text="x")]
@@ -234,7 +311,9 @@ words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=1
     lambda text: text.strip() and text.strip().lower() != "nan"
 )
 # a cell of labels that begins so is JSON
-names = words.map(str.strip).filter(lambda name: name and not name.startswith(("[", "{")))
+names = words.map(str.strip).filter(
+    lambda name: name and not name.startswith(("[", "{")) and normalise_class(name) == name
+)
 portions = st.none() | st.floats(0, 1)
 provenances = st.none() | st.fixed_dictionaries({"model": words, "turn": st.integers(0, 9)})
 intentions = st.builds(

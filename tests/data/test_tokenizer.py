@@ -16,7 +16,9 @@ from miko_clf.data.tokenizer import (
     join_bare,
     join_separated,
     pad_ids,
+    read_tokenizer,
 )
+from miko_clf.data.unicode_folding import DISGUISES
 from miko_clf.encode import hf_towers
 from miko_clf.encode.tower import TextTower, pool_states
 from miko_clf.errors import EncoderError, PostError
@@ -208,3 +210,32 @@ def test_a_rationale_that_saw_the_label_is_not_joined_either() -> None:
     post = POST.model_copy(update={"rationale": Rationale(text="e", saw_label=True)})
     with pytest.raises(PostError, match="knowing the label"):
         encode_texts([post], preparation("text", "rationale"), make_marked_words())
+
+
+@pytest.mark.parametrize("kind", DISGUISES)
+def test_a_tokenizer_that_folds_reads_a_disguised_word_as_the_plain_one(
+    kind: str, tmp_path: Path
+) -> None:
+    tokenizer = Tokenizer(models.WordLevel({"[u]": 0, "the": 1, "peace": 2}, "[u]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    TextTokenizer(tokenizer, 0).write(tmp_path / "tokenizer.json")
+    post = Post(id="1", text=f"the {DISGUISES[kind]('peace')}")
+    for fold, wanted in ((True, [1, 2]), (False, [1, 0])):
+        reads = preparation("text").model_copy(update={"fold": fold, "joined": "no"})
+        words = read_tokenizer(tmp_path / "tokenizer.json", reads)
+        assert words is not None
+        assert encode_texts([post], reads, words) == {"text": [wanted]}
+        assert join_bare([[str(post.text)]], words, 9) == [wanted]
+
+
+def test_joined_texts_are_folded_one_by_one() -> None:
+    words = make_marked_words()
+    words.fold = True
+    assert spelt(join_separated([["\u202eb", "a"]], words, 16)) == ["[CLS] b [SEP] a [SEP]"]
+
+
+def test_a_bundle_from_before_there_was_folding_reads_texts_as_they_are() -> None:
+    fields = preparation("text").model_dump(mode="json")
+    del fields["fold"]
+    assert Preparation.model_validate(fields) == preparation("text")
+    assert not Preparation.model_validate(fields).fold

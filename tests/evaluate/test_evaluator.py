@@ -121,9 +121,7 @@ def test_posts_of_a_thread_are_drawn_together(
     file = tmp_path / "world" / "sarcasm" / "test.jsonl"
     posts = [json.loads(line) for line in file.read_text().splitlines()]
     thrice = [
-        json.dumps({**post, "id": f"{post['id']}-{time}", "group": f"{place:03}"})
-        for time in range(3)
-        for place, post in enumerate(posts)
+        json.dumps({**post, "id": f"{post['id']}-{time}"}) for time in range(3) for post in posts
     ]
     file.write_text("\n".join(thrice) + "\n")
     data = open_folder(file.parent)
@@ -136,7 +134,7 @@ def test_posts_of_a_thread_are_drawn_together(
         command="test",
         analyses=AnalysisOptions(robustness=True),
     )
-    assert found.groups == len(posts)
+    assert found.groups == report.groups == len({post["group"] for post in posts}) < len(posts)
     for repeated, once in zip(found.rows, report.rows, strict=True):
         for name in ("macro_f1", "auroc"):
             wanted = pytest.approx(tuple(once.metrics[name]), abs=0.02, nan_ok=True)  # ties part
@@ -145,13 +143,13 @@ def test_posts_of_a_thread_are_drawn_together(
     assert {place.split("/")[2] for place in findings} >= {
         "calibration", "curves", "relations", "robustness", "shapley", "slices",
     }  # fmt: skip
-    same = {place for place in findings.keys() & once.keys() if "/typos" not in place}  # by id
+    by_id = ("/typos", "/disguised")  # changes that a post's id decides
+    same = {p for p in findings.keys() & once.keys() if not any(name in p for name in by_id)}
     assert len(same) > 100
     for place in same:
         wide, wanted = (one.high - one.low for one in (findings[place], once[place]))
         assert math.isnan(wanted) or wide >= 0.7 * wanted, place  # of posts alone it were 0.58
     assert all("low" in row for row in found.findings["calibration"]["reliability"]["after"])
-    assert not any("low" in row for row in report.findings["calibration"]["reliability"]["after"])
 
 
 def test_thresholds_are_those_that_validation_gave(report: Report, bundle: Path) -> None:

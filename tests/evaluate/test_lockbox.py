@@ -115,6 +115,13 @@ def test_a_test_that_is_validation_under_other_ids_is_refused(own: Path, world: 
     assert all(each["command"] != "look" for each in openings(own))
 
 
+def test_pictures_that_a_file_embeds_are_compared_by_their_bytes(tmp_path: Path) -> None:
+    val = [Post(id=f"v{n}", image=b"\xff\xd8" + bytes([n]), label="a") for n in range(4)]
+    test = [post.model_copy(update={"id": f"t{n}"}) for n, post in enumerate(val)]
+    with pytest.raises(PostError, match="4 of 4 test posts stand in val"):
+        open_lockbox([], PostsInMemory(tmp_path, {"val": val, "test": test}), "test", "x")
+
+
 def test_a_bundle_is_not_tested_on_what_it_was_fitted_on(own: Path, world: Path) -> None:
     val = open_folder(world / "sarcasm").read("val")
     with pytest.raises(BundleError, match="was fitted on the very posts"):

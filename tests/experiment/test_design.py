@@ -6,6 +6,7 @@ import pytest
 
 from miko_clf.data.dataset import open_folder
 from miko_clf.data.readers import SkipReport
+from miko_clf.data.sets.base import DatedSplit
 from miko_clf.errors import BundleError, RecipeError
 from miko_clf.experiment import design
 from miko_clf.experiment.design import Experiment, PostSource, list_systems
@@ -81,6 +82,11 @@ def test_a_folder_is_read_again_as_it_was_opened(world: Path) -> None:
     opened = open_folder(path, label_map={"b": "x", "a": "x"}, split_seed=3, report=SkipReport())
     source = PostSource(str(path), (("a", "x"), ("b", "x")), split_seed=3, skip_bad=True)
     assert PostSource.of(opened) == PostSource.of(source) == source
+    dated = open_folder(path, dated=DatedSplit("2021-06-01", "2021-05-01"))
+    source = PostSource(str(path), test_from="2021-06-01", val_from="2021-05-01")
+    assert PostSource.of(dated) == source
+    assert source.dated == DatedSplit("2021-06-01", "2021-05-01")
+    assert PostSource("posts").dated is None
 
 
 def test_systems_keep_folders_of_their_own(tmp_path: Path) -> None:

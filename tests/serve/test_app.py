@@ -25,6 +25,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
 from starlette.testclient import TestClient
 
+from miko_clf.data.ocr import open_picture_reader
 from miko_clf.errors import MikoError
 from miko_clf.serve import batching
 from miko_clf.serve.app import make_app, serve_bundle
@@ -32,6 +33,7 @@ from miko_clf.serve.batching import MAX_WAITING_POSTS, Batcher
 from miko_clf.serve.engine import Engine, PreparedPost
 from miko_clf.serve.postprocess import Score
 from miko_clf.serve.schemas import MAX_BODY_BYTES
+from tests.support.drawn_words import draw_meme, encode_png, normalise_words
 
 JSON = {"Content-Type": "application/json"}
 INTENTION = {"relation": "xIntent", "text": "to mock the host"}
@@ -107,6 +109,20 @@ def test_many_posts_in_a_request_score_as_each_alone_in_every_arm(client: TestCl
             assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
             assert one["arm"] == arm
     assert answer["model"].keys() == {"name", "digest"}
+
+
+def test_the_answer_says_what_was_read_off_a_picture(bundle: Path) -> None:
+    picture = base64.b64encode(encode_png(draw_meme("WHAT A LOVELY", "QUEUE AGAIN"))).decode()
+    engine = Engine.open(bundle, threads=1, reader=open_picture_reader(1))
+    with TestClient(make_app(engine)) as client:
+        _await(lambda: client.get("/health/ready").status_code == 200)
+        read, given = _score(client, {"image": picture}, {"image": picture, "text": "x"}).json()[
+            "scores"
+        ]
+    assert read["text_source"] == "ocr"
+    assert normalise_words(read["text"]) == "WHATALOVELYQUEUEAGAIN"
+    assert 0.8 <= read["text_confidence"] <= 1
+    assert not {"text_source", "text", "text_confidence"} & given.keys()
 
 
 def test_no_posts_have_no_scores(client: TestClient) -> None:

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ import onnxruntime
 import pytest
 
 from miko_clf import manifest
+from miko_clf.data.ocr import open_picture_reader
 from miko_clf.data.post import Intention, Post
 from miko_clf.data.readers import read_posts
 from miko_clf.errors import BundleError, DeviceError, MikoError
 from miko_clf.serve.engine import Engine, list_heavy_cpu_operators, open_session
 from miko_clf.serve.postprocess import Score
+from tests.support.drawn_words import draw_meme, encode_png, normalise_words
 
 
 @pytest.fixture(scope="module")
@@ -189,3 +192,50 @@ print(sorted(heavy & sys.modules.keys()))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+
+
+def test_a_picture_is_read_where_a_post_has_no_text_and_scores_as_that_text(
+    engine: Engine, bundle: Path
+) -> None:
+    reading = Engine.open(bundle, threads=1, reader=open_picture_reader(1))
+    post = Post(id="a", image=encode_png(draw_meme("WHAT A LOVELY", "QUEUE AGAIN")))
+    (found,) = reading.score([post])
+    assert normalise_words(found.text) == "WHATALOVELYQUEUEAGAIN"
+    assert found.text_source == "ocr"
+    assert found.text_confidence is not None
+    spelt = post.model_copy(update={"text": found.text})
+    for either in (engine, reading):
+        (same,) = either.score([spelt])
+        assert _apart([same], [found]) < 1e-6
+        assert not {"text", "text_source", "text_confidence"} & same.model_dump().keys()
+    with pytest.raises(TimeoutError):
+        reading.prepare(post, until=time.monotonic())
+
+
+def test_a_text_that_was_read_before_is_told_of_in_the_score(engine: Engine) -> None:
+    post = Post(id="a", text="a queue", text_source="ocr", text_confidence=0.9)
+    (found,) = engine.score([post])
+    assert (found.text, found.text_source, found.text_confidence) == ("a queue", "ocr", 0.9)
+
+
+def test_a_bundle_that_reads_no_text_refuses_to_have_pictures_read(copy: Path) -> None:
+    path = copy / "preprocess.json"
+    preparation = json.loads(path.read_text())
+    path.write_text(json.dumps({**preparation, "inputs": ["image"]}))
+    _sign_again(copy)
+    with pytest.raises(MikoError, match="reads no text, so there is no use in reading pictures"):
+        Engine.open(copy, threads=1, reader=open_picture_reader(1))
+
+
+def test_a_bundle_that_learned_from_read_texts_says_where_a_picture_was_not_read(
+    copy: Path,
+) -> None:
+    path = copy / manifest.MANIFEST_FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), "ocr": {"engine": "x"}}))
+    plain = Engine.open(copy, threads=1)
+    picture = encode_png(draw_meme("A", "B"))
+    assert plain.misses_texts
+    assert ["add --ocr" in word for word in plain.prepare(Post(id="a", image=picture)).remarks]
+    assert plain.prepare(Post(id="b", image=picture, text="x")).remarks == ()
+    reading = Engine.open(copy, threads=1, reader=open_picture_reader(1))
+    assert not reading.misses_texts

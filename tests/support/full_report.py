@@ -101,6 +101,7 @@ def make_findings() -> dict[str, Any]:
              "left_out": {"auroc": make_interval(-0.02, 0.01)}},
         ],
         **_populations(),
+        **_origins(),
         "mistakes": [
             {"id": "m1", "text": "first words", "description": "a man at a desk",
              "label": "harmless", "decided": "harmful", "probability": 0.93,
@@ -153,6 +154,40 @@ def _populations() -> dict[str, Any]:
             {"train": "harm-p", "test": "harm-p", "posts": 355, "value": None},
         ]},
     }  # fmt: skip
+
+
+def _origins() -> dict[str, Any]:
+    return {
+        "over_time": {
+            "words": "AUROC falls from 2021-06 to 2021-07: it is worse.",
+            "undated": 4,
+            "rows": [
+                {
+                    "value": value,
+                    "posts": 60,
+                    "positives": 20,
+                    "metrics": {"macro_f1": make_interval(0.7), "auroc": make_interval(0.8)},
+                    "change": change,
+                }
+                for value, change in (
+                    ("2021-06", {}),
+                    ("2021-07", {"macro_f1": make_interval(-0.2), "auroc": make_interval(-0.31)}),
+                )
+            ],
+        },
+        "by_source": {
+            "left_out": {"gazette": 4},
+            "rows": [
+                {
+                    "value": "forum",
+                    "posts": 50,
+                    "positives": None,
+                    "change": {},
+                    "metrics": {"macro_f1": make_interval(0.7), "auroc": None},
+                },
+            ],
+        },
+    }
 
 
 def _comparison() -> dict[str, Any]:

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.stats import chi2_contingency
 
 from miko_clf.data.audit import findings
+from miko_clf.data.audit.drift import MIN_DRIFT_AUROC, describe_drift, measure_drift
 from miko_clf.data.audit.label_leakage import count_class_mentions
 from miko_clf.data.audit.near_duplicates import MAX_GREY_DISTANCE, MAX_HASH_BITS, MIN_JACCARD
 from miko_clf.data.audit.overlaps import (
@@ -34,6 +35,7 @@ _LIMITS = {
     "auroc_of_a_length": MIN_LENGTH_AUROC,
     "auroc_of_what_no_model_sees": MIN_UNSEEN_AUROC,
     "shift": _MIN_SHIFT,
+    "auroc_of_other_words": MIN_DRIFT_AUROC,
 }
 
 
@@ -46,11 +48,13 @@ def audit_posts(data: ComparedPosts) -> findings.Audit:
     """
     overlaps, lookups, cues = find_overlaps(data), measure_lookup_gains(data), measure_cues(data)
     splits, shifts = _summarise_splits(data), _measure_class_shifts(data)
+    drifts = _measure_drifts(data)
     return findings.Audit(
         data=data.path.resolve().name,
         kind=data.kind,
         splits=splits,
         shifts=shifts,
+        drifts=drifts,
         overlaps=overlaps,
         lookups=lookups,
         contrast_sets=find_contrast_sets(data),
@@ -61,7 +65,10 @@ def audit_posts(data: ComparedPosts) -> findings.Audit:
             for split, where, why in data.refused
         ),
         leaks=tuple(_list_leaks(overlaps, lookups, cues)),
-        warnings=tuple(_list_warnings(overlaps, cues, splits, shifts)),
+        warnings=(
+            *_list_warnings(overlaps, cues, splits, shifts),
+            *filter(None, map(describe_drift, drifts)),
+        ),
         limits=_LIMITS,
     )
 
@@ -113,6 +120,22 @@ def _measure_class_shifts(data: ComparedPosts) -> tuple[findings.ClassShift, ...
                 )
             )
     return tuple(shifts)
+
+
+def _measure_drifts(data: ComparedPosts) -> tuple[findings.Drift, ...]:
+    """Return how far the posts of each split are from those of train."""
+    parts: dict[str, list[int]] = {name: [] for name in data.order}
+    for row, split in enumerate(data.splits):
+        parts[split].append(row)
+    if not parts.get("train"):
+        return ()
+    posts = {name: [data.posts[row] for row in rows] for name, rows in parts.items()}
+    pictures = {name: [data.fingerprints[row] for row in rows] for name, rows in parts.items()}
+    return tuple(
+        measure_drift(name, posts["train"], posts[name], (pictures["train"], pictures[name]))
+        for name in data.order
+        if name != "train" and posts[name]
+    )
 
 
 def _select_split(data: ComparedPosts, name: str) -> list[Post]:

@@ -155,6 +155,51 @@ class ClassShift(Record):
     warn: bool
 
 
+class WordShift(Record):
+    """A word, the shares of the posts of train and of a split that hold it, and how sure that is.
+
+    `z` is the signed root of the likelihood ratio, above 0 where the word has risen.
+    """
+
+    word: str
+    train_share: float
+    share: float
+    z: float
+
+
+class MeanShift(Record):
+    """The mean of something in train and here, and the difference with its 95 % interval."""
+
+    name: str
+    train: float
+    here: float
+    difference: float
+    low: float
+    high: float
+
+
+class Drift(Record):
+    """How far the posts of a split are from those of train; labels count for nothing in it.
+
+    `auroc` is that of telling one from the other by their words, about 0.5 where nothing does.
+    Unseen are words that no text of train has; `unseen_within` is their share among the running
+    words of a fifth of train that the rest has not.
+    """
+
+    split: str
+    auroc: float | None
+    low: float | None
+    high: float | None
+    unseen_words: float | None
+    unseen_tokens: float | None
+    unseen_low: float | None
+    unseen_high: float | None
+    unseen_within: float | None
+    risen: tuple[WordShift, ...]
+    fallen: tuple[WordShift, ...]
+    pictures: tuple[MeanShift, ...]
+
+
 class OverlapMember(Record):
     """One post of a group."""
 
@@ -237,13 +282,19 @@ class Cue(Record):
         return max(self.auroc or 0, self.nearby or 0)
 
 
-def measure_auroc(numbers: NDArray[np.float64], inside: NDArray[np.bool_]) -> Interval | None:
+def measure_auroc(
+    numbers: NDArray[np.float64],
+    inside: NDArray[np.bool_],
+    units: NDArray[np.int64] | None = None,
+) -> Interval | None:
     """Return the AUROC of numbers for the class that `inside` marks; None with too few rows.
 
     Rows whose number is NaN are left out. The 95 % interval is that of DeLong et al. (Biometrics
-    1988) from ranks (Sun and Xu, 2014).
+    1988) from ranks (Sun and Xu, 2014); where rows are of `units`, such as threads, that of
+    Obuchowski (Biometrics 1997).
     """
     known = ~np.isnan(numbers)
+    units = np.arange(len(numbers)) if units is None else units
     ones, others = numbers[known & inside], numbers[known & ~inside]
     if min(len(ones), len(others)) < _MIN_CLASS_ROWS:
         return None
@@ -251,9 +302,17 @@ def measure_auroc(numbers: NDArray[np.float64], inside: NDArray[np.bool_]) -> In
     above = (ranks[: len(ones)] - _rank_numbers(ones)) / len(others)  # share of others below each
     below = 1 - (ranks[len(ones) :] - _rank_numbers(others)) / len(ones)
     value = float(above.mean())
-    spread = np.sqrt(above.var(ddof=1) / len(ones) + below.var(ddof=1) / len(others))
+    sides = ((above, units[known & inside]), (below, units[known & ~inside]))
+    spread = np.sqrt(sum(_estimate_mean_variance(part, own) for part, own in sides))
     reach = float(NORMAL_QUANTILE * spread)
     return Interval(value, max(0.0, value - reach), min(1.0, value + reach))
+
+
+def _estimate_mean_variance(values: NDArray[np.float64], units: NDArray[np.int64]) -> float:
+    """Return the variance of the mean of values, those of one unit being no draws of their own."""
+    places = np.unique(units, return_inverse=True)[1]
+    sums = np.bincount(places, weights=values - values.mean())
+    return float(sums @ sums) * len(sums) / max(1, len(sums) - 1) / len(values) ** 2
 
 
 def flip_auroc(auroc: Interval) -> Interval:
@@ -331,6 +390,7 @@ class Audit(Record):
     kind: str
     splits: tuple[SplitSummary, ...]
     shifts: tuple[ClassShift, ...]
+    drifts: tuple[Drift, ...] = ()
     overlaps: tuple[Overlap, ...]
     lookups: tuple[Lookup, ...]
     contrast_sets: tuple[ContrastSets, ...] = Field(serialization_alias="confounders")

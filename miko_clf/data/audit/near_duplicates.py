@@ -1,7 +1,6 @@
 """Texts and images that are equal or nearly equal, found by MinHash and perceptual hashes."""
 
 import hashlib
-import io
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.fft import dctn
 
-from miko_clf.data.preprocess import IMAGE_FORMATS, decode_image
+from miko_clf.data.image_formats import HEAD_BYTES, name_image_format
+from miko_clf.data.preprocess import decode_image, read_image_size
 from miko_clf.data.splits import DisjointSets
 from miko_clf.progress import show_progress
 
@@ -79,7 +79,7 @@ _BLOCK_ROWS = 512  # rows compared at a time, and pairs verified at a time
 class ImageFingerprint(NamedTuple):
     """One picture: its bytes, its size, its difference hash and its cosine hash, and itself small.
 
-    `dhash` and `phash` have 64 bits; `thumb` is grey, 32 x 32.
+    `dhash` and `phash` have 64 bits; `thumb` is grey, 32 x 32. `format` is JPEG, PNG and so on.
     """
 
     digest: str
@@ -89,21 +89,22 @@ class ImageFingerprint(NamedTuple):
     dhash: np.uint64
     phash: np.uint64
     thumb: NDArray[np.uint8]
+    format: str
 
 
 def fingerprint_image(source: Path | bytes) -> ImageFingerprint:
     """Return what a picture is known by; raises PostError where it cannot be decoded."""
     content = source.read_bytes() if isinstance(source, Path) else source
     grey = decode_image(content, at_least=_MIN_DECODED_SIZE).convert("L")
-    with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as header:
-        size = header.size
+    size = read_image_size(content)
     thumb = np.asarray(grey.resize((_THUMB_SIDE, _THUMB_SIDE), Image.Resampling.BILINEAR))
     strips = np.asarray(grey.resize((9, 8), Image.Resampling.BILINEAR)).astype(np.int16)
     waves = dctn(thumb.astype(np.float64), norm="ortho")[:8, :8].ravel()
     dhash = _pack_bits(strips[:, 1:] > strips[:, :-1])
     phash = _pack_bits(waves > np.median(waves[1:]))  # the first is the mean brightness
+    form = str(name_image_format(content[:HEAD_BYTES]))
     digest = hashlib.sha256(content).hexdigest()
-    return ImageFingerprint(digest, len(content), *size, dhash, phash, thumb)
+    return ImageFingerprint(digest, len(content), *size, dhash, phash, thumb, form)
 
 
 def fingerprint_images(sources: Sequence[Path | bytes]) -> list[ImageFingerprint]:

@@ -12,6 +12,7 @@ from miko_clf.data.dataset import open_folder
 from miko_clf.data.labels import name_label
 from miko_clf.data.post import Post
 from miko_clf.data.readers import SkipReport
+from miko_clf.data.sets.base import DatedSplit
 from miko_clf.data.splits import group_rows
 from miko_clf.data.text import normalise_text
 
@@ -50,20 +51,26 @@ class ComparedPosts(NamedTuple):
 
 
 def read_compared_posts(
-    path: Path, *, label_map: Mapping[str, str] | None = None, split_seed: int | None = None
+    path: Path,
+    *,
+    label_map: Mapping[str, str] | None = None,
+    split_seed: int | None = None,
+    dated: DatedSplit | None = None,
 ) -> ComparedPosts:
     """Read every split, bad posts passed over, and compare all posts with each other.
 
     Splits are opened apart from each other, so that an id in two of them is found and not
     refused. Raises PostError where a split cannot be read at all.
     """
-    folder = open_folder(path, label_map=label_map, split_seed=split_seed)
+    folder = open_folder(path, label_map=label_map, split_seed=split_seed, dated=dated)
     posts: list[Post] = []
     splits: list[str] = []
     refused: list[tuple[str, str, str]] = []
     for split in folder.splits:
         report = SkipReport()
-        alone = open_folder(path, label_map=label_map, split_seed=split_seed, report=report)
+        alone = open_folder(
+            path, label_map=label_map, split_seed=split_seed, report=report, dated=dated
+        )
         posts += alone.read(split)
         splits += [split] * (len(posts) - len(splits))
         refused += [(split, where, why) for where, why in report]

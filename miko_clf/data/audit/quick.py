@@ -77,6 +77,8 @@ def _list_telling_marks(posts: Sequence[Post]) -> Iterator[str]:
     posts = [post for post in posts if post.label is not None]
     labels = list_class_names(posts)
     posts = [post for post in posts if post.text is not None]
+    if not posts:  # pictures alone
+        return
     inside = {
         label: np.array([label in flatten_label(post.label) for post in posts]) for label in labels
     }

@@ -14,7 +14,11 @@ from miko_clf.tables import make_text_table, print_table
 PAGE_CSS = resources.files("miko_clf.data.audit").joinpath("report.css").read_text(encoding="utf-8")
 _OVERLAP_HEADS = ("posts with", "groups", "across splits", "labels differ")
 _STRONG_VERDICTS = ("shortcut", "never feed this")
+_DRIFT_HEADS = (
+    "told from train, AUROC", "words not in train", "of a fifth of train", "of distinct words",
+)  # fmt: skip
 _NUM_SHOWN_CLASSES = 3  # named in a row
+_NUM_SHOWN_WORDS = 5
 _MAX_LISTED = 100
 """Groups, and posts of a group, that the page lists; the JSON has them all."""
 
@@ -23,7 +27,7 @@ def print_audit(audit: Audit, console: Console) -> None:
     """Print what was found, the leaks last."""
     total = sum(split.posts for split in audit.splits)
     console.print(f"{audit.data}: {total:,} posts, read as {audit.kind}", highlight=False)
-    for tabulate in (_tabulate_splits, _tabulate_overlaps, _tabulate_lookups, _tabulate_cues):
+    for tabulate in _TABULATORS:
         print_table(tabulate(audit), console)
     for line in audit.warnings:
         console.print(f"[yellow]note:[/] {_escape_markup(line)}", highlight=False)
@@ -51,6 +55,29 @@ def _format_classes(split: findings.SplitSummary) -> str:
         for name in common[:_NUM_SHOWN_CLASSES]
     ]
     return ", ".join(shown) + (", ..." if len(common) > _NUM_SHOWN_CLASSES else "")
+
+
+def _tabulate_drifts(audit: Audit) -> Table:
+    table = make_text_table("", ("drift from train", *_DRIFT_HEADS, "risen", "fallen"), ())
+    for drift in audit.drifts:
+        words = (
+            ", ".join(_escape_markup(shift.word) for shift in shifts[:_NUM_SHOWN_WORDS]) or "-"
+            for shifts in (drift.risen, drift.fallen)
+        )
+        table.add_row(drift.split, *_format_drift(drift), *words)
+    return table
+
+
+def _format_drift(drift: findings.Drift) -> list[str]:
+    """Return the figures of a drift under its heads, `-` for what cannot be said."""
+    told = f"{drift.auroc:.2f} ({drift.low:.2f}-{drift.high:.2f})" if drift.auroc else "-"
+    new = (
+        "-"
+        if drift.unseen_tokens is None
+        else f"{drift.unseen_tokens:.1%} ({drift.unseen_low:.1%}-{drift.unseen_high:.1%})"
+    )
+    shares = (drift.unseen_within, drift.unseen_words)
+    return [told, new, *("-" if share is None else f"{share:.1%}" for share in shares)]
 
 
 def _tabulate_overlaps(audit: Audit) -> Table:
@@ -122,6 +149,7 @@ def render_audit_page(audit: Audit) -> str:
         f"<p class=lead>{total:,} posts, read as {escape(audit.kind)}</p>",
         _render_verdict(audit),
         _render_section("Splits", _render_splits(audit), _render_shifts(audit)),
+        _render_section("Drift", _DRIFT_INTRO, *_render_drifts(audit)),
         _render_section("The same post twice", *_render_overlaps(audit.overlaps)),
         _render_section("What a look-up would score", _LOOKUP_INTRO, _render_lookups(audit)),
         _render_section("Contrasts", _CONTRAST_INTRO, *map(_render_contrasts, audit.contrast_sets)),
@@ -139,6 +167,15 @@ def render_audit_page(audit: Audit) -> str:
     )
 
 
+_TABULATORS = (
+    _tabulate_splits, _tabulate_drifts, _tabulate_overlaps, _tabulate_lookups, _tabulate_cues,
+)  # fmt: skip
+_DRIFT_INTRO = (
+    "<p>How far each split is from train, without its labels: the AUROC with which held-out posts "
+    "are told from those of train by their words (0.5 where nothing tells them), the share of "
+    "running words that train does not have, beside that of a fifth of train that the rest of it "
+    "does not have, and that of distinct words.</p>"
+)
 _LOOKUP_INTRO = (
     "<p>For each post that shares a part with train, train's label is the answer; the majority "
     "class otherwise. What that scores above the majority alone is what the overlap is worth.</p>"
@@ -187,6 +224,32 @@ def _render_shifts(audit: Audit) -> str:
     if rows:
         return _render_table(("class that moves", "in train", "here", "p"), rows)
     return "<p>The classes have much the same shares in every split.</p>" if audit.shifts else ""
+
+
+def _render_drifts(audit: Audit) -> Iterator[str]:
+    """Yield how far each split is from train, then the words and pictures that moved."""
+    rows = [(escape(drift.split), *_format_drift(drift)) for drift in audit.drifts]
+    if not rows:
+        yield "<p>There is no train to compare with.</p>"
+        return
+    yield _render_table(("split", *_DRIFT_HEADS), rows)
+    for drift in audit.drifts:
+        words = [
+            (f"{escape(drift.split)}: {escape(shift.word)}", f"{shift.train_share:.1%}",
+             f"{shift.share:.1%}", f"{shift.z:+.1f}")
+            for shift in (*drift.risen, *drift.fallen)
+        ]  # fmt: skip
+        if words:
+            heads = ("word, by posts that hold it", "in train", "here", "z")
+            yield _render_table(heads, words)
+        pictures = [
+            (f"{escape(drift.split)}: {escape(shift.name)}", f"{shift.train:,.4g}",
+             f"{shift.here:,.4g}",
+             f"{shift.difference:+,.3g} <small>[{shift.low:+,.3g}, {shift.high:+,.3g}]</small>")
+            for shift in drift.pictures
+        ]  # fmt: skip
+        if pictures:
+            yield _render_table(("pictures, mean", "in train", "here", "difference"), pictures)
 
 
 def _render_overlaps(overlaps: Sequence[findings.Overlap]) -> Iterator[str]:

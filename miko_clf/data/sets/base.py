@@ -116,12 +116,20 @@ class PublishedSet(NamedTuple):
     checked_on: str = _MADE_HERE
 
 
+class DatedSplit(NamedTuple):
+    """From which ISO date on posts are test, and val; of the time before, val is the last 15 %."""
+
+    test_from: str
+    val_from: str | None = None
+
+
 class FolderOptions(NamedTuple):
     """What `open_folder` was asked for."""
 
     label_map: Mapping[str, str] = {}
     split_seed: int | None = None
     task: str | None = None
+    dated: DatedSplit | None = None
 
 
 def choose_task(path: Path, name: str, task: str | None, tasks: tuple[str, ...]) -> str:

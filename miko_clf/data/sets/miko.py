@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from miko_clf.data.cells import TableRow
+from miko_clf.data.json_lines import parse_json_object
 from miko_clf.data.post import Intention, KeyInformation, Relation
-from miko_clf.data.readers import TableRow, parse_json_object
 from miko_clf.data.sets.base import get_cell, read_json_list, read_numbered_lines
 from miko_clf.errors import PostError
 

@@ -124,7 +124,8 @@ def export_knowledge(
         cells = (row | _make_knowledge_cells(known) if known else row for row, known in joined)
     else:
         plain = {"id": _TEXT, "text": _TEXT, "image": _TEXT, "label": _find_label_type(db)}
-        schema = pa.schema([*plain.items(), *_KNOWLEDGE.items(), ("group", _TEXT)])
+        known_of_post = {"group": _TEXT, "targets": pa.list_(_TEXT), "date": _TEXT, "source": _TEXT}
+        schema = pa.schema([*plain.items(), *_KNOWLEDGE.items(), *known_of_post.items()])
         cells = (_fill_post(db, known, out.parent) for _, known in joined if known)
     with _open_jsonl(out) if out.suffix == ".jsonl" else open_parquet(out, schema) as write:
         for row in cells:

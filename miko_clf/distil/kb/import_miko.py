@@ -13,8 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from miko_clf.data.json_lines import parse_json_object
 from miko_clf.data.post import RELATIONS, Post
-from miko_clf.data.readers import parse_json_object
 from miko_clf.distil.kb.parse import MISSING_ANSWER, PUBLISHED_PROMPT
 from miko_clf.distil.kb.store import JobOutcome, JudgeScore, KnowledgeBase, PostRow, make_post_row
 from miko_clf.distil.relations import MIKO_RELATION_ORDER, place_sentences

@@ -1,7 +1,7 @@
 """Estimates on some posts, each with its interval: metrics, shares, means and changes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -81,12 +81,15 @@ def measure_posts(
 def bootstrap_decided_posts(
     rows: DecidedPosts, weights: ResampleWeights, names: Sequence[str] = BOOTSTRAPPED_METRICS
 ) -> dict[str, Interval]:
-    """Return the metrics of `names` with their percentile interval over the resamples.
+    """Return the metrics of `names` with their percentile interval over the resamples."""
+    return drop_still_bounds(bound_columns(names, measure_on_resamples(rows, weights, names)))
 
-    Bounds are NaN where no resample differs from the rows, as with few rows that are all ranked
-    rightly: such resamples say nothing of other posts.
+
+def drop_still_bounds(bounded: Mapping[str, Interval]) -> dict[str, Interval]:
+    """Return the intervals, the bounds NaN where no resample differs from the rows.
+
+    So it is with few rows that are all ranked rightly: such resamples say nothing of other posts.
     """
-    bounded = bound_columns(names, measure_on_resamples(rows, weights, names))
     return {
         name: interval if interval.low < interval.high else UNDEFINED._replace(value=interval.value)
         for name, interval in bounded.items()

@@ -1,6 +1,7 @@
-"""What a system loses where an input is missing, mistyped, blurred or badly described."""
+"""What a system loses where an input is missing, mistyped, disguised, blurred or ill described."""
 
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from copy import copy
@@ -19,11 +20,14 @@ from PIL import Image
 
 from miko_clf.data.post import Post
 from miko_clf.data.preprocess import decode_image
+from miko_clf.data.unicode_folding import DISGUISES
 from miko_clf.evaluate.analysis import estimates
 from miko_clf.evaluate.predictions import SystemPredictions
 from miko_clf.intervals import Interval, ResampleWeights, draw_resamples
 from miko_clf.progress import show_progress
 from miko_clf.train.dataloader import EncodedDataset
+
+_PLAIN_WORD = re.compile(r"(?<![^\W\d_])[A-Za-z]{3,}(?![^\W\d_])")
 
 
 def add_typos(posts: Sequence[Post], share: float, *, seed: int = 0) -> list[Post]:
@@ -35,6 +39,22 @@ def add_typos(posts: Sequence[Post], share: float, *, seed: int = 0) -> list[Pos
         _rewrite_field(post, "text", lambda text, r: _mistype(text, share, r), seed)
         for post in posts
     ]
+
+
+def disguise_words(posts: Sequence[Post], share: float, *, seed: int = 0) -> list[Post]:
+    """Return the posts with that share of the words of their text in a disguise, each in one kind.
+
+    Words of fewer than three letters, and those with other letters than a to z, stay.
+    """
+
+    def hide(text: str, random: Random) -> str:
+        def change(found: re.Match[str]) -> str:
+            make = random.choice(list(DISGUISES.values()))
+            return make(found[0]) if random.random() < share else found[0]
+
+        return _PLAIN_WORD.sub(change, text)
+
+    return [_rewrite_field(post, "text", hide, seed) for post in posts]
 
 
 def drop_words(posts: Sequence[Post], share: float, *, seed: int = 0) -> list[Post]:
@@ -228,6 +248,7 @@ def list_post_changes(predictions: SystemPredictions, seed: int) -> Iterator[Pos
     read = predictions.opened.recipe.inputs
     if "text" in read:
         yield from _vary_shares("typos", add_typos, (0.05, 0.1), seed)
+        yield from _vary_shares("disguised", disguise_words, (0.2, 0.5), seed)
     if "image" in read:
         for quality in (30, 10):
             make = partial(compress_images, quality=quality)

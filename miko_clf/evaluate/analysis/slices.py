@@ -16,11 +16,12 @@ from miko_clf.data.post import RELATIONS, Post
 from miko_clf.data.text import TEXT_MARKS
 from miko_clf.errors import MikoError
 from miko_clf.evaluate.analysis.estimates import NUM_RESAMPLES, decide_posts, measure_posts
-from miko_clf.evaluate.predictions import MAX_TARGET_GROUPS, SystemPredictions
+from miko_clf.evaluate.predictions import SystemPredictions
 from miko_clf.intervals import Interval
 
 MIN_SLICE_POSTS = 10
 """Posts, of a slice or a group and of the rest, under which nothing is said of it."""
+_MAX_TARGETS = 20
 GroupWords = Mapping[str, Sequence[str]]
 
 
@@ -34,15 +35,14 @@ def has_enough_posts(inside: NDArray[np.bool_]) -> bool:
 
 
 def find_group_members(posts: Sequence[Post]) -> dict[str, NDArray[np.bool_]]:
-    """Return the posts of each `group`; none where it takes one value, or over 20.
+    """Return the posts that speak of each group of people, by their `targets`: at most 20 groups.
 
-    Nor where most of its values stand for one post alone: then it names the post's picture.
+    Those are the ones that most posts speak of. `group` says which posts belong together, and
+    nothing of what they speak of.
     """
-    counts = Counter(post.group for post in posts if post.group is not None)
-    alone = sum(count == 1 for count in counts.values())
-    if not 2 <= len(counts) <= MAX_TARGET_GROUPS or 2 * alone > len(counts):
-        return {}
-    return {name: np.array([post.group == name for post in posts]) for name in sorted(counts)}
+    counts = Counter(name for post in posts for name in post.targets)
+    names = sorted(name for name, _ in counts.most_common(_MAX_TARGETS))
+    return {name: np.array([name in post.targets for post in posts]) for name in names}
 
 
 def find_word_members(posts: Sequence[Post], words: GroupWords) -> dict[str, NDArray[np.bool_]]:
@@ -120,7 +120,7 @@ def measure_slices(
 
 
 def cut_slices(posts: Sequence[Post], train: Sequence[Post]) -> Iterator[SliceRows]:
-    """Yield every slice: by length, marks, missing parts, relations that are absent and group."""
+    """Yield every slice: by length, marks, missing parts, relations that are absent, targets."""
     yield from _cut_by_length(posts, train)
     for mark, pattern in TEXT_MARKS.items():
         marked = [None if p.text is None else bool(pattern.search(p.text)) for p in posts]
@@ -132,7 +132,7 @@ def cut_slices(posts: Sequence[Post], train: Sequence[Post]) -> Iterator[SliceRo
     for relation in RELATIONS:  # None where no intention is given at all
         yield from _cut_in_two(relation, [relation in own if own else None for own in given])
     for name, rows in find_group_members(posts).items():
-        yield SliceRows("group", name, rows)
+        yield SliceRows("target", name, rows)
 
 
 def _cut_by_length(posts: Sequence[Post], train: Sequence[Post]) -> Iterator[SliceRows]:

@@ -17,6 +17,57 @@ _FAIRNESS_TITLES = {
 }
 
 
+def show_over_time(finding: ReportFields, report: ReportFields) -> PageSection:
+    """Return how the system does month by month, and whether the last differs from the first."""
+    undated = finding.get("undated")
+    says = (
+        f"{finding.get('words')} Months of few posts are taken together; a change is from the "
+        "first row, on the same resamples."
+    )
+    says += f" Posts without a date: {markup.typeset_count(undated)}." if undated else ""
+    table = _make_origin_table(finding.get("rows") or [], "months", report)
+    return PageSection("over-time", "Over time", says, table)
+
+
+def show_by_source(finding: ReportFields, report: ReportFields) -> PageSection:
+    """Return how the system does on the posts of each source."""
+    few, rows = finding.get("left_out") or {}, finding.get("rows") or []
+    left = ", ".join(f"{name} ({markup.typeset_count(posts)})" for name, posts in few.items())
+    says = f"Too few posts to say anything: {left}." if few else ""
+    table = _make_origin_table(rows, "source", report) if rows else None
+    return PageSection("by-source", "By source", says, table)
+
+
+def _make_origin_table(rows: ReportRows, head: str, report: ReportFields) -> Html:
+    """Return each metric of each row, drawn on one scale, and where it has one its change."""
+    names = markup.list_metrics(rows)
+    scale = svg.fit_unit_scale(markup.read_figures(rows, "metrics", names))
+    changes = any(row.get("change") for row in rows)
+    columns: list[Any] = [head, "posts", "positive"]
+    for name in names:
+        columns += [markup.title_metric(report, name), svg.make_track_column(scale)]
+        columns += ["change"] if changes else []
+    body = []
+    for row in rows:
+        positives = row.get("positives")
+        count = markup.NO_FIGURE if positives is None else markup.typeset_count(positives)
+        cells: list[Any] = [str(row.get("value")), markup.typeset_count(row.get("posts")), count]
+        for name in names:
+            figure = markup.read_figure_of(row, "metrics", name)
+            cells += [
+                svg.make_figure_cell(figure),
+                svg.draw_interval_track(figure, scale, mark=None, signed=False),
+            ]
+            moved = row.get("change") or {}
+            if changes and name in moved:
+                change = markup.read_figure_of(row, "change", name)
+                cells.append(svg.make_figure_cell(change, signed=True))
+            elif changes:
+                cells.append(markup.NO_FIGURE)
+        body.append(cells)
+    return markup.make_table(f"Scores by {head}", columns, body, "bars")
+
+
 def show_slices(rows: ReportRows, report: ReportFields) -> PageSection | None:
     """Return a metric on each slice as dots with intervals, worst first, and the other metrics."""
     names = markup.list_metrics(rows)

@@ -280,6 +280,8 @@ _SECTIONS: tuple[tuple[str, Callable[..., PageSection | None]], ...] = (
     ("review_desk", calibration.show_review_desk),
     ("shapley", explain.show_shapley),
     ("relations", explain.show_relations),
+    ("over_time", analysis.show_over_time),
+    ("by_source", analysis.show_by_source),
     ("slices", analysis.show_slices),
     ("", analysis.show_groups),
     ("pairs", analysis.show_confounder_pairs),

@@ -70,6 +70,8 @@ def test_an_input_that_train_hardly_has_is_told() -> None:
 
 def test_nothing_is_told_without_train_or_without_labels() -> None:
     assert list_quick_warnings({"val": posts(0, 10)}) == []
+    pictures = [Post(id=f"{n}", image=bytes([n]), label="ab"[n % 2]) for n in range(20)]
+    assert list_quick_warnings({"train": pictures}) == []
     assert (
         list_quick_warnings({"train": posts(0, 60, label=None), "val": posts(100, 10, label=None)})
         == []

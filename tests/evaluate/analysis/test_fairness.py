@@ -72,12 +72,25 @@ def test_words_of_a_group_are_whole_words_in_any_case() -> None:
     assert find_word_members(rows, {"none": [], "blank": [" "]}) == {}
 
 
-def test_a_group_that_names_each_picture_is_no_target_group() -> None:
-    targets = [Post(id=f"{i}", text="x", group=f"target {i % 3}") for i in range(30)]
-    assert sorted(find_group_members(targets)) == ["target 0", "target 1", "target 2"]
-    pictures = [Post(id=f"{i}", text="x", group=f"picture {i}") for i in range(12)]
-    assert find_group_members(pictures) == {}
-    assert find_group_members(posts(5, group="one")) == {}
+def test_groups_of_people_are_the_targets_of_posts_and_never_what_they_belong_to() -> None:
+    rows = [
+        Post(id=f"{i}", text="x", group=f"thread {i % 3}", targets=("women", f"club {i % 2}")[:i])
+        for i in range(3)
+    ]
+    members = find_group_members(rows)
+    assert {name: inside.tolist() for name, inside in members.items()} == {
+        "women": [False, True, True],
+        "club 0": [False, False, True],
+    }
+    assert find_group_members(posts(30, group="one")) == {}
+
+
+def test_of_many_targets_the_twenty_of_the_most_posts_are_looked_into() -> None:
+    rows = [Post(id=f"{i}", text="x", targets=(f"t{i % 30:02}", "all")) for i in range(50)]
+    members = find_group_members(rows)
+    assert len(members) == 20
+    assert members["all"].all()
+    assert all(inside.sum() > 1 for inside in members.values())
 
 
 @pytest.mark.parametrize(

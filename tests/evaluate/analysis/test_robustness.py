@@ -14,6 +14,7 @@ from miko_clf import bundle as bundles
 from miko_clf.data.dataset import open_folder
 from miko_clf.data.post import Post
 from miko_clf.data.preprocess import decode_image
+from miko_clf.data.unicode_folding import fold_disguises
 from miko_clf.errors import BundleError, PostError
 from miko_clf.evaluate.analysis import robustness
 from miko_clf.evaluate.analysis.robustness import (
@@ -52,9 +53,29 @@ def test_typos_lose_or_swap_about_the_share_of_letters(share: float) -> None:
         assert post.text != LINE
 
 
+@pytest.mark.parametrize("share", [0.2, 1.0])
+def test_the_share_of_words_is_disguised_and_folding_gives_the_text_back(share: float) -> None:
+    for post in robustness.disguise_words(written(), share):
+        words, plain = str(post.text).split(), LINE.split()
+        hidden = [not word.isascii() for word in words]
+        assert np.mean(hidden) == pytest.approx(share, abs=0.08)
+        assert fold_disguises(str(post.text)) == LINE
+        assert len(words) == len(plain)
+
+
+def test_words_of_other_scripts_and_of_two_letters_are_not_disguised() -> None:
+    post = Post(id="a", text="он is naïve 😂 42")
+    assert robustness.disguise_words([post], 1.0) == [post]
+
+
 def test_a_change_depends_on_the_seed_and_the_id_and_keeps_label_and_id() -> None:
     rows = written(label="harmful", description=LINE)
-    for change in (robustness.add_typos, robustness.drop_words, robustness.shuffle_words):
+    for change in (
+        robustness.add_typos,
+        robustness.disguise_words,
+        robustness.drop_words,
+        robustness.shuffle_words,
+    ):
         once, again, other = (change(rows, 0.2, seed=seed) for seed in (1, 1, 2))
         assert once == again
         assert once != other
@@ -147,6 +168,8 @@ def test_every_pattern_of_missing_inputs_and_every_change_is_in_the_table(
         ("none", ""),
         ("typos", "5%"),
         ("typos", "10%"),
+        ("disguised", "20%"),
+        ("disguised", "50%"),
         ("JPEG quality", "30"),
         ("JPEG quality", "10"),
         ("rescaled", "1/2"),

@@ -145,6 +145,8 @@ def test_a_finding_nobody_draws_is_shown_as_it_stands(value: Any) -> None:
         ("relations", ["xIntent", "0.300", "\N{MINUS SIGN}0.020"]),
         ("slices", ["in the text", "hashtag", "40 %"]),
         ("slices_left_out", ["too few posts: 3"]),
+        ("over_time", ["AUROC falls from 2021-06", "2021-07", "\N{MINUS SIGN}0.310", "date: 4"]),
+        ("by_source", ["forum", "gazette (4)"]),
         ("groups", ["women", "+0.110"]),
         ("groups_left_out", ["sailors (3)"]),
         ("pairs", ["same text, another image", "0.400"]),
