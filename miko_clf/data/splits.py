@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from miko_clf.data.labels import flatten_label
 from miko_clf.data.post import Post, parse_moment
+from miko_clf.data.preprocess import digest_image
 from miko_clf.data.readers import PostEntry, SkipReport, TableRow, build_entries, refuse_post
 from miko_clf.data.sets.base import DatedSplit, PublishedFolder
 from miko_clf.errors import PostError
@@ -366,17 +367,25 @@ class DisjointSets:
 def group_alike_posts(posts: Sequence[Post]) -> list[str]:
     """Return a name for each post, the same for those that must not stand on both sides.
 
-    Posts of one group belong together, and posts of the same words, and whatever either joins:
-    more than what resamples draw together, which are posts of one group alone.
+    Posts of one group belong together, posts of the same words, posts of the same picture, and
+    whatever any of these joins: more than what resamples draw together, which are posts of one
+    group alone.
     """
     words = [normalise_post_text(post) for post in posts]
     names = [post.group or own for post, own in zip(posts, words, strict=True)]
-    marks = [(("words", own), ("group", name)) for own, name in zip(words, names, strict=True)]
+    marks = [
+        (("words", own), ("group", name), *_mark_picture(post))
+        for post, own, name in zip(posts, words, names, strict=True)
+    ]
     parts = DisjointSets(marks).find_all().tolist()
     lowest: dict[int, str] = {}
     for part, name in zip(parts, names, strict=True):
         lowest[part] = min(lowest.get(part, name), name)
     return [lowest[part] for part in parts]
+
+
+def _mark_picture(post: Post) -> tuple[tuple[str, str], ...]:
+    return () if post.image is None else (("picture", digest_image(post.image)),)
 
 
 def normalise_post_text(post: Post) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -53,6 +54,21 @@ def test_posts_of_one_group_or_the_same_words_stay_on_one_side() -> None:
     parts = group_alike_posts(posts)
     assert len(set(parts[:3])) == 1
     assert len(set(parts)) == 3
+
+
+def test_posts_of_one_picture_stay_on_one_side_wherever_the_picture_lies(tmp_path: Path) -> None:
+    for name, colour in (("a", "red"), ("b", "red"), ("c", "blue")):
+        Image.new("RGB", (8, 8), colour).save(tmp_path / f"{name}.png")
+    inside = (tmp_path / "a.png").read_bytes()
+    posts = [
+        Post(id="1", text="one", image=tmp_path / "a.png"),
+        Post(id="2", text="two", image=tmp_path / "b.png"),
+        Post(id="3", image=inside),
+        Post(id="4", image=tmp_path / "c.png"),
+    ]
+    parts = group_alike_posts(posts)
+    assert len(set(parts[:3])) == 1
+    assert parts[3] != parts[0]
 
 
 def make_dated_rows(count: int, **fields: Any) -> list[dict[str, Any]]:
