@@ -3,13 +3,16 @@
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor
 
+from miko_clf.bundle import Calibration
 from miko_clf.bundle_writer import describe_run, hold_output, write_bundle
 from miko_clf.data.dataset import open_folder
 from miko_clf.data.post import Post
@@ -35,8 +38,7 @@ from miko_clf.train.loop import TrainingRun, check_single_process, log_validatio
 from miko_clf.train.stages import ReasoningStage, TaskStage
 
 
-@dataclass(frozen=True)
-class TrainingSetup:
+class TrainingSetup(NamedTuple):
     """A model that is to learn, how posts become its arrays, and the posts of both splits."""
 
     model: Model
@@ -88,17 +90,11 @@ def fit(
         seed, size = recipe.seed, recipe.batch_size
         run = TrainingRun(recipe.name, work, seed, size, minutes, trackers, lengths)
         setup = _build(recipe, posts, questions, Path(cache) if cache else None, twin)
-        probe_fits = _train(
-            run, recipe, setup, lambda own: _build_model(own, questions.names, posts["train"], twin)
-        )
+        build = partial(_build_model, names=questions.names, posts=posts["train"], twin=twin)
+        probe_fits = _train(run, recipe, setup, build)
         facts["seconds"] = round(time.monotonic() - started, 1)
-        calibrations = fit_calibrations(recipe, setup.model, setup.val)
-        validated = predict_validation(recipe, setup.model, setup.val, calibrations)
-        if recipe.task.refit and not hold_val:
-            refit_linear_probe(recipe, setup.model, [setup.train, setup.val], probe_fits)
-            facts["learned_from"] = ["train", "val"]
-        trained = setup.model, setup.preparation, setup.train, setup.val
-        write_bundle(out, recipe, *trained, calibrations, validated, facts, metrics=run.metrics)
+        settled = _settle(recipe, setup, probe_fits, facts, refits=not hold_val)
+        write_bundle(out, recipe, *setup, *settled, facts, metrics=run.metrics)
         shutil.rmtree(work)
     return out
 
@@ -145,6 +141,23 @@ def _build_model(
             {k: v for k, v in shared.items() if k in own and own[k].shape == v.shape}, strict=False
         )
     return model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _settle(
+    recipe: Recipe,
+    setup: TrainingSetup,
+    probe_fits: Sequence[ProbeFit],
+    facts: dict[str, Any],
+    *,
+    refits: bool,
+) -> tuple[tuple[Calibration, ...], Mapping[str, np.ndarray]]:
+    """Return what validation calibrates, and what was said of it; then fit it too if asked to."""
+    calibrations = fit_calibrations(recipe, setup.model, setup.val)
+    validated = predict_validation(recipe, setup.model, setup.val, calibrations)
+    if recipe.task.refit and refits:
+        refit_linear_probe(recipe, setup.model, [setup.train, setup.val], probe_fits)
+        facts["learned_from"] = ["train", "val"]
+    return calibrations, validated
 
 
 def _iterate_texts(posts: Sequence[Post]) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 import codecs
 import io
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,10 +38,11 @@ def read_text_lines(path: Path) -> Iterator[TextLine]:
     with path.open("rb") as file:
         wide = _find_wide_encoding(file.read(4))
         file.seek(0)
-        lines = _decode_wide(file, wide, path) if wide else _decode_narrow(file, path)
-        for number, line in enumerate(lines):
-            bare = line.text.removeprefix("\ufeff") if number == 0 else line.text
-            yield line._replace(text=bare)
+        decoded = _decode_wide(file, wide, path) if wide else _decode_narrow(file, path)
+        with closing(decoded) as lines:  # before the file is, where not all of it is read
+            for number, line in enumerate(lines):
+                bare = line.text.removeprefix("\ufeff") if number == 0 else line.text
+                yield line._replace(text=bare)
 
 
 def _find_wide_encoding(head: bytes) -> str | None:
@@ -52,7 +54,9 @@ def _find_wide_encoding(head: bytes) -> str | None:
     return {(False, True): "utf-16-le", (True, False): "utf-16-be"}.get(nulls)
 
 
-def _decode_wide(file: io.BufferedReader, encoding: str, path: Path) -> Iterator[TextLine]:
+def _decode_wide(
+    file: io.BufferedReader, encoding: str, path: Path
+) -> Generator[TextLine, None, None]:
     lines = io.TextIOWrapper(file, encoding, errors="surrogatepass", newline="\n")
     try:
         for text in lines:
@@ -64,7 +68,7 @@ def _decode_wide(file: io.BufferedReader, encoding: str, path: Path) -> Iterator
         lines.detach()
 
 
-def _decode_narrow(file: io.BufferedReader, path: Path) -> Iterator[TextLine]:
+def _decode_narrow(file: io.BufferedReader, path: Path) -> Generator[TextLine, None, None]:
     assumed: bool | None = None
     for line in file:
         try:

@@ -86,12 +86,11 @@ def evaluate_bundles(
     """Return what each bundle scores in each of its arms on one split.
 
     Thresholds and temperatures are the bundles' own, fitted on validation. Baselines are
-    fitted on the train split of the same data. Every interval draws posts of one group together.
+    fitted on the train split of the same data. Intervals draw posts of one group together.
     Where several questions are asked the report is of the first, with those of the others, each on
     the posts that answer it. The `analyses`, if any, are of the first bundle. Opening the test
     split is counted in every bundle. Raises a `MikoError` where bundles answer different labels, a
-    post has a label that none of them knows, or, unless it is allowed to `overlap`, more than a
-    tenth of a test split was learned from.
+    post has none that they know, or, unless allowed, over a tenth of test was learned from.
     """
     started = time.monotonic()
     bundles = [load_bundle(path) for path in paths]
@@ -100,9 +99,9 @@ def evaluate_bundles(
     openings = open_lockbox(bundles, data, split, command, allow_overlap=allow_overlap)
     posts, train = data.read(split), data.read("train")
     tasks = list_questions(posts, train, questions, data.path, split)
-    notes = [_note_training_data(bundle, data) for bundle in bundles]
-    every = zip(bundles, notes, strict=True)
-    predictions = [arm for b, note in every for arm in _predict_arms(b, posts, cache, note)]
+    predictions = [
+        arm for b in bundles for arm in _predict_arms(b, posts, cache, _note_training_data(b, data))
+    ]
     bare = Report(
         rows=[],
         data=str(data.path),
@@ -122,8 +121,7 @@ def evaluate_bundles(
         findings["audit"] = audit_split(train, posts, split)
         first = replace(first, findings=findings)
     seconds = round(time.monotonic() - started, 1)
-    timed = [replace(other, seconds=seconds) for other in others]
-    return replace(first, seconds=seconds, others=timed)
+    return replace(first, seconds=seconds, others=[replace(o, seconds=seconds) for o in others])
 
 
 def _find_common_questions(bundles: Sequence[Bundle]) -> Questions:

@@ -1,5 +1,6 @@
 """Lines of text in the encodings that files come in."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,10 @@ def test_half_a_character_is_at_fault_and_half_a_file_an_error(tmp_path: Path) -
 
 def test_a_file_of_one_byte_is_one_line(tmp_path: Path) -> None:
     assert [line.text for line in read_text_lines(write(tmp_path, b"a"))] == ["a"]
+
+
+def test_a_reader_that_stops_at_the_first_line_leaves_nothing_open(tmp_path: Path) -> None:
+    lines = read_text_lines(write(tmp_path, "id\na\nb\n".encode("utf-16")))
+    assert next(lines).text == "id\n"
+    del lines  # what fails while it is closed is a warning, and so an error here
+    gc.collect()

@@ -71,24 +71,8 @@ def make_findings() -> dict[str, Any]:
             for seed in (0, 1) for arm in ("without", "trained-on-noise")
         ],
         "calibration": _calibration(),
-        "overlap": {
-            "posts": 27,
-            "of": 100,
-            "examples": ["covid_1"],
-            "same_text": 31,
-            "same_image": 29,
-            "with": {"macro_f1": {"value": 0.84, "low": 0.8, "high": 0.88}},
-            "without": {"macro_f1": {"value": 0.81, "low": 0.77, "high": 0.86}},
-        },
-        "review_desk": [
-            {
-                "capacity": 0.05,
-                "reviewed": 18,
-                "precision": {"value": 0.83, "low": 0.7, "high": 0.95},
-                "missed": {"value": 0.88, "low": 0.8, "high": 0.93},
-                "lift": {"value": 2.4, "low": 2.0, "high": 2.9},
-            }
-        ],
+        "overlap": _overlap(),
+        "review_desk": _review_desk(),
         "shapley": {
             "players": ["image", "text"],
             "of": "logit of harmful minus logit of harmless",
@@ -227,6 +211,30 @@ def _curves() -> dict[str, Any]:
             {"stage": "task", "step": 9, "epoch": 1, "validation": {"loss": 0.7, "auroc": 0.8}},
         ],
     }
+
+
+def _overlap() -> dict[str, Any]:
+    return {
+        "posts": 27,
+        "of": 100,
+        "examples": ["covid_1"],
+        "same_text": 31,
+        "same_image": 29,
+        "with": {"macro_f1": {"value": 0.84, "low": 0.8, "high": 0.88}},
+        "without": {"macro_f1": {"value": 0.81, "low": 0.77, "high": 0.86}},
+    }
+
+
+def _review_desk() -> list[dict[str, Any]]:
+    return [
+        {
+            "capacity": 0.05,
+            "reviewed": 18,
+            "precision": {"value": 0.83, "low": 0.7, "high": 0.95},
+            "missed": {"value": 0.88, "low": 0.8, "high": 0.93},
+            "lift": {"value": 2.4, "low": 2.0, "high": 2.9},
+        }
+    ]
 
 
 def _calibration() -> dict[str, Any]:

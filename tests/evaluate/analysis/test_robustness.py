@@ -175,7 +175,7 @@ def test_every_pattern_of_missing_inputs_and_every_change_is_in_the_table(
         ("rescaled", "1/2"),
         ("rescaled", "1/4"),
     ]
-    assert len(table) == 13
+    assert len(table) == 15
     assert {row.posts for row in table} == {len(seen.posts)}
 
 
@@ -183,7 +183,12 @@ def test_the_unchanged_row_is_that_of_the_report_and_differs_by_nothing(
     seen: SystemPredictions, table: list[ChangeEffect]
 ) -> None:
     told = bootstrap_scores(
-        seen.probabilities, seen.truth, positive=1, threshold=seen.threshold, num_resamples=100
+        seen.probabilities,
+        seen.truth,
+        positive=1,
+        threshold=seen.threshold,
+        groups=seen.groups,
+        num_resamples=100,
     )
     for name, found in table[0].metrics.items():
         assert found == pytest.approx(told[name], abs=1e-6), name
@@ -200,6 +205,7 @@ def test_a_difference_is_the_paired_one_of_the_report(
         seen.truth,
         positive=1,
         threshold=seen.threshold,
+        groups=seen.groups,
         num_resamples=100,
         metric="auroc",
     )
@@ -230,8 +236,8 @@ def test_a_description_that_is_read_is_made_worse_too(seen: SystemPredictions) -
         for one in list_post_changes(replace(seen, opened=replace(seen.opened, recipe=recipe)), 0)
     ]
     assert names == [
-        "typos",
-        "typos",
+        *["typos"] * 2,
+        *["disguised"] * 2,
         *["description, words dropped"] * 2,
         *["description, words shuffled"] * 2,
         "description",
@@ -261,7 +267,12 @@ def test_a_cell_is_what_the_system_scores_on_that_data(
         ("small", "foreign", False),
     ]
     told = bootstrap_scores(
-        seen.probabilities, seen.truth, positive=1, threshold=seen.threshold, num_resamples=50
+        seen.probabilities,
+        seen.truth,
+        positive=1,
+        threshold=seen.threshold,
+        groups=seen.groups,
+        num_resamples=50,
     )
     assert found.cells[0].value == pytest.approx(told["auroc"], abs=0.01)
     assert json.loads(json.dumps(found.as_json()))["cells"][0]["value"]["low"] is not None
