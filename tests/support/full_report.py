@@ -241,6 +241,7 @@ def _calibration() -> dict[str, Any]:
     bins = [{"stated": 0.1, "true": 0.2, "rows": 40}, {"stated": 0.9, "true": None, "rows": 0}]
     return {
         "method": "temperature",
+        "by_chance": {"after": {"expected": 0.021, "limit": 0.034, "p": 0.0005}},
         "aim": "macro f1",
         "threshold": 0.4123,
         "ece": {"before": make_interval(0.15), "after": make_interval(0.0617)},

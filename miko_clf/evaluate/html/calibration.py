@@ -16,6 +16,8 @@ def show_calibration(calibration: ReportFields, report: ReportFields) -> PageSec
     reliability = calibration.get("reliability") or {}
     bins = {name: rows for name, rows in reliability.items() if rows}
     parts: list[Html] = [markup.make_facts(_list_calibration_facts(calibration))]
+    if by_chance := _describe_chance(calibration):
+        parts.append(markup.make_note(by_chance))
     if bins:
         in_groups = any("low" in row for rows in bins.values() for row in rows)
         kind = ", posts of one group drawn as one" if in_groups else " (Wilson)"
@@ -36,6 +38,22 @@ def show_calibration(calibration: ReportFields, report: ReportFields) -> PageSec
     return PageSection("calibration", "Calibration and decisions", "", *parts)
 
 
+def _describe_chance(calibration: ReportFields) -> str:
+    """Say what ECE posts would give whose stated probabilities came true as often as stated."""
+    parts = []
+    for name, chance in (calibration.get("by_chance") or {}).items():
+        mean, limit = (markup.typeset_number(chance[key]) for key in ("expected", "limit"))
+        p = markup.typeset_p_value(chance["p"])
+        p = p if p.startswith("<") else f"= {p}"
+        parts.append(f"{mean} {name} calibration (under {limit} in 95 of 100 samples; p {p})")
+    if not parts:
+        return ""
+    return (
+        "An ECE is above 0 on any sample. Chance alone gives probabilities that mean what they say "
+        f"an ECE of {' and of '.join(parts)}."
+    )
+
+
 def _list_calibration_facts(calibration: ReportFields) -> list[tuple[str, markup.Child]]:
     facts: list[tuple[str, markup.Child]] = []
     for key in ("method", "aim", "threshold"):
@@ -44,12 +62,6 @@ def _list_calibration_facts(calibration: ReportFields) -> list[tuple[str, markup
             facts.append((title, _write_setting(calibration[key])))
     for name, ece in (calibration.get("ece") or {}).items():
         facts.append((f"ECE {name}", svg.make_figure_cell(markup.read_figure(ece))))
-        chance = (calibration.get("by_chance") or {}).get(name)
-        if chance:
-            mean, limit = (markup.typeset_number(chance[key]) for key in ("expected", "limit"))
-            p = markup.typeset_p_value(chance["p"])
-            title = f"ECE {name} by chance alone, if stated and true agree"
-            facts.append((title, f"{mean}, at most {limit} in 95 of 100; p {p}"))
     if calibration.get("prior") is not None:
         facts.append(("prior of the positive class", markup.typeset_percent(calibration["prior"])))
     band = calibration.get("conformal")
