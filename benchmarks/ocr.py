@@ -26,7 +26,7 @@ from rapidfuzz.distance import Levenshtein
 
 from miko_clf.bundle import load_bundle
 from miko_clf.data.dataset import DataFolder, open_folder
-from miko_clf.data.ocr import LEAST_LINE_SCORE, TextLine, join_lines, open_picture_reader
+from miko_clf.data.ocr import LEAST_LINE_SCORE, RecognisedLine, join_lines, open_picture_reader
 from miko_clf.data.post import Post
 from miko_clf.data.splits import PostsInMemory
 from miko_clf.evaluate.bootstrap import bootstrap_paired_difference, bootstrap_scores
@@ -41,7 +41,7 @@ SEED, FOR_LIMIT, SAMPLE = 1, 40, 300  # posts of train: to choose the limit by, 
 RESAMPLES = 2000
 PARTS = ("limit", "val", "train", "test")  # the first are the posts of train to choose the limit by
 
-Lines = dict[str, list[TextLine]]
+Lines = dict[str, list[RecognisedLine]]
 
 
 def main() -> None:
@@ -157,12 +157,12 @@ def _read_lines(
             rows.append(row)
             file.write(json.dumps(row) + "\n")
             file.flush()
-    lines = {row["id"]: [TextLine(*line) for line in row["lines"]] for row in rows}
+    lines = {row["id"]: [RecognisedLine(*line) for line in row["lines"]] for row in rows}
     return lines, {row["id"]: tuple(row["milliseconds"]) for row in rows}
 
 
 def measure_agreement(
-    posts: Iterable[Post], lines: Mapping[str, Sequence[TextLine]], limit: float
+    posts: Iterable[Post], lines: Mapping[str, Sequence[RecognisedLine]], limit: float
 ) -> dict[str, Any]:
     """Return how far the texts of pictures are from those given, in characters and in words.
 
@@ -244,6 +244,21 @@ def _classify(
         for source, posts in sources.items():
             predictor = Predictor(opened, posts, out / "features")
             scores[f"{name}, scored on {source}"] = predictor.probabilities("without")
+    return {
+        "recipe": RECIPE,
+        "posts": len(val),
+        "harmful": int(truth.sum()),
+        "val_posts_without_ocr_text": sum(post.text is None for post in sources["ocr"]),
+        "train_posts_without_ocr_text": sum(post.text is None for post in _with_ocr(few, lines)),
+        "resamples": RESAMPLES,
+        **_compare_scores(scores, truth),
+    }
+
+
+def _compare_scores(
+    scores: Mapping[str, np.ndarray], truth: np.ndarray
+) -> dict[str, dict[str, list[float]]]:
+    """Return the AUROC of each, and of pairs the difference on the same posts."""
     aurocs = {
         name: _interval(bootstrap_scores(rows, truth, positive=1, num_resamples=RESAMPLES)["auroc"])
         for name, rows in scores.items()
@@ -263,16 +278,7 @@ def _classify(
         for a, b in pairs
         if {a, b} <= scores.keys()
     }
-    return {
-        "recipe": RECIPE,
-        "posts": len(val),
-        "harmful": int(truth.sum()),
-        "val_posts_without_ocr_text": sum(post.text is None for post in sources["ocr"]),
-        "train_posts_without_ocr_text": sum(post.text is None for post in _with_ocr(few, lines)),
-        "resamples": RESAMPLES,
-        "auroc": aurocs,
-        "differences": differences,
-    }
+    return {"auroc": aurocs, "differences": differences}
 
 
 def _with_ocr(posts: Iterable[Post], lines: Lines) -> list[Post]:

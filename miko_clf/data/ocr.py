@@ -28,7 +28,7 @@ CACHE_FILE = "ocr.jsonl"
 """Name of the file in a cache folder that keeps what was read."""
 
 
-class TextLine(NamedTuple):
+class RecognisedLine(NamedTuple):
     """A line of text on a picture: what it says, how sure that is, and its box in pixels."""
 
     text: str
@@ -85,13 +85,13 @@ def open_picture_reader(threads: int | None = None) -> PictureReader:
     return reader
 
 
-def order_lines(lines: Iterable[TextLine]) -> list[TextLine]:
+def order_lines(lines: Iterable[RecognisedLine]) -> list[RecognisedLine]:
     """Return lines as they are read: rows from top to bottom, each from left to right.
 
     Two lines are of one row where the centre of each lies within the height of the other, so that
     a line that stands higher than all of another is read before it, whatever its column.
     """
-    rows: list[list[TextLine]] = []
+    rows: list[list[RecognisedLine]] = []
     for line in sorted(lines, key=lambda line: line.centre):
         first = rows[-1][0] if rows else None
         if first and line.centre - first.centre < min(line.height, first.height) / 2:
@@ -101,7 +101,7 @@ def order_lines(lines: Iterable[TextLine]) -> list[TextLine]:
     return [line for row in rows for line in sorted(row, key=lambda line: line.left)]
 
 
-def join_lines(lines: Iterable[TextLine], least: float = LEAST_LINE_SCORE) -> PictureText:
+def join_lines(lines: Iterable[RecognisedLine], least: float = LEAST_LINE_SCORE) -> PictureText:
     """Return the text of the lines whose score is `least` or more, one under the other.
 
     Its confidence is the mean of their scores, each counted as often as it has characters.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from rapidocr.main import RapidOCR, RapidOCRError
 
-from miko_clf.data.ocr import PictureText, TextLine, join_lines
+from miko_clf.data.ocr import PictureText, RecognisedLine, join_lines
 from miko_clf.data.preprocess import decode_image
 from miko_clf.errors import MikoError
 
@@ -65,7 +65,7 @@ class RapidOcrReader:
         """
         return join_lines(self.read_lines(source, until))
 
-    def read_lines(self, source: Path | bytes, until: float = math.inf) -> list[TextLine]:
+    def read_lines(self, source: Path | bytes, until: float = math.inf) -> list[RecognisedLine]:
         """Return every line on a picture, doubtful ones too, in no order; raises as `read` does."""
         half = _LONGEST_SIDE // 2
         picture = _frame_picture(decode_image(source, at_least=(half, half)))
@@ -77,7 +77,7 @@ class RapidOcrReader:
             return []
         assert found.boxes is not None
         places = sorted(range(len(crops)), key=lambda place: _measure_aspect(crops[place]))
-        lines: list[TextLine] = []
+        lines: list[RecognisedLine] = []
         for start in range(0, len(places), _LINES_AT_ONCE):
             _check_clock(until)
             batch = places[start : start + _LINES_AT_ONCE]
@@ -89,12 +89,14 @@ class RapidOcrReader:
 
 def _make_lines(
     texts: Iterable[str], scores: Iterable[float], boxes: NDArray[np.float32]
-) -> Iterator[TextLine]:
+) -> Iterator[RecognisedLine]:
     """Yield the lines that say something; a box is the four corners of one."""
     for text, score, corners in zip(texts, scores, boxes, strict=True):
         if text.strip():
             (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
-            yield TextLine(text.strip(), float(score), *map(float, (left, top, right, bottom)))
+            yield RecognisedLine(
+                text.strip(), float(score), *map(float, (left, top, right, bottom))
+            )
 
 
 def _frame_picture(picture: Image.Image) -> Image.Image:

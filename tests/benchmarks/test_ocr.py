@@ -5,13 +5,13 @@ import json
 import pytest
 from ocr import make_tables, measure_agreement
 
-from miko_clf.data.ocr import TextLine
+from miko_clf.data.ocr import RecognisedLine
 from miko_clf.data.post import Post
 from tests.support.repository import ROOT
 
 
-def _line(text: str, score: float = 1.0) -> TextLine:
-    return TextLine(text, score, 0, 0, 100, 20)
+def _line(text: str, score: float = 1.0) -> RecognisedLine:
+    return RecognisedLine(text, score, 0, 0, 100, 20)
 
 
 def test_errors_are_counted_in_characters_and_words_in_any_order() -> None:

@@ -14,7 +14,7 @@ from miko_clf.data.ocr import (
     PictureReader,
     PictureText,
     ReadingSummary,
-    TextLine,
+    RecognisedLine,
     describe_ocr,
     fill_text,
     join_lines,
@@ -49,11 +49,13 @@ class Clock:
         return self._reader.read(source, until)
 
 
-def _line(text: str, left: float, top: float, height: float = 20, score: float = 1.0) -> TextLine:
-    return TextLine(text, score, left, top, left + 10 * len(text), top + height)
+def _line(
+    text: str, left: float, top: float, height: float = 20, score: float = 1.0
+) -> RecognisedLine:
+    return RecognisedLine(text, score, left, top, left + 10 * len(text), top + height)
 
 
-def _texts(*lines: TextLine) -> list[str]:
+def _texts(*lines: RecognisedLine) -> list[str]:
     return [line.text for line in order_lines(reversed(lines))]
 
 
