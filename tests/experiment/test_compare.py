@@ -176,3 +176,11 @@ def test_the_positive_class_is_chosen_once_for_all_folds(tmp_path: Path) -> None
     assert compare._name_positive(experiment).positive in ("a", "b")
     named = replace(experiment, positive="b")
     assert compare._name_positive(named).positive == "b"
+
+
+def test_each_further_number_of_seeds_is_another_look_and_the_same_number_is_not(
+    tmp_path: Path,
+) -> None:
+    asked = [("val", 3), ("val", 3), ("val", 5), ("test", 5), ("val", 10), ("val", 3)]
+    looks = [compare._count_looks(tmp_path, split, seeds) for split, seeds in asked]
+    assert looks == [1, 1, 2, 1, 3, 1]
